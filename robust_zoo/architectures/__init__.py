@@ -1,0 +1,34 @@
+"""Classifiers of the papers: one file a network family.
+
+Every public function returns an uncompiled functional `keras.Model`: float32 images in [0, 1], NHWC,
+in; float32 logits out; preprocessing inside; built-in layers only (`ReluDecay` is the one registered
+exception). The layer that makes the logits is named "logits".
+"""
+
+from robust_zoo.architectures.activations import ReluDecay
+from robust_zoo.architectures.allconv import allconv
+from robust_zoo.architectures.convnet import convnet
+from robust_zoo.architectures.digits_cnn import digits_cnn
+from robust_zoo.architectures.galloway_cnn import galloway_cnn
+from robust_zoo.architectures.lenet import lenet
+from robust_zoo.architectures.logistic import logistic
+from robust_zoo.architectures.madry_cnn import madry_cnn
+from robust_zoo.architectures.madry_resnet import madry_resnet
+from robust_zoo.architectures.mlp import mlp
+from robust_zoo.architectures.nin import nin
+from robust_zoo.architectures.tramer_b import tramer_b
+
+__all__ = [
+    "ReluDecay",
+    "allconv",
+    "convnet",
+    "digits_cnn",
+    "galloway_cnn",
+    "lenet",
+    "logistic",
+    "madry_cnn",
+    "madry_resnet",
+    "mlp",
+    "nin",
+    "tramer_b",
+]

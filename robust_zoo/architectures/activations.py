@@ -1,0 +1,42 @@
+"""Activations of Kurakin et al. 2017, Appendix D (arXiv:1611.01236)."""
+
+import keras
+from keras import ops
+
+ACTIVATIONS = ("relu", "relu6", "tanh", "elu")
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class ReluDecay(keras.layers.Layer):
+    """relu(x) / (1 + beta * relu(x)**2): rises like relu, then decays (arXiv:1611.01236, Appendix D).
+
+    Args:
+        beta: decay rate, > 0; the paper uses 0.1, 0.01 and 0.001.
+    """
+
+    def __init__(self, beta: float = 0.1, **kwargs):
+        super().__init__(**kwargs)
+        if not beta > 0:
+            raise ValueError(f"beta must be > 0, got {beta!r}.")
+        self.beta = beta
+
+    def call(self, inputs):
+        rectified = ops.relu(inputs)
+        return rectified / (1.0 + self.beta * ops.square(rectified))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "beta": self.beta}
+
+
+def activation_layer(activation: "str | ReluDecay", name: str | None = None) -> keras.layers.Layer:
+    """A new layer for "relu", "relu6", "tanh", "elu" or a `ReluDecay` (copied: a layer is used once)."""
+    if isinstance(activation, ReluDecay):
+        return ReluDecay(activation.beta, name=name)
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be one of {ACTIVATIONS} or a ReluDecay, got {activation!r}."
+        )
+    return keras.layers.Activation(activation, name=name)

@@ -1,0 +1,188 @@
+"""The gradient family: FGSM, basic iterative, PGD and momentum iterative are one loop."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks.base import Attack
+from robust_zoo.attacks.labels import POLICIES, choose_labels
+from robust_zoo.attacks.losses import Loss, get_loss
+from robust_zoo.backend import random
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(Attack):
+    """Projected steps along the normalised gradient of a loss.
+
+    Attributes:
+        loss: a `Loss`, or its name: "cross_entropy", "cw_margin", "dlr".
+        labels: which label is attacked: "true" (the labels given), "predicted", "least_likely" or
+            "random" (uniform over the classes other than the predicted), fixed from the clean image.
+        targeted: whether to move towards that label. With labels "true" the labels given are targets
+            and success is to reach them; otherwise success is to leave the label given.
+        step_size: length of a step in the attack's norm, absolute.
+        random_start: whether to start from a random point of the ball.
+        decay: weight of earlier gradients in the accumulated one; None without momentum.
+    """
+
+    loss: Loss | str = "cross_entropy"
+    labels: str = "true"
+    targeted: bool = False
+
+    random_start: ClassVar[bool] = False
+    decay: ClassVar[float | None] = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "loss", get_loss(self.loss))
+        if self.labels not in POLICIES:
+            raise ValueError(f"labels must be one of {POLICIES}, got {self.labels!r}.")
+        if self.labels in ("least_likely", "random") and not self.targeted:
+            raise ValueError(f"labels={self.labels!r} needs targeted=True: the class is a target.")
+        if self.labels == "predicted" and self.targeted:
+            raise ValueError("labels='predicted' cannot be targeted: it is reached already.")
+        if not (self.step_size > 0 and math.isfinite(self.step_size)):
+            raise ValueError(f"step_size must be > 0 and finite, got {self.step_size!r}.")
+
+    def check_model(self, num_classes: int) -> None:
+        needed = self.loss.min_classes_targeted if self.targeted else self.loss.min_classes
+        if num_classes < needed:
+            raise ValueError(
+                f"loss {self.loss.name!r} needs a model of at least {needed} classes, got {num_classes}."
+            )
+
+    def start(self, model, x, y, keys, epsilon):
+        chosen = y
+        clean = None
+        if self.labels != "true" or self.targeted:
+            clean = ops.cast(model(x, training=False), "float32")
+            chosen = choose_labels(self.labels, clean, y, random.fold_in(keys, 1))
+        x_adv = x
+        if self.random_start:
+            x_adv = self.geometry.random_start(random.fold_in(keys, 0), x, epsilon)
+        state = {"x_adv": x_adv, "labels": chosen}
+        if self.targeted:
+            # The class to leave is the predicted one where the labels given are the targets.
+            left = ops.cast(ops.argmax(clean, axis=1), "int32") if self.labels == "true" else y
+            state.update(labels=left, targets=chosen)
+        if self.decay is not None:
+            state["momentum"] = ops.zeros_like(x)
+        return state
+
+    def step(self, model, x, state, epsilon):
+        def loss(x_adv):
+            logits = ops.cast(model(x_adv, training=False), "float32")
+            return self.loss_value(logits, state), logits
+
+        (_, logits), gradient = backend.value_and_input_gradient(loss, state["x_adv"], has_aux=True)
+        state = dict(state)
+        if self.decay is not None:
+            mean = ops.mean(ops.abs(gradient), axis=tuple(range(1, len(x.shape))), keepdims=True)
+            gradient = self.decay * state["momentum"] + gradient / ops.maximum(mean, 1e-12)
+            state["momentum"] = gradient
+        step = (self.step_size / self.epsilon) * epsilon * self.geometry.direction(gradient)
+        state["x_adv"] = self.geometry.project(state["x_adv"] + step, x, epsilon)
+        return state, logits
+
+    def loss_value(self, logits, state):
+        return self.loss(logits, state["labels"], state.get("targets"))
+
+    def succeeded(self, logits, y):
+        predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
+        reaching = self.targeted and self.labels == "true"
+        return predicted == y if reaching else predicted != y
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class FGSM(GradientAttack):
+    """Fast gradient sign method: one step of length epsilon (Goodfellow et al., arXiv:1412.6572).
+
+    With norm "l2" the step goes along the normalised gradient. Kurakin's FGSM-pred is
+    labels="predicted", step l.l. is labels="least_likely", targeted=True (arXiv:1611.01236).
+
+    Example:
+        >>> FGSM(epsilon=0.3).run(model, x, y).success.mean()
+    """
+
+    @property
+    def step_size(self) -> float:
+        return self.epsilon
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class BasicIterative(GradientAttack):
+    """Basic iterative method, without random start (Kurakin et al., arXiv:1611.01236, section 2).
+
+    Attributes:
+        step_size: alpha; by default 1/255.
+        steps: by default the paper's min(e + 4, 1.25 e), e = 255 epsilon, rounded up.
+    """
+
+    step_size: float = 1 / 255
+    steps: int | None = None
+
+    def __post_init__(self):
+        if self.steps is None and isinstance(self.epsilon, (int, float)):
+            levels = 255 * self.epsilon
+            # Rounded first: 1.25 * 255 * (16 / 255) is a hair above 20 in floating point.
+            steps = max(1, math.ceil(round(min(levels + 4, 1.25 * levels), 6)))
+            object.__setattr__(self, "steps", steps)
+        super().__post_init__()
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class PGD(GradientAttack):
+    """Projected gradient descent with random starts (Madry et al., arXiv:1706.06083, section 2.1).
+
+    `run` counts any iterate that fools the model, and keeps the worst of all restarts.
+
+    Attributes:
+        steps: iterations of each restart.
+        step_size: by default 2.5 * epsilon / steps.
+        restarts: random starts.
+
+    Example:
+        >>> PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20).run(model, x, y, seed=0)
+    """
+
+    steps: int = 40
+    step_size: float | None = None
+    random_start: bool = True
+    restarts: int = 1
+
+    def __post_init__(self):
+        if self.step_size is None and self.steps:
+            object.__setattr__(self, "step_size", 2.5 * self.epsilon / self.steps)
+        super().__post_init__()
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class MomentumIterative(GradientAttack):
+    """Momentum iterative FGSM (Dong et al., arXiv:1710.06081, algorithm 1).
+
+    Each gradient is divided by its mean absolute value before it is accumulated.
+
+    Attributes:
+        steps: iterations.
+        step_size: by default epsilon / steps.
+        decay: weight of the accumulated gradient, >= 0.
+    """
+
+    steps: int = 10
+    step_size: float | None = None
+    decay: float = 1.0
+
+    def __post_init__(self):
+        if self.step_size is None and self.steps:
+            object.__setattr__(self, "step_size", self.epsilon / self.steps)
+        if not self.decay >= 0:
+            raise ValueError(f"decay must be >= 0, got {self.decay!r}.")
+        super().__post_init__()

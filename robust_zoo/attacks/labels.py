@@ -1,0 +1,29 @@
+"""Label policies: which class an attack moves away from, or towards if it is targeted."""
+
+from keras import ops
+
+from robust_zoo.backend import random
+
+POLICIES = ("true", "predicted", "least_likely", "random")
+
+
+def choose_labels(policy: str, logits, y, keys):
+    """The label that `policy` names, int32 (batch,), fixed from the clean image.
+
+    Args:
+        policy: "true" (the labels given), "predicted", "least_likely", or "random" (uniform over the
+            classes other than the predicted one, so that the true label is not used).
+        logits: float32 (batch, classes) of the clean images; unused by "true".
+        y: int32 (batch,); used by "true" alone.
+        keys: (batch, 2); used by "random" alone.
+    """
+    if policy == "true":
+        return y
+    predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
+    if policy == "predicted":
+        return predicted
+    if policy == "least_likely":
+        return ops.cast(ops.argmin(logits, axis=1), "int32")
+    num_classes = logits.shape[1]
+    shift = 1 + random.integers(keys, num_classes - 1)
+    return (predicted + shift) % num_classes

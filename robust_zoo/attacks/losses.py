@@ -1,0 +1,118 @@
+"""Losses that attacks ascend, one value an example.
+
+Each is called with float32 logits (batch, classes), the reference labels (batch,) and, in a targeted
+attack, the targets (batch,), and returns (batch,) values that grow as the attack comes closer.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from keras import ops
+
+
+def _at(logits, labels):
+    return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), 1)
+
+
+def _others(logits, labels):
+    """Logits with the labelled class at minus infinity (a large finite number: 0 * inf is NaN)."""
+    chosen = ops.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    return logits - 1e9 * chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Base of the losses: a name and its parameters."""
+
+    name: ClassVar[str]
+    min_classes: ClassVar[int] = 2
+    min_classes_targeted: ClassVar[int] = 2
+
+    def __call__(self, logits, labels, targets=None):
+        raise NotImplementedError
+
+    def get_config(self) -> dict:
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Loss):
+    """Cross-entropy of the label, through its log-odds.
+
+    With m = log(sum_{j != y} exp(z_j)) - z_y, cross-entropy is softplus(m). This is m: it rises where
+    cross-entropy rises and its gradient has the same direction for every example, but does not vanish
+    in float32 where the model is sure of itself. Attacks normalise gradients, so the steps are those of
+    cross-entropy where that has a gradient at all.
+    """
+
+    name: ClassVar[str] = "cross_entropy"
+
+    def __call__(self, logits, labels, targets=None):
+        labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
+        rest = ops.logsumexp(_others(logits, labels), axis=1)
+        return sign * (rest - _at(logits, labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CWMargin(Loss):
+    """Margin loss of Carlini and Wagner as Madry et al. ascend it: -max(z_y - max_{j != y} z_j, -kappa).
+
+    Equal to -relu(z_y - max_{j != y} z_j + kappa) up to the constant kappa (arXiv:1706.06083, section 5
+    and its code). Targeted, the margin is that of the best other class over the target.
+
+    Args:
+        confidence: kappa >= 0; the loss stops growing once the example is misclassified by that margin.
+            Madry's CW is 0, CW+ is 50.
+    """
+
+    name: ClassVar[str] = "cw_margin"
+    confidence: float = 0.0
+
+    def __post_init__(self):
+        if not self.confidence >= 0:
+            raise ValueError(f"confidence must be >= 0, got {self.confidence!r}.")
+
+    def __call__(self, logits, labels, targets=None):
+        if targets is None:
+            margin = _at(logits, labels) - ops.max(_others(logits, labels), axis=1)
+        else:
+            margin = ops.max(_others(logits, targets), axis=1) - _at(logits, targets)
+        return -ops.maximum(margin, -self.confidence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DLR(Loss):
+    """Difference of logits ratio of Croce and Hein (arXiv:2003.01690, equations 6 and 7).
+
+    Untargeted -(z_y - max_{j != y} z_j) / (z_1 - z_3), targeted -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2),
+    with z_1 >= z_2 >= ... the sorted logits. Needs 3 classes, 4 if targeted.
+    """
+
+    name: ClassVar[str] = "dlr"
+    min_classes: ClassVar[int] = 3
+    min_classes_targeted: ClassVar[int] = 4
+
+    def __call__(self, logits, labels, targets=None):
+        count = 3 if targets is None else 4
+        ordered, _ = ops.top_k(logits, count)
+        if targets is None:
+            gap = _at(logits, labels) - ops.max(_others(logits, labels), axis=1)
+            spread = ordered[:, 0] - ordered[:, 2]
+        else:
+            gap = _at(logits, labels) - _at(logits, targets)
+            spread = ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3])
+        return -gap / (spread + 1e-12)
+
+
+LOSSES = {loss.name: loss for loss in (CrossEntropy, CWMargin, DLR)}
+
+
+def get_loss(loss: "Loss | str | dict") -> Loss:
+    """A loss from itself, its name, or its `get_config`; ValueError for an unknown name."""
+    if isinstance(loss, Loss):
+        return loss
+    config = dict(loss) if isinstance(loss, dict) else {"name": loss}
+    name = config.pop("name", None)
+    if name not in LOSSES:
+        raise ValueError(f"loss must be a Loss or one of {tuple(LOSSES)}, got {name!r}.")
+    return LOSSES[name](**config)

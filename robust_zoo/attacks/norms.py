@@ -1,0 +1,88 @@
+"""Norm geometry: everything an attack needs to know about the ball it stays in.
+
+In all functions images are float32 (batch, ...) in [0, 1] and epsilon is a positive number, a scalar
+tensor or a tensor (batch, 1, ...).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops
+
+from robust_zoo.backend import random
+
+
+def _axes(x) -> tuple[int, ...]:
+    return tuple(range(1, len(x.shape)))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """The largest absolute change of a pixel."""
+
+    name = "linf"
+
+    def direction(self, gradient):
+        """The steepest ascent of unit norm."""
+        return ops.sign(gradient)
+
+    def project(self, x_adv, x, epsilon):
+        """The point of the ball around `x` and of [0, 1] that is nearest to `x_adv`."""
+        x_adv = ops.minimum(ops.maximum(x_adv, x - epsilon), x + epsilon)
+        return ops.clip(x_adv, 0.0, 1.0)
+
+    def random_start(self, keys, x, epsilon):
+        """Uniform in the ball, then clipped to [0, 1]."""
+        noise = random.uniform(keys, x.shape[1:], -1.0, 1.0)
+        return ops.clip(x + epsilon * noise, 0.0, 1.0)
+
+    def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """NumPy, float64 (n,)."""
+        return np.abs(x_adv.astype("float64") - x).max(axis=_axes(x))
+
+
+@dataclass(frozen=True)
+class L2:
+    """The Euclidean length of the change."""
+
+    name = "l2"
+
+    def direction(self, gradient):
+        """The steepest ascent of unit norm; zero where the gradient is."""
+        # Divided by its largest entry first: squares of tiny gradients vanish in float32.
+        largest = ops.max(ops.abs(gradient), axis=_axes(gradient), keepdims=True)
+        scaled = gradient / ops.where(largest > 0, largest, 1.0)
+        return scaled / ops.maximum(self._length(scaled), 1e-12)
+
+    def project(self, x_adv, x, epsilon):
+        """`x_adv` pulled back along the ray to the ball around `x`, then clipped to [0, 1]."""
+        change = x_adv - x
+        shrink = ops.minimum(1.0, epsilon / ops.maximum(self._length(change), 1e-12))
+        return ops.clip(x + change * shrink, 0.0, 1.0)
+
+    def random_start(self, keys, x, epsilon):
+        """Uniform in the ball's volume, then clipped to [0, 1]."""
+        shape = x.shape[1:]
+        direction = random.normal(random.fold_in(keys, 0), shape)
+        radius = random.uniform(random.fold_in(keys, 1), (1,) * len(shape))
+        radius = radius ** (1.0 / math.prod(shape))
+        unit = direction / ops.maximum(self._length(direction), 1e-12)
+        return ops.clip(x + epsilon * radius * unit, 0.0, 1.0)
+
+    def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """NumPy, float64 (n,)."""
+        return np.sqrt(np.square(x_adv.astype("float64") - x).sum(axis=_axes(x)))
+
+    def _length(self, change):
+        return ops.sqrt(ops.sum(ops.square(change), axis=_axes(change), keepdims=True))
+
+
+NORMS = {norm.name: norm for norm in (Linf(), L2())}
+
+
+def get_norm(name: str) -> Linf | L2:
+    """The geometry of "linf" or "l2"; ValueError for any other name."""
+    if name not in NORMS:
+        raise ValueError(f"norm must be one of {tuple(NORMS)}, got {name!r}.")
+    return NORMS[name]

@@ -1,0 +1,96 @@
+"""TensorFlow: the home backend. See `robust_zoo.backend`."""
+
+import contextlib
+
+import tensorflow as tf
+
+
+def value_and_input_gradient(fn, x, has_aux=False):
+    """`fn(x)` and the gradient of its sum with respect to `x`.
+
+    Args:
+        fn: maps `x` to one value an example, (batch,); with `has_aux`, to such values and anything else.
+        x: tensor (batch, ...).
+        has_aux: whether `fn` returns a pair, of which only the first is differentiated.
+
+    Returns:
+        What `fn` returned, and the gradient in the shape of `x`. Differentiable again when an outer
+        gradient records it.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        result = fn(x)
+        value = result[0] if has_aux else result
+    return result, tape.gradient(value, x, unconnected_gradients="zero")
+
+
+def input_jacobian(fn, x):
+    """Logits (batch, classes) and their Jacobian with respect to `x` (batch, classes, *x.shape[1:])."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = fn(x)
+    return logits, tape.batch_jacobian(logits, x)
+
+
+def function(fn, model):
+    """`fn` compiled. `model` is the only model that `fn` calls; its variables may change between calls."""
+    # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
+    return tf.function(fn, reduce_retracing=True, jit_compile=bool(gpu_count()) or None)
+
+
+def gpu_count() -> int:
+    """How many GPUs the backend sees."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+@contextlib.contextmanager
+def devices(count: int):
+    """Runs what is inside on `count` GPUs, or logical CPUs where there is no GPU; ValueError if it cannot.
+
+    More than one work under `tf.distribute.MirroredStrategy`.
+    """
+    if count == 1:
+        yield
+        return
+    kind = "GPU" if gpu_count() else "CPU"
+    if kind == "CPU":
+        parts = [tf.config.LogicalDeviceConfiguration()] * count
+        # RuntimeError: TensorFlow runs already and keeps the devices that it has.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    available = len(tf.config.list_logical_devices(kind))
+    if not 1 <= count <= available:
+        raise ValueError(f"devices must be in 1..{available}, the {kind}s there are, got {count!r}.")
+    strategy = tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(count)])
+    with strategy.scope():
+        yield
+
+
+def replica_id():
+    """The number of the replica that runs this code under a distribution strategy, else 0."""
+    context = tf.distribute.get_replica_context()
+    return context.replica_id_in_sync_group if context is not None else 0
+
+
+def check_scope(model):
+    """Raises ValueError if `model` was built outside the distribution strategy's scope now entered."""
+    if not tf.distribute.has_strategy():
+        return
+    strategy = tf.distribute.get_strategy()
+    for variable in model.variables:
+        if not strategy.extended.variable_created_in_scope(variable.value):
+            raise ValueError(
+                f"classifier {model.name!r} was built outside the scope of "
+                f"{type(strategy).__name__}: build or load it inside `with strategy.scope():`, or make a "
+                "copy there with keras.models.clone_model and set_weights."
+            )
+
+
+class DefenseSteps:
+    """Training and evaluation steps that replace a batch by what `self.prepare` makes of it."""
+
+    def train_step(self, data):
+        return super().train_step(self.prepare(data, training=True))
+
+    def test_step(self, data):
+        return super().test_step(self.prepare(data, training=False))

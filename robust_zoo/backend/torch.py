@@ -1,0 +1,79 @@
+"""torch: loads models and runs attacks. See `robust_zoo.backend.tensorflow` for the contracts."""
+
+import contextlib
+import functools
+
+import torch
+
+
+def value_and_input_gradient(fn, x, has_aux=False):
+    """See `robust_zoo.backend.tensorflow.value_and_input_gradient`."""
+    recorded = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if recorded and x.requires_grad else x.detach().requires_grad_()
+        result = fn(x)
+        value = result[0] if has_aux else result
+        (gradient,) = torch.autograd.grad(
+            value.sum(), x, create_graph=recorded, allow_unused=True, materialize_grads=True
+        )
+    return result, gradient
+
+
+def input_jacobian(fn, x):
+    """See `robust_zoo.backend.tensorflow.input_jacobian`."""
+    recorded = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if recorded and x.requires_grad else x.detach().requires_grad_()
+        logits = fn(x)
+        rows = [
+            torch.autograd.grad(logits[:, k].sum(), x, create_graph=recorded, retain_graph=True)[0]
+            for k in range(logits.shape[1])
+        ]
+    return logits, torch.stack(rows, dim=1)
+
+
+def function(fn, model):
+    """`fn` as it is, recording no gradients of its own."""
+
+    @functools.wraps(fn)
+    def call(*args):
+        with torch.no_grad():
+            return fn(*args)
+
+    return call
+
+
+def gpu_count() -> int:
+    """See `robust_zoo.backend.tensorflow.gpu_count`."""
+    return torch.cuda.device_count()
+
+
+@contextlib.contextmanager
+def devices(count: int):
+    """Runs what is inside; ValueError unless `count` is 1."""
+    if count != 1:
+        raise ValueError(f"devices must be 1 on torch: several devices need TensorFlow, got {count!r}.")
+    yield
+
+
+def replica_id():
+    """Always 0: torch runs on one device."""
+    return 0
+
+
+def check_scope(model):
+    """Nothing to check: torch has no strategy scopes."""
+
+
+class DefenseSteps:
+    """See `robust_zoo.backend.tensorflow.DefenseSteps`."""
+
+    def train_step(self, data):
+        with torch.no_grad():
+            data = self.prepare(data, training=True)
+        return super().train_step(data)
+
+    def test_step(self, data):
+        with torch.no_grad():
+            data = self.prepare(data, training=False)
+        return super().test_step(data)

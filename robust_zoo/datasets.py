@@ -1,0 +1,255 @@
+"""Datasets by name: "digits" (ships with scikit-learn), any TFDS image dataset, or an .npz file.
+
+Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), large ones as a
+tf.data stream (`stream_dataset`). Where a source has no validation split, the last tenth of its
+training split (at most 5,000 examples) is held out as "validation" and is not part of "train"; no
+split ever shares an example with "test".
+"""
+
+import pathlib
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from robust_zoo.contract import check_images, check_labels
+
+SPLITS = ("train", "validation", "test")
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be loaded; the message says why and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split in memory.
+
+    Attributes:
+        name: as given to `load_dataset`.
+        version: of the source.
+        split: "train", "validation", "test" or a TFDS split.
+        images: float32 (n, height, width, channels) in [0, 1].
+        labels: int32 (n,).
+        class_names: a name a class.
+    """
+
+    name: str
+    version: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self):
+        images = check_images(self.images)
+        labels = check_labels(self.labels, len(self.class_names), len(images))
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, version={self.version!r}, split={self.split!r}, n={len(self)}, "
+            f"shape={self.images.shape[1:]}, classes={len(self.class_names)})"
+        )
+
+    def sample(self, n: int | None, seed: int) -> "Dataset":
+        """The first `n` examples of the order that `seed` shuffles them into; all by default.
+
+        A smaller sample of the same seed is a part of a larger one.
+        """
+        n = len(self) if n is None else n
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(self):
+            raise ValueError(
+                f"n must be an integer in 1..{len(self)}, the examples of {self.name!r} {self.split!r}, "
+                f"got {n!r}."
+            )
+        chosen = np.random.default_rng(seed).permutation(len(self))[:n]
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+
+def load_dataset(name: str, split: str = "test", *, data_dir: str | None = None) -> Dataset:
+    """Loads one split into memory.
+
+    Args:
+        name: "digits", a TFDS image dataset ("mnist", "cifar10", ...), or a path ending in ".npz" that
+            holds arrays "images" (floating in [0, 1], or uint8) and "labels", or "train_images",
+            "train_labels", "test_images", ... for several splits, and optionally "class_names".
+        split: "train", "validation" or "test"; for TFDS also any split it understands.
+        data_dir: where TFDS looks; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+        DatasetError: unknown name, a dataset that is not prepared on this machine, unknown split, or
+            images of several sizes.
+    """
+    if name == "digits":
+        return _load_digits(split)
+    if str(name).endswith(".npz"):
+        return _load_npz(pathlib.Path(name), split)
+    return _load_tfds(name, split, data_dir)
+
+
+def stream_dataset(
+    name: str,
+    split: str = "train",
+    *,
+    batch_size: int,
+    image_size: tuple[int, int] | None = None,
+    shuffle_seed: int | None = None,
+    drop_remainder: bool = False,
+    data_dir: str | None = None,
+):
+    """A TFDS split as a tf.data stream of batches that never holds the whole set in memory.
+
+    Args:
+        name: TFDS image dataset.
+        split: as in `load_dataset`.
+        batch_size: examples in a batch (the global batch under a strategy).
+        image_size: (height, width) to resize to, cropping to the aspect ratio; needed where images differ.
+        shuffle_seed: shuffles the examples, anew each epoch; by default they keep their order.
+        drop_remainder: leaves out a last batch that is not full.
+        data_dir: as in `load_dataset`.
+
+    Returns:
+        tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], int (batch,)).
+    """
+    builder = _tfds_builder(name, data_dir)
+    source = builder.as_dataset(
+        split=_tfds_split(builder, split), as_supervised=True, shuffle_files=False
+    )
+    scale = keras.layers.Rescaling(1 / 255)
+    resize = None
+    if image_size is not None:
+        resize = keras.layers.Resizing(*image_size, crop_to_aspect_ratio=True)
+    elif None in builder.info.features["image"].shape:
+        raise DatasetError(f"image_size is needed: the images of {name!r} have several sizes.")
+
+    def prepare(image, label):
+        return scale(resize(image) if resize else image), label
+
+    if shuffle_seed is not None:
+        source = source.shuffle(10_000, seed=shuffle_seed, reshuffle_each_iteration=True)
+    source = source.map(prepare, num_parallel_calls=-1)
+    return source.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
+
+
+def _held_out(n: int) -> int:
+    return min(n // 10, 5000)
+
+
+def _check_split(name: str, split: str) -> None:
+    if split not in SPLITS:
+        raise DatasetError(f"split of {name!r} must be one of {SPLITS}, got {split!r}.")
+
+
+def _load_digits(split: str) -> Dataset:
+    _check_split("digits", split)
+    from sklearn.datasets import load_digits  # imported here: it takes a second
+
+    digits = load_digits()
+    images = (digits.images[..., None] / 16).astype("float32")
+    # The source has one split and an order by writer: a fixed shuffle makes three.
+    order = np.random.default_rng(0).permutation(len(images))
+    parts = {"train": order[:1137], "validation": order[1137:1297], "test": order[1297:]}
+    chosen = parts[split]
+    names = tuple(str(name) for name in digits.target_names)
+    return Dataset("digits", "scikit-learn", split, images[chosen], digits.target[chosen], names)
+
+
+def _load_npz(path: pathlib.Path, split: str) -> Dataset:
+    _check_split(str(path), split)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except FileNotFoundError:
+        raise DatasetError(f"no dataset file {str(path)!r}.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{str(path)!r} is not a readable .npz file: {error}.") from error
+
+    several = any(f"{part}_images" in arrays for part in SPLITS)
+    part = split
+    if several and split == "validation" and "validation_images" not in arrays:
+        part = "train"
+    names = (f"{part}_images", f"{part}_labels") if several else ("images", "labels")
+    if not all(name in arrays for name in names):
+        raise DatasetError(
+            f"{str(path)!r} must hold the arrays {names} for split {split!r}, it holds {sorted(arrays)}."
+        )
+    images, labels = (arrays[name] for name in names)
+    if images.dtype == np.uint8:
+        images = images.astype("float32") / 255
+    if several and "validation_images" not in arrays and split != "test":
+        kept = len(images) - _held_out(len(images))
+        chosen = slice(kept) if split == "train" else slice(kept, None)
+        images, labels = images[chosen], labels[chosen]
+    everything = [arrays[key].max() for key in arrays if key.endswith("labels") and arrays[key].size]
+    class_names = arrays.get("class_names", np.arange(int(max(everything)) + 1))
+    return Dataset(path.name, "", split, images, labels, tuple(str(name) for name in class_names))
+
+
+def _tfds_builder(name: str, data_dir: str | None):
+    try:
+        import tensorflow_datasets as tfds  # imported here: it takes seconds
+    except ImportError as error:
+        raise DatasetError(
+            f"dataset {name!r} comes from TFDS, which needs TensorFlow: pip install 'robust-zoo[cpu]'."
+        ) from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        raise DatasetError(
+            f"unknown dataset {name!r}: it must be 'digits', a path ending in '.npz', or a TFDS image "
+            "dataset such as 'mnist', 'cifar10' or 'cifar100'."
+        ) from None
+    if not {"image", "label"} <= set(builder.info.features):
+        raise DatasetError(f"{name!r} is not an image classification dataset.")
+    if not builder.is_prepared():
+        raise DatasetError(
+            f"dataset {name!r} is not prepared in {builder.data_dir}: run "
+            f"python -c \"import tensorflow_datasets as tfds; tfds.load('{name}')\" once, with a network."
+        )
+    return builder
+
+
+def _tfds_split(builder, split: str) -> str:
+    """Our split in TFDS's words, the validation part cut off the training split where there is none."""
+    available = tuple(builder.info.splits)
+    if split in available and split != "train" or split not in SPLITS:
+        return split
+    if "train" not in available or split == "test":
+        raise DatasetError(f"split of {builder.name!r} must be one of {available}, got {split!r}.")
+    if "validation" in available:
+        return "train"
+    kept = builder.info.splits["train"].num_examples
+    kept -= _held_out(kept)
+    return f"train[:{kept}]" if split == "train" else f"train[{kept}:]"
+
+
+def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
+    builder = _tfds_builder(name, data_dir)
+    features = builder.info.features
+    if None in features["image"].shape:
+        raise DatasetError(
+            f"the images of {name!r} have several sizes: use stream_dataset with image_size."
+        )
+    import tensorflow_datasets as tfds
+
+    try:
+        batch = builder.as_dataset(
+            split=_tfds_split(builder, split),
+            as_supervised=True,
+            shuffle_files=False,
+            batch_size=-1,
+        )
+    except (ValueError, AssertionError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        available = tuple(builder.info.splits)
+        raise DatasetError(f"split of {name!r} must be one of {available}, got {split!r}.") from error
+    images, labels = tfds.as_numpy(batch)
+    images = images.astype("float32") / 255
+    names = tuple(features["label"].names)
+    return Dataset(name, str(builder.version), split, images, labels, names)

@@ -1,0 +1,206 @@
+"""evaluate(): from a model and data to a RobustnessRecord."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import keras
+import numpy as np
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks import Attack
+from robust_zoo.classifier import in_float32
+from robust_zoo.contract import check_classifier, check_images, check_labels, check_logits
+from robust_zoo.datasets import Dataset, load_dataset
+from robust_zoo.evaluation.checks import run_checks
+from robust_zoo.record import (
+    Accuracy,
+    AttackOutcome,
+    DatasetInfo,
+    DefenseInfo,
+    Input,
+    Reported,
+    RobustnessRecord,
+    ThreatModel,
+    Training,
+    WorstCase,
+)
+from robust_zoo.weights import describe_weights
+
+_PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
+
+
+def evaluate(
+    model: keras.Model,
+    data: "Dataset | str | tuple[np.ndarray, np.ndarray]",
+    *,
+    attacks: Sequence[Attack] = (),
+    n: "int | None | Sequence[int | None]" = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    checks: bool = True,
+    progress: bool = True,
+    name: str | None = None,
+    architecture: str | None = None,
+    defense: DefenseInfo | None = None,
+    reported: Sequence[Reported] = (),
+    training: Training | None = None,
+) -> RobustnessRecord:
+    """Measures a classifier, in float32, and returns the numbers with their evidence.
+
+    Args:
+        model: classifier, images in [0, 1] to logits. If it carries the record of the very weights it
+            now has, name, architecture, defense, reported numbers and training are taken from there.
+        data: a `Dataset`, the name of one (its test split), or arrays (images, labels).
+        attacks: fixed-budget attacks of one norm and epsilon, the threat model.
+        n: number of examples, drawn with `seed`: one number for everything, or one for each attack (clean
+            accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
+        seed: of the sample and of every attack.
+        batch_size: images in a batch; no number depends on it.
+        checks: whether to run the gradient-masking checks.
+        progress: whether to show progress bars (on a terminal only).
+        name: of the model; by default `model.name`.
+        architecture: its architecture; by default `model.name`.
+        defense: how it was trained.
+        reported: numbers that others published, for comparison.
+        training: how, where and how long it was trained.
+
+    Raises:
+        TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses, attacks of
+            different threat models, or an `n` that does not fit.
+
+    Example:
+        >>> attack = PGD(epsilon=0.3, steps=40, step_size=0.01)
+        >>> evaluate(model, "mnist", attacks=[attack], n=1000, seed=0).attacks[0].accuracy
+    """
+    check_classifier(model)
+    attacks = tuple(attacks)
+    threat = _threat_model(attacks)
+    dataset = _as_dataset(data, model)
+    sizes = _sizes(n, len(attacks), len(dataset))
+    sample = dataset.sample(max(sizes), seed)
+    carried = _carried(model)
+    measured = in_float32(model)
+    x = check_images(sample.images, measured)
+    y = check_labels(sample.labels, measured.output_shape[1], len(x))
+    for attack in attacks:
+        attack.check_model(measured.output_shape[1])
+
+    logits = _predict(measured, x, batch_size)
+    clean = logits.argmax(1) == y
+    outcomes, survivors = [], []
+    for attack, size in zip(attacks, sizes, strict=False):
+        result = attack.run(
+            measured, x[:size], y[:size], seed=seed, batch_size=batch_size, progress=progress
+        )
+        correct = clean[:size] & (_predict(measured, result.x_adv, batch_size).argmax(1) == y[:size])
+        outcomes.append(
+            AttackOutcome.count(
+                int(correct.sum()),
+                size,
+                name=type(attack).__name__,
+                config=attack.get_config(),
+                seed=seed,
+                max_distance=float(result.distance.max()),
+                seconds=round(result.seconds, 3),
+            )
+        )
+        survivors.append(correct)
+    worst_case = None
+    if attacks:
+        common = min(sizes)
+        broken_by_none = np.logical_and.reduce([correct[:common] for correct in survivors])
+        worst_case = WorstCase.count(
+            int(broken_by_none.sum()), common, attacks=tuple(outcome.name for outcome in outcomes)
+        )
+    flags = ()
+    if checks:
+        flags = run_checks(
+            measured, x, y, logits, threat, seed=seed, batch_size=batch_size, progress=progress
+        )
+    return RobustnessRecord(
+        name=name or carried.get("name", model.name),
+        architecture=architecture or carried.get("architecture", model.name),
+        parameters=model.count_params(),
+        input=Input(shape=model.input_shape[1:]),
+        num_classes=model.output_shape[1],
+        dataset=DatasetInfo(name=dataset.name, version=dataset.version, split=dataset.split),
+        defense=defense or carried.get("defense"),
+        threat_model=threat,
+        clean=Accuracy.count(int(clean.sum()), len(x)),
+        attacks=tuple(outcomes),
+        worst_case=worst_case,
+        checks=flags,
+        reported=tuple(reported) or carried.get("reported", ()),
+        training=training or carried.get("training"),
+        weights=describe_weights(measured),
+        versions=_versions(),
+        created=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def _threat_model(attacks: tuple[Attack, ...]) -> ThreatModel | None:
+    for attack in attacks:
+        if not isinstance(attack, Attack):
+            raise TypeError(f"attacks must be robust_zoo attacks, got {attack!r}.")
+    budgets = sorted({(attack.norm, attack.epsilon) for attack in attacks})
+    if len(budgets) > 1:
+        raise ValueError(
+            f"attacks must share one norm and epsilon, the threat model, got {budgets}: evaluate each "
+            "threat model by itself."
+        )
+    return ThreatModel(norm=budgets[0][0], epsilon=budgets[0][1]) if budgets else None
+
+
+def _as_dataset(data, model: keras.Model) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str):
+        return load_dataset(data)
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        images = check_images(data[0], model)
+        classes = model.output_shape[1]
+        labels = check_labels(data[1], classes, len(images))
+        names = tuple(str(label) for label in range(classes))
+        return Dataset("arrays", "", "test", images, labels, names)
+    raise TypeError(f"data must be a Dataset, a name or (images, labels), got {type(data).__name__}.")
+
+
+def _sizes(n, attacks: int, available: int) -> list[int]:
+    if n is None or isinstance(n, int):
+        sizes = [n] * max(attacks, 1)
+    else:
+        sizes = list(n)
+        if len(sizes) != max(attacks, 1):
+            raise ValueError(f"n must be one number or one for each of {attacks} attacks, got {n!r}.")
+    return [available if size is None else size for size in sizes]
+
+
+def _carried(model: keras.Model) -> dict:
+    """What the model's own record says of its origin, if it is the record of these weights."""
+    record = getattr(model, "robustness", None)
+    if record is None or record.weights != describe_weights(model):
+        return {}
+    keys = ("name", "architecture", "defense", "reported", "training")
+    return {key: getattr(record, key) for key in keys}
+
+
+def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
+    compiled = backend.function(
+        lambda batch: ops.cast(model(batch, training=False), "float32"), model
+    )
+    batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+    logits = [ops.convert_to_numpy(compiled(ops.convert_to_tensor(batch))) for batch in batches]
+    return check_logits(np.concatenate(logits), model)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"keras": keras.__version__, "numpy": np.__version__}
+    for distribution in ("robust-zoo", *_PACKAGES[backend.name]):
+        try:
+            key = backend.name if distribution != "robust-zoo" else "robust_zoo"
+            versions[key] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

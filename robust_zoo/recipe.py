@@ -1,0 +1,277 @@
+"""Recipe: a training run as data. run(): fit, reload from disk, evaluate, write the checkpoint."""
+
+import importlib.util
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import pydantic
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks import Attack
+from robust_zoo.datasets import Dataset, load_dataset
+from robust_zoo.defenses import Defense
+from robust_zoo.evaluation import evaluate
+from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
+from robust_zoo.weights import round_to_float16
+from robust_zoo.zoo import save_model
+from robust_zoo.zoo.checkpoint import load_checkpoint
+
+_LARGE = 1_000_000  # parameters above which weights are stored as float16
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be found, read or changed as asked."""
+
+
+class Recipe(pydantic.BaseModel):
+    """One experiment. A recipe file assigns one of these to `recipe`.
+
+    Attributes:
+        name: of the model, "architecture.defense_dataset".
+        dataset: name for `load_dataset`; trained on "train", watched on "validation", measured on "test".
+        classifier: makes the uncompiled classifier.
+        defense: makes the defense around it, given the classifier and the total number of training
+            steps; None trains naturally.
+        paper: arXiv number of the defense.
+        optimizer: makes the optimizer, given the total number of training steps.
+        epochs: passes over the training split.
+        batch_size: global batch, in examples; a last batch that is not full is left out.
+        dtype_policy: Keras policy of training; measuring is always in float32.
+        seed: of initial weights, order of the data, random starts, and the evaluation.
+        attacks: that the record is made with.
+        n: examples for each attack, as in `evaluate`.
+        reported: what others published for it.
+        deviations: from the paper.
+    """
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True
+    )
+
+    name: str
+    dataset: str
+    classifier: Callable[[], keras.Model]
+    defense: Callable[[keras.Model, int], Defense] | None = None
+    paper: str = ""
+    optimizer: Callable[[int], Any]
+    epochs: int = pydantic.Field(ge=1)
+    batch_size: int = pydantic.Field(128, ge=1)
+    dtype_policy: Literal["float32", "mixed_bfloat16"] = "float32"
+    seed: int = pydantic.Field(0, ge=0)
+    attacks: tuple[Attack, ...]
+    n: tuple[int | None, ...] | int | None = None
+    reported: tuple[Reported, ...] = ()
+    deviations: tuple[str, ...] = ()
+
+    def override(self, settings: dict[str, str]) -> "Recipe":
+        """A copy with some of epochs, batch_size, dtype_policy, seed, n, dataset and name replaced.
+
+        Raises:
+            RecipeError: a setting that does not exist, or a value that does not fit.
+        """
+        allowed = ("name", "dataset", "epochs", "batch_size", "dtype_policy", "seed", "n")
+        for key in settings:
+            if key not in allowed:
+                raise RecipeError(f"setting must be one of {allowed}, got {key!r}.")
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        try:
+            return type(self)(**{**values, **settings})
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            raise RecipeError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}.") from None
+
+
+def recipes_directory() -> pathlib.Path:
+    """Where the recipes lie: inside the installed package, else beside it in a checkout."""
+    package = pathlib.Path(__file__).resolve().parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "training" / "recipes"
+
+
+def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, str]:
+    """The recipe of a file, or of a model's name, and the name of its file.
+
+    Raises:
+        RecipeError: no such file, or one that defines no `recipe`.
+    """
+    path = pathlib.Path(handle)
+    if path.suffix != ".py":
+        path = recipes_directory() / f"{str(handle).replace('.', '_')}.py"
+    if not path.is_file():
+        known = sorted(file.stem for file in recipes_directory().glob("*.py"))
+        raise RecipeError(f"no recipe {str(handle)!r}: give a Python file or one of {known}.")
+    spec = importlib.util.spec_from_file_location(f"robust_zoo_recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError) as error:
+        raise RecipeError(f"recipe {str(path)!r} cannot be read: {error}.") from error
+    recipe = getattr(module, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"recipe {str(path)!r} must assign a Recipe to `recipe`, got {recipe!r}.")
+    return recipe, f"training/recipes/{path.name}"
+
+
+def run(
+    recipe: Recipe,
+    output: str | pathlib.Path,
+    *,
+    source: str = "",
+    devices: int = 1,
+    resume: bool = False,
+    verbose: int = 2,
+) -> RobustnessRecord:
+    """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
+
+    Training state is kept in a hidden folder beside `output` after every epoch and removed at the end.
+
+    Args:
+        recipe: what to do.
+        output: checkpoint directory to write.
+        source: the recipe's file, for the record.
+        devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
+            the batch size must be divisible by it.
+        resume: whether to go on from the last finished epoch of an interrupted run; else it starts anew.
+        verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
+
+    Raises:
+        RecipeError: devices that are not there or do not divide the batch.
+        DatasetError, CheckpointError: from reading data and writing the result.
+    """
+    output = pathlib.Path(output)
+    state = output.parent / f".{output.name}.training"
+    train, validation = (load_dataset(recipe.dataset, split) for split in ("train", "validation"))
+    steps = len(train) // recipe.batch_size
+    if steps < 1:
+        raise RecipeError(
+            f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
+        )
+    if recipe.batch_size % devices:
+        raise RecipeError(
+            f"batch_size must be divisible by the number of devices, got {recipe.batch_size} and {devices}."
+        )
+    with backend.devices(devices):
+        trainer, classifier = _build(recipe, steps * recipe.epochs)
+        started = time.perf_counter()
+        _fit(trainer, recipe, train, validation, state, resume=resume, verbose=verbose)
+    seconds = time.perf_counter() - started
+    if sum(int(ops.size(variable)) for variable in classifier.variables) > _LARGE:
+        round_to_float16(classifier)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        reloaded = load_checkpoint(save_model(classifier, pathlib.Path(scratch) / "model"))
+    record = evaluate(
+        reloaded,
+        recipe.dataset,
+        attacks=recipe.attacks,
+        n=recipe.n,
+        seed=recipe.seed,
+        name=recipe.name,
+        architecture=classifier.name,
+        defense=_defense_info(trainer, recipe),
+        reported=recipe.reported,
+        training=Training(
+            recipe=source,
+            commit=_commit(),
+            epochs=recipe.epochs,
+            seconds=round(seconds, 1),
+            hardware=f"{platform.machine()} CPU, {os.cpu_count()} cores"
+            if backend.gpu_count() == 0
+            else f"{devices} GPU",
+            backend=backend.name,
+            deviations=recipe.deviations,
+        ),
+    )
+    save_model(reloaded, output, record)
+    return record
+
+
+def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
+    """The compiled trainer and the classifier in it (the same model in natural training)."""
+    keras.utils.set_random_seed(recipe.seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.dtype_policy)
+    try:
+        classifier = recipe.classifier()
+        trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
+        trainer.compile(
+            optimizer=recipe.optimizer(total_steps),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+    return trainer, classifier
+
+
+class _Epochs(keras.utils.PyDataset):
+    """Full batches of the training split, in an order that depends on seed and epoch alone."""
+
+    def __init__(self, data: Dataset, batch_size: int, seed: int):
+        super().__init__()
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.data))
+
+    def __len__(self) -> int:
+        return len(self.data) // self.batch_size
+
+    def __getitem__(self, index: int):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.data.images[rows], self.data.labels[rows]
+
+
+def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: int) -> None:
+    if not resume:
+        shutil.rmtree(state, ignore_errors=True)
+    batches = _Epochs(train, recipe.batch_size, recipe.seed)
+    trainer.fit(
+        batches,
+        epochs=recipe.epochs,
+        # Whole batches only: under a strategy a replica must never be left without examples.
+        validation_data=_Epochs(validation, min(recipe.batch_size, len(validation)), recipe.seed),
+        shuffle=False,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(state),
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.begin(epoch)),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+        verbose=verbose,
+    )
+    shutil.rmtree(state, ignore_errors=True)
+    if not all(np.isfinite(ops.convert_to_numpy(v)).all() for v in trainer.trainable_variables):
+        raise RecipeError(f"training {recipe.name!r} diverged: the weights are not finite.")
+
+
+def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
+    if not isinstance(trainer, Defense):
+        return None
+    return DefenseInfo(
+        name=type(trainer).__name__, config=trainer.hyperparameters(), paper=recipe.paper
+    )
+
+
+def _commit() -> str:
+    """The checkout's commit, "+" behind it if there are changes; empty outside a checkout."""
+    directory = pathlib.Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(directory), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,209 @@
+"""RobustnessRecord: a model's robustness with the evidence for it."""
+
+import math
+import pathlib
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field
+
+SCHEMA_VERSION = 1
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """95% Wilson score interval of the proportion correct / n (Wilson, JASA 1927).
+
+    Example:
+        >>> wilson_interval(0, 100)
+        (0.0, 0.0369...)
+    """
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"correct and n must satisfy 0 <= correct <= n, n >= 1, got {correct}, {n}.")
+    z = 1.959963984540054
+    p = correct / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # At the ends the bound is exact; rounding would leave it a hair outside.
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == n else centre + half
+    return low, high
+
+
+class RecordError(ValueError):
+    """A record that is unreadable or does not belong to the weights."""
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"an interval must be (low, high), got {interval}")
+    return interval
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
+
+
+class Accuracy(_Part):
+    """A proportion of correct predictions, with its count and its 95% Wilson interval."""
+
+    accuracy: Fraction
+    ci95: Interval
+    correct: int = Field(ge=0)
+    n_examples: int = Field(ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self):
+        if self.correct > self.n_examples or self.accuracy != self.correct / self.n_examples:
+            raise ValueError(
+                f"accuracy {self.accuracy} is not {self.correct} correct of {self.n_examples}"
+            )
+        return self
+
+    @classmethod
+    def count(cls, correct: int, n: int, **more):
+        """From counts alone."""
+        return cls(
+            accuracy=correct / n,
+            ci95=wilson_interval(correct, n),
+            correct=correct,
+            n_examples=n,
+            **more,
+        )
+
+
+class AttackOutcome(Accuracy):
+    """Accuracy under one attack: correct on the clean image and on every candidate."""
+
+    name: str
+    config: dict[str, Any]
+    seed: int
+    max_distance: float = Field(ge=0)
+    seconds: float = Field(ge=0)
+    components: dict[str, Fraction] = {}
+
+
+class WorstCase(Accuracy):
+    """Accuracy on the examples that all attacks saw, counting one as wrong if any attack broke it."""
+
+    attacks: tuple[str, ...]
+
+
+class MinimumNorm(_Part):
+    """Distances to the closest adversarial examples, over all and over clean-correct examples."""
+
+    name: str
+    config: dict[str, Any]
+    rho_2: float = Field(ge=0)
+    mean_l2: float = Field(ge=0)
+    median_l2: float = Field(ge=0)
+    clean_correct_only: dict[str, float]
+
+
+class Check(_Part):
+    """Outcome of a gradient-masking check: when it fires, why, and what to do is in `explanation`."""
+
+    name: str
+    passed: bool
+    value: float
+    explanation: str
+
+
+class Reported(_Part):
+    """A number that somebody else published."""
+
+    source: str
+    setting: str
+    accuracy: Fraction
+
+
+class Input(_Part):
+    shape: tuple[int | None, ...]
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+class DatasetInfo(_Part):
+    name: str
+    version: str
+    split: str
+
+
+class DefenseInfo(_Part):
+    name: str
+    config: dict[str, Any] = {}
+    paper: str = ""
+
+
+class ThreatModel(_Part):
+    norm: Literal["linf", "l2", "l0", "l1"]
+    epsilon: float = Field(gt=0)
+
+
+class Training(_Part):
+    recipe: str
+    commit: str
+    epochs: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    hardware: str
+    backend: str
+    deviations: tuple[str, ...] = ()
+
+
+class Weights(_Part):
+    """The weights file that everything else in the record was measured on."""
+
+    file: Literal["model.weights.h5"] = "model.weights.h5"
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+    dtype: Literal["float32", "float16"]
+
+
+class RobustnessRecord(_Part):
+    """A model's robustness with the evidence for it; frozen, validated, unknown keys refused.
+
+    Made by `robust_zoo.evaluate` alone. It belongs to the weights whose sha256 it carries.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    architecture: str
+    parameters: int = Field(ge=0)
+    input: Input
+    num_classes: int = Field(ge=2)
+    dataset: DatasetInfo
+    defense: DefenseInfo | None = None
+    threat_model: ThreatModel | None = None
+    clean: Accuracy
+    attacks: tuple[AttackOutcome, ...] = ()
+    worst_case: WorstCase | None = None
+    minimum_norm: tuple[MinimumNorm, ...] = ()
+    checks: tuple[Check, ...] = ()
+    reported: tuple[Reported, ...] = ()
+    training: Training | None = None
+    weights: Weights
+    versions: dict[str, str]
+    license: str = "Apache-2.0"
+    created: datetime
+
+    def to_json(self) -> str:
+        """JSON text, indented, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "record") -> "RobustnessRecord":
+        """From JSON text; RecordError names `source` and the first thing that is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the text"
+            raise RecordError(f"{source} is not a valid record: {where}: {first['msg']}.") from None
+
+    @classmethod
+    def read(cls, path: str | pathlib.Path) -> "RobustnessRecord":
+        """From a robustness.json file."""
+        return cls.from_json(pathlib.Path(path).read_bytes(), str(path))

@@ -1,0 +1,194 @@
+"""Model cards: text generated from records, never written by hand."""
+
+from collections.abc import Iterable
+
+from robust_zoo.record import Accuracy, AttackOutcome, RobustnessRecord
+
+
+def percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.2f}%"
+
+
+def interval(part: Accuracy) -> str:
+    low, high = part.ci95
+    return f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def describe_attack(outcome: AttackOutcome) -> str:
+    """A short unambiguous name, such as "PGD-100 x 20, cw_margin"."""
+    config = outcome.config
+    text = outcome.name
+    if config.get("steps", 1) != 1:
+        text += f"-{config['steps']}"
+    if config.get("restarts", 1) != 1:
+        text += f" x {config['restarts']}"
+    loss = config.get("loss", {}).get("name", "cross_entropy")
+    if loss != "cross_entropy":
+        text += f", {loss}"
+    if config.get("labels", "true") != "true":
+        text += f", {config['labels']} labels"
+    return text
+
+
+def describe_threat(record: RobustnessRecord) -> str:
+    threat = record.threat_model
+    return f"{threat.norm}, epsilon {threat.epsilon:.6g}" if threat else "none"
+
+
+def _results(record: RobustnessRecord) -> list[str]:
+    rows = [("clean", record.clean, "")]
+    for outcome in record.attacks:
+        rows.append((describe_attack(outcome), outcome, f"{outcome.max_distance:.6g}"))
+    if record.worst_case is not None:
+        rows.append(("**worst case of all attacks, per example**", record.worst_case, ""))
+    lines = ["| attack | accuracy | 95% interval | n | largest distance |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {percent(part.accuracy)} | {interval(part)} | {part.n_examples} | {distance} |"
+        for name, part, distance in rows
+    ]
+    return lines
+
+
+def _metadata(record: RobustnessRecord) -> str:
+    from huggingface_hub import EvalResult, ModelCardData  # imported here: it takes a while
+
+    dataset = {
+        "task_type": "image-classification",
+        "dataset_type": record.dataset.name,
+        "dataset_name": record.dataset.name,
+        "dataset_split": record.dataset.split,
+    }
+    results = [
+        EvalResult(
+            **dataset,
+            metric_type="accuracy",
+            metric_name="clean accuracy",
+            metric_value=record.clean.accuracy,
+            metric_args={"n_examples": record.clean.n_examples},
+        )
+    ]
+    for outcome in record.attacks:
+        results.append(
+            EvalResult(
+                **dataset,
+                metric_type="robust_accuracy",
+                metric_name=f"robust accuracy, {describe_attack(outcome)}",
+                metric_value=outcome.accuracy,
+                metric_args={
+                    "attack": outcome.name,
+                    "norm": record.threat_model.norm,
+                    "epsilon": record.threat_model.epsilon,
+                    "n_examples": outcome.n_examples,
+                },
+            )
+        )
+    tags = ["robust_zoo", "adversarial-robustness"]
+    tags += [record.threat_model.norm] if record.threat_model else []
+    data = ModelCardData(
+        library_name="keras",
+        pipeline_tag="image-classification",
+        license=record.license.lower(),
+        datasets=[record.dataset.name],
+        tags=tags,
+        model_name=record.name,
+        eval_results=results,
+    )
+    return data.to_yaml()
+
+
+def model_card(record: RobustnessRecord) -> str:
+    """The README.md of a checkpoint directory: Markdown with YAML front matter."""
+    shape = " x ".join(str(side) for side in record.input.shape)
+    defense = record.defense.name if record.defense else "none (natural training)"
+    paper = f" ({record.defense.paper})" if record.defense and record.defense.paper else ""
+    lines = [
+        "---",
+        _metadata(record).strip(),
+        "---",
+        "",
+        f"# {record.name}",
+        "",
+        "Generated from robustness.json; do not edit.",
+        "",
+        f"Classifier of {shape} images in [0, 1] into {record.num_classes} classes; the outputs are logits.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| architecture | {record.architecture}, {record.parameters:,} parameters |",
+        f"| defense | {defense}{paper} |",
+        f"| threat model | {describe_threat(record)} |",
+        f"| measured on | {record.dataset.name} {record.dataset.version}, split {record.dataset.split} |",
+        f"| weights | {record.weights.dtype}, sha256 {record.weights.sha256} |",
+        f"| license | {record.license} |",
+        "",
+        "## Robustness",
+        "",
+        *_results(record),
+        "",
+        "Accuracy counts an example if it is classified correctly on the clean image and on every candidate "
+        "of the attack. Nothing is claimed beyond this threat model.",
+    ]
+    if record.checks:
+        lines += ["", "## Gradient-masking checks", "", "| check | | value | |", "|---|---|---|---|"]
+        lines += [
+            f"| {check.name} | {'passed' if check.passed else '**failed**'} | {check.value:.6g} | "
+            f"{check.explanation} |"
+            for check in record.checks
+        ]
+    if record.reported:
+        lines += ["", "## Reported elsewhere", "", "| source | setting | accuracy |", "|---|---|---|"]
+        lines += [
+            f"| {item.source} | {item.setting} | {percent(item.accuracy)} |" for item in record.reported
+        ]
+    if record.training:
+        training = record.training
+        lines += [
+            "",
+            "## Training",
+            "",
+            f"`robust-zoo train {training.recipe}`, {training.epochs} epochs in {training.seconds:.0f} s on "
+            f"{training.hardware} ({training.backend}), at commit {training.commit or 'unknown'}.",
+        ]
+        if training.deviations:
+            lines += ["", "Deviations from the paper:", ""]
+            lines += [f"- {deviation}" for deviation in training.deviations]
+    lines += [
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import robust_zoo as rz",
+        "",
+        f'model = rz.load_model("{record.name}")  # or this directory',
+        "model.robustness  # this record",
+        "```",
+        "",
+        "Without robust_zoo: `keras.saving.load_model(directory)`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def zoo_table(records: Iterable[RobustnessRecord]) -> str:
+    """MODEL_CARDS.md: one row a model."""
+    lines = [
+        "# Model cards",
+        "",
+        "Generated by `robust-zoo cards` from `checkpoints/*/robustness.json`; do not edit. Each name links to",
+        "the model's own card; n is the number of examples that all attacks saw.",
+        "",
+        "| model | dataset | threat model | clean | worst case of attacks | 95% interval | n | attacks | checks |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        worst = record.worst_case
+        robust = (percent(worst.accuracy), interval(worst), str(worst.n_examples)) if worst else ("", "", "")
+        attacks = ", ".join(describe_attack(outcome) for outcome in record.attacks)
+        failed = [check.name for check in record.checks if not check.passed]
+        flags = f"failed: {', '.join(failed)}" if failed else f"{len(record.checks)} passed"
+        lines.append(
+            f"| [{record.name}](checkpoints/{record.name}/README.md) | {record.dataset.name} | "
+            f"{describe_threat(record)} | {percent(record.clean.accuracy)} | {' | '.join(robust)} | "
+            f"{attacks} | {flags} |"
+        )
+    return "\n".join(lines) + "\n"
