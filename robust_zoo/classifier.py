@@ -4,8 +4,6 @@ These functions edit a model's serialised configuration and carry the weights ov
 out is again a plain Keras model of built-in layers.
 """
 
-import copy
-
 import keras
 import numpy as np
 from keras import layers
@@ -13,6 +11,17 @@ from keras import layers
 from robust_zoo.contract import check_classifier
 
 _OUTPUTS = ("logits", "softmax")
+
+
+def serialise(model: keras.Model) -> dict:
+    """The model's configuration as Keras serialises it, without what `compile` added; free to edit."""
+
+    def plain(node):
+        if isinstance(node, dict):
+            return {key: plain(value) for key, value in node.items() if key != "compile_config"}
+        return [plain(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+    return plain(keras.saving.serialize_keras_object(model))
 
 
 def _rebuild(config: dict, model: keras.Model) -> keras.Model:
@@ -36,7 +45,7 @@ def _output_layer(config: dict) -> dict:
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
-    config = copy.deepcopy(keras.saving.serialize_keras_object(model))
+    config = serialise(model)
     layer = _output_layer(config)
     if layer["class_name"] == "Softmax":
         kept = {key: layer["config"][key] for key in ("name", "dtype", "trainable")}
@@ -112,7 +121,7 @@ def in_float32(model: keras.Model) -> keras.Model:
             return {key: set_policy(value) for key, value in node.items()}
         return [set_policy(value) for value in node] if isinstance(node, list) else node
 
-    return _rebuild(set_policy(keras.saving.serialize_keras_object(model)), model)
+    return _rebuild(set_policy(serialise(model)), model)
 
 
 def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
@@ -124,7 +133,7 @@ def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
         raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}.")
-    config = copy.deepcopy(keras.saving.serialize_keras_object(model))
+    config = serialise(model)
     named = [layer for layer in _all_layers(config) if layer["config"].get("name") == "logits"]
     head = named[0] if named else _output_layer(config)
     width = {"Dense": "units", "Conv2D": "filters"}.get(head["class_name"])

@@ -7,6 +7,7 @@ split ever shares an example with "test".
 """
 
 import pathlib
+import zipfile
 from dataclasses import dataclass, replace
 
 import keras
@@ -162,11 +163,12 @@ def _load_digits(split: str) -> Dataset:
 def _load_npz(path: pathlib.Path, split: str) -> Dataset:
     _check_split(str(path), split)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves the file open when it is no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
     except FileNotFoundError:
         raise DatasetError(f"no dataset file {str(path)!r}.") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{str(path)!r} is not a readable .npz file: {error}.") from error
 
     several = any(f"{part}_images" in arrays for part in SPLITS)
@@ -185,7 +187,9 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
         kept = len(images) - _held_out(len(images))
         chosen = slice(kept) if split == "train" else slice(kept, None)
         images, labels = images[chosen], labels[chosen]
-    everything = [arrays[key].max() for key in arrays if key.endswith("labels") and arrays[key].size]
+    everything = [
+        arrays[key].max() for key in arrays if key.endswith("labels") and arrays[key].size
+    ]
     class_names = arrays.get("class_names", np.arange(int(max(everything)) + 1))
     return Dataset(path.name, "", split, images, labels, tuple(str(name) for name in class_names))
 
@@ -217,7 +221,7 @@ def _tfds_builder(name: str, data_dir: str | None):
 def _tfds_split(builder, split: str) -> str:
     """Our split in TFDS's words, the validation part cut off the training split where there is none."""
     available = tuple(builder.info.splits)
-    if split in available and split != "train" or split not in SPLITS:
+    if (split in available and split != "train") or split not in SPLITS:
         return split
     if "train" not in available or split == "test":
         raise DatasetError(f"split of {builder.name!r} must be one of {available}, got {split!r}.")
@@ -248,7 +252,9 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
         if isinstance(error, DatasetError):
             raise
         available = tuple(builder.info.splits)
-        raise DatasetError(f"split of {name!r} must be one of {available}, got {split!r}.") from error
+        raise DatasetError(
+            f"split of {name!r} must be one of {available}, got {split!r}."
+        ) from error
     images, labels = tfds.as_numpy(batch)
     images = images.astype("float32") / 255
     names = tuple(features["label"].names)

@@ -5,11 +5,19 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    title: str, total: int, *, enabled: bool = True
+) -> Iterator[Callable[[int], None]]:
     """A bar on stderr; yields the function that moves it on by a number of units."""
     # Imported here: rich takes a noticeable part of the library's import time.
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     columns = (

@@ -88,7 +88,9 @@ class Recipe(pydantic.BaseModel):
             return type(self)(**{**values, **settings})
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            raise RecipeError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}.") from None
+            raise RecipeError(
+                f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}."
+            ) from None
 
 
 def recipes_directory() -> pathlib.Path:

@@ -19,7 +19,9 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
         (0.0, 0.0369...)
     """
     if not 0 <= correct <= n or n < 1:
-        raise ValueError(f"correct and n must satisfy 0 <= correct <= n, n >= 1, got {correct}, {n}.")
+        raise ValueError(
+            f"correct and n must satisfy 0 <= correct <= n, n >= 1, got {correct}, {n}."
+        )
     z = 1.959963984540054
     p = correct / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -122,28 +124,38 @@ class Reported(_Part):
 
 
 class Input(_Part):
+    """Shape (height, width, channels) and pixel range of the images."""
+
     shape: tuple[int | None, ...]
     range: tuple[float, float] = (0.0, 1.0)
 
 
 class DatasetInfo(_Part):
+    """What the model was measured on."""
+
     name: str
     version: str
     split: str
 
 
 class DefenseInfo(_Part):
+    """How the model was trained, with every hyperparameter."""
+
     name: str
     config: dict[str, Any] = {}
     paper: str = ""
 
 
 class ThreatModel(_Part):
+    """The ball that the attacks stay in, in [0, 1] pixel units."""
+
     norm: Literal["linf", "l2", "l0", "l1"]
     epsilon: float = Field(gt=0)
 
 
 class Training(_Part):
+    """Where the weights come from."""
+
     recipe: str
     commit: str
     epochs: int = Field(ge=0)

@@ -22,20 +22,21 @@ def sha256(path: str | pathlib.Path) -> str:
 def write_weights(model: keras.Model, path: str | pathlib.Path) -> Weights:
     """Writes the weights in Keras's format to `path`, which must end in ".weights.h5".
 
-    They are stored as float16 if every value is exactly representable in it (see `round_to_float16`),
-    else as float32: nothing is lost either way. The same weights make the same bytes.
+    The same weights make the same bytes: names and the state of optimizers are left out. Float32 weights
+    are stored as float16 if every value is exactly representable in it (see `round_to_float16`), so that
+    nothing is lost.
     """
     import h5py  # imported here: Keras, too, only needs it for files
 
     path = pathlib.Path(path)
-    model.save_weights(path)
-    dtype = "float32"
-    if _fits_float16(model):
-        dtype = "float16"
-        narrow = path.with_name("narrow." + path.name)
-        with h5py.File(path, "r") as source, h5py.File(narrow, "w") as target:
-            _copy_as_float16(source, target)
-        os.replace(narrow, path)
+    narrow = _fits_float16(model)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        whole, plain = (pathlib.Path(scratch) / f"{name}.weights.h5" for name in ("whole", "plain"))
+        model.save_weights(whole)
+        with h5py.File(whole, "r") as source, h5py.File(plain, "w") as target:
+            _copy(source, target, narrow)
+        os.replace(plain, path)
+    dtype = "float16" if narrow else "float32"
     return Weights(sha256=sha256(path), bytes=path.stat().st_size, dtype=dtype)
 
 
@@ -46,29 +47,33 @@ def describe_weights(model: keras.Model) -> Weights:
 
 
 def round_to_float16(model: keras.Model) -> None:
-    """Rounds every weight to the nearest float16, so that its file is half as large."""
-    for variable in model.variables:
-        value = keras.ops.convert_to_numpy(variable)
+    """Rounds every float32 weight to the nearest float16, so that the weights file is half as large.
+
+    A model with a weight beyond float16's range, 65504, is left as it is.
+    """
+    values = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    if any(value.dtype == np.float32 and np.abs(value).max() > 65504 for value in values):
+        return
+    for variable, value in zip(model.variables, values, strict=True):
         if value.dtype == np.float32:
             variable.assign(value.astype("float16").astype("float32"))
 
 
 def _fits_float16(model: keras.Model) -> bool:
     values = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    floats = [value for value in values if value.dtype == np.float32]
     with np.errstate(over="ignore"):
-        return bool(values) and all(
-            value.dtype == np.float32 and (value.astype("float16") == value).all()
-            for value in values
-        )
+        return bool(floats) and all((value.astype("float16") == value).all() for value in floats)
 
 
-def _copy_as_float16(source, target) -> None:
-    for key, value in source.attrs.items():
-        target.attrs[key] = value
+def _copy(source, target, narrow: bool) -> None:
     for name, item in source.items():
         if hasattr(item, "shape"):
-            dataset = target.create_dataset(name, data=item[()].astype("float16"))
-            for key, value in item.attrs.items():
-                dataset.attrs[key] = value
-        else:
-            _copy_as_float16(item, target.create_group(name))
+            value = item[()]
+            if narrow and value.dtype == np.float32:
+                value = value.astype("float16")
+            dataset = target.create_dataset(name, data=value)
+            if "dtype" in item.attrs:  # how Keras marks bfloat16
+                dataset.attrs["dtype"] = item.attrs["dtype"]
+        elif name != "optimizer":
+            _copy(item, target.create_group(name), narrow)

@@ -4,9 +4,7 @@ import keras
 from keras import layers
 
 
-def allconv(
-    input_shape=(32, 32, 3), num_classes: int = 10, *, filters: int = 64
-) -> keras.Model:
+def allconv(input_shape=(32, 32, 3), num_classes: int = 10, *, filters: int = 64) -> keras.Model:
     """ConvPool-CNN of perturbation generator networks (2020, section 5.1): no batch normalisation.
 
     Leaky ReLU (0.2) follows every convolution, the one that makes a map for each class included;
@@ -22,9 +20,7 @@ def allconv(
         initializer = keras.initializers.VarianceScaling(
             scale=2.0, mode="fan_in", distribution="untruncated_normal"
         )
-        x = layers.Conv2D(
-            filters, 3, padding="same", kernel_initializer=initializer, **kwargs
-        )(x)
+        x = layers.Conv2D(filters, 3, padding="same", kernel_initializer=initializer, **kwargs)(x)
         return layers.LeakyReLU(0.2, dtype=kwargs.get("dtype"))(x)
 
     inputs = keras.Input(input_shape)

@@ -14,14 +14,14 @@ ATTACKS = {
 
 __all__ = [
     "ATTACKS",
+    "DLR",
+    "FGSM",
+    "PGD",
     "Attack",
     "AttackResult",
     "BasicIterative",
     "CWMargin",
     "CrossEntropy",
-    "DLR",
-    "FGSM",
     "Loss",
     "MomentumIterative",
-    "PGD",
 ]

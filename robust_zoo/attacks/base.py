@@ -66,10 +66,17 @@ class Attack:
     def __post_init__(self):
         get_norm(self.norm)
         object.__setattr__(self, "epsilon", check_epsilon(self.epsilon, self.norm))
+        for name, value in self.defaults().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         for name in ("steps", "restarts"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+    def defaults(self) -> dict[str, Any]:
+        """Values of hyperparameters left None, where they follow from others."""
+        return {}
 
     @property
     def geometry(self):

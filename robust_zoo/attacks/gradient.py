@@ -127,13 +127,10 @@ class BasicIterative(GradientAttack):
     step_size: float = 1 / 255
     steps: int | None = None
 
-    def __post_init__(self):
-        if self.steps is None and isinstance(self.epsilon, (int, float)):
-            levels = 255 * self.epsilon
-            # Rounded first: 1.25 * 255 * (16 / 255) is a hair above 20 in floating point.
-            steps = max(1, math.ceil(round(min(levels + 4, 1.25 * levels), 6)))
-            object.__setattr__(self, "steps", steps)
-        super().__post_init__()
+    def defaults(self):
+        levels = 255 * self.epsilon
+        # Rounded first: 1.25 * 255 * (16 / 255) is a hair above 20 in floating point.
+        return {"steps": max(1, math.ceil(round(min(levels + 4, 1.25 * levels), 6)))}
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -157,10 +154,8 @@ class PGD(GradientAttack):
     random_start: bool = True
     restarts: int = 1
 
-    def __post_init__(self):
-        if self.step_size is None and self.steps:
-            object.__setattr__(self, "step_size", 2.5 * self.epsilon / self.steps)
-        super().__post_init__()
+    def defaults(self):
+        return {"step_size": 2.5 * self.epsilon / self.steps if self.steps else 0}
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -180,9 +175,10 @@ class MomentumIterative(GradientAttack):
     step_size: float | None = None
     decay: float = 1.0
 
+    def defaults(self):
+        return {"step_size": self.epsilon / self.steps if self.steps else 0}
+
     def __post_init__(self):
-        if self.step_size is None and self.steps:
-            object.__setattr__(self, "step_size", self.epsilon / self.steps)
         if not self.decay >= 0:
             raise ValueError(f"decay must be >= 0, got {self.decay!r}.")
         super().__post_init__()

@@ -86,7 +86,9 @@ class WorkingSet:
             return ops.convert_to_tensor(leaf[padded] if leaf.ndim else leaf)
 
         result = function(*keras.tree.map_structure(take, arrays))
-        return keras.tree.map_structure(lambda leaf: ops.convert_to_numpy(leaf)[: len(rows)], result)
+        return keras.tree.map_structure(
+            lambda leaf: ops.convert_to_numpy(leaf)[: len(rows)], result
+        )
 
     def run(self, tick) -> None:
         """Attacks everything; `tick(count)` is told of image-steps as they are done or saved."""

@@ -53,7 +53,9 @@ def gpu_count() -> int:
 def devices(count: int):
     """Runs what is inside; ValueError unless `count` is 1."""
     if count != 1:
-        raise ValueError(f"devices must be 1 on jax: several devices need TensorFlow, got {count!r}.")
+        raise ValueError(
+            f"devices must be 1 on jax: several devices need TensorFlow, got {count!r}."
+        )
     yield
 
 

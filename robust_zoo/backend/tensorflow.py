@@ -57,10 +57,14 @@ def devices(count: int):
         parts = [tf.config.LogicalDeviceConfiguration()] * count
         # RuntimeError: TensorFlow runs already and keeps the devices that it has.
         with contextlib.suppress(RuntimeError):
-            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0], parts
+            )
     available = len(tf.config.list_logical_devices(kind))
     if not 1 <= count <= available:
-        raise ValueError(f"devices must be in 1..{available}, the {kind}s there are, got {count!r}.")
+        raise ValueError(
+            f"devices must be in 1..{available}, the {kind}s there are, got {count!r}."
+        )
     strategy = tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(count)])
     with strategy.scope():
         yield

@@ -69,7 +69,9 @@ class Defense(backend.DefenseSteps, keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None or len(y.shape) not in (1, 2) or (len(y.shape) == 2 and y.shape[1] != 1):
             shape = None if y is None else tuple(y.shape)
-            raise ValueError(f"labels must be integer classes of shape (batch,), got shape {shape}.")
+            raise ValueError(
+                f"labels must be integer classes of shape (batch,), got shape {shape}."
+            )
         x = ops.cast(x, "float32")
         local_batch = ops.shape(x)[0]
         position = backend.replica_id() * local_batch + ops.arange(local_batch)

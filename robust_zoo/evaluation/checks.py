@@ -139,7 +139,10 @@ def reaches_chance(model, x, y, threat: ThreatModel, **options) -> Check:
     epsilons = np.geomspace(start, everything, _EPSILONS).tolist() if start < everything else [1.0]
     epsilons[-1] = everything
     curve = [
-        (epsilon, _accuracy(PGD(epsilon=epsilon, norm=threat.norm, steps=_STEPS), model, x, y, **options))
+        (
+            epsilon,
+            _accuracy(PGD(epsilon=epsilon, norm=threat.norm, steps=_STEPS), model, x, y, **options),
+        )
         for epsilon in epsilons
     ]
     chance = float(np.bincount(y).max() / len(y))

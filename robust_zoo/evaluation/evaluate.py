@@ -36,7 +36,7 @@ def evaluate(
     data: "Dataset | str | tuple[np.ndarray, np.ndarray]",
     *,
     attacks: Sequence[Attack] = (),
-    n: "int | None | Sequence[int | None]" = None,
+    n: "int | Sequence[int | None] | None" = None,
     seed: int = 0,
     batch_size: int = 128,
     checks: bool = True,
@@ -94,7 +94,9 @@ def evaluate(
         result = attack.run(
             measured, x[:size], y[:size], seed=seed, batch_size=batch_size, progress=progress
         )
-        correct = clean[:size] & (_predict(measured, result.x_adv, batch_size).argmax(1) == y[:size])
+        correct = clean[:size] & (
+            _predict(measured, result.x_adv, batch_size).argmax(1) == y[:size]
+        )
         outcomes.append(
             AttackOutcome.count(
                 int(correct.sum()),
@@ -164,7 +166,9 @@ def _as_dataset(data, model: keras.Model) -> Dataset:
         labels = check_labels(data[1], classes, len(images))
         names = tuple(str(label) for label in range(classes))
         return Dataset("arrays", "", "test", images, labels, names)
-    raise TypeError(f"data must be a Dataset, a name or (images, labels), got {type(data).__name__}.")
+    raise TypeError(
+        f"data must be a Dataset, a name or (images, labels), got {type(data).__name__}."
+    )
 
 
 def _sizes(n, attacks: int, available: int) -> list[int]:
@@ -173,7 +177,9 @@ def _sizes(n, attacks: int, available: int) -> list[int]:
     else:
         sizes = list(n)
         if len(sizes) != max(attacks, 1):
-            raise ValueError(f"n must be one number or one for each of {attacks} attacks, got {n!r}.")
+            raise ValueError(
+                f"n must be one number or one for each of {attacks} attacks, got {n!r}."
+            )
     return [available if size is None else size for size in sizes]
 
 

@@ -129,16 +129,29 @@ def model_card(record: RobustnessRecord) -> str:
         "of the attack. Nothing is claimed beyond this threat model.",
     ]
     if record.checks:
-        lines += ["", "## Gradient-masking checks", "", "| check | | value | |", "|---|---|---|---|"]
+        lines += [
+            "",
+            "## Gradient-masking checks",
+            "",
+            "| check | | value | |",
+            "|---|---|---|---|",
+        ]
         lines += [
             f"| {check.name} | {'passed' if check.passed else '**failed**'} | {check.value:.6g} | "
             f"{check.explanation} |"
             for check in record.checks
         ]
     if record.reported:
-        lines += ["", "## Reported elsewhere", "", "| source | setting | accuracy |", "|---|---|---|"]
         lines += [
-            f"| {item.source} | {item.setting} | {percent(item.accuracy)} |" for item in record.reported
+            "",
+            "## Reported elsewhere",
+            "",
+            "| source | setting | accuracy |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {item.source} | {item.setting} | {percent(item.accuracy)} |"
+            for item in record.reported
         ]
     if record.training:
         training = record.training
@@ -182,7 +195,11 @@ def zoo_table(records: Iterable[RobustnessRecord]) -> str:
     ]
     for record in records:
         worst = record.worst_case
-        robust = (percent(worst.accuracy), interval(worst), str(worst.n_examples)) if worst else ("", "", "")
+        robust = (
+            (percent(worst.accuracy), interval(worst), str(worst.n_examples))
+            if worst
+            else ("", "", "")
+        )
         attacks = ", ".join(describe_attack(outcome) for outcome in record.attacks)
         failed = [check.name for check in record.checks if not check.passed]
         flags = f"failed: {', '.join(failed)}" if failed else f"{len(record.checks)} passed"

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import keras
 
 from robust_zoo import architectures
-from robust_zoo.classifier import in_float32
+from robust_zoo.classifier import in_float32, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.weights import FILE, describe_weights, sha256, write_weights
@@ -70,16 +70,19 @@ def save_model(
     """
     model = in_float32(check_classifier(model))
     directory = pathlib.Path(directory)
-    _check_config(keras.saving.serialize_keras_object(model), f"model {model.name!r}")
+    config = serialise(model)
+    _check_config(config, f"model {model.name!r}")
     if record is not None:
         check_record(model, record)
     if directory.is_file() or (
         directory.is_dir() and any(directory.iterdir()) and not (directory / FILE).is_file()
     ):
-        raise CheckpointError(f"{str(directory)!r} exists and is not a checkpoint: it is left alone.")
+        raise CheckpointError(
+            f"{str(directory)!r} exists and is not a checkpoint: it is left alone."
+        )
     with _atomic_directory(directory) as partial:
         # Built anew: a compiled model would bring its optimizer into the weights file.
-        plain = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
+        plain = keras.saving.deserialize_keras_object(config)
         plain.set_weights(model.get_weights())
         keras.saving.save_model(plain, partial, zipped=False)
         shutil.rmtree(partial / "assets", ignore_errors=True)
@@ -122,7 +125,9 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
     _check_config(_read_json(directory / "config.json"), str(directory / "config.json"))
     try:
         model = keras.saving.load_model(directory, compile=False, safe_mode=True)
-    except Exception as error:  # Keras and h5py raise whatever a damaged file makes them stumble over
+    except (
+        Exception
+    ) as error:  # Keras and h5py raise whatever a damaged file makes them stumble over
         sentence = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{str(directory)!r} cannot be loaded: {sentence}") from error
     check_classifier(model)

@@ -24,7 +24,7 @@ def checkpoints_directory() -> pathlib.Path:
     return inside if inside.is_dir() else package.parent / "checkpoints"
 
 
-def _natural(name: str) -> list:
+def natural_order(name: str) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -44,7 +44,10 @@ def list_models(
         defense: keeps the models whose name has it after the dot ("pgd"), or whose defense class has
             that name ("AdversarialTraining"); case is ignored.
     """
-    names = sorted((path.parent.name for path in checkpoints_directory().glob(f"*/{RECORD}")), key=_natural)
+    names = sorted(
+        (path.parent.name for path in checkpoints_directory().glob(f"*/{RECORD}")),
+        key=natural_order,
+    )
     records = [load_record(name) for name in names if fnmatch.fnmatchcase(name, pattern)]
     return [
         record
@@ -76,7 +79,9 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
         raise CheckpointError(f"no checkpoint directory {str(handle)!r}.")
     names = [record.name for record in list_models()]
     close = difflib.get_close_matches(str(handle), names, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(names) or 'none'}."
+    hint = (
+        f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(names) or 'none'}."
+    )
     raise UnknownModelError(f"unknown model {str(handle)!r}: {hint}")
 
 
@@ -84,7 +89,9 @@ def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
     """The record of a model by name or directory, without loading the model."""
     path = resolve(handle) / RECORD
     if not path.is_file():
-        raise CheckpointError(f"{str(path.parent)!r} has no {RECORD}: its robustness was never measured.")
+        raise CheckpointError(
+            f"{str(path.parent)!r} has no {RECORD}: its robustness was never measured."
+        )
     return RobustnessRecord.read(path)
 
 

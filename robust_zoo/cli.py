@@ -1,0 +1,326 @@
+"""The `robust-zoo` command."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import tempfile
+from fractions import Fraction
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="A Keras model zoo of image classifiers that withstand adversarial attack.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps what TensorFlow's C++ code says while it starts out of our output; shown if it fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _console():
+    from rich.console import Console
+
+    console = Console()
+    # A pipe has no width of its own, and a cut table is of no use in it.
+    return console if console.is_terminal else Console(width=200)
+
+
+def number(text: str) -> float:
+    """A number written as 0.3 or 8/255."""
+    try:
+        return float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
+
+
+def parse_attack(text: str, epsilon: float, norm: str):
+    """An attack from "name" or "name:key=value,...", such as "pgd:steps=100,restarts=20,step_size=0.01".
+
+    Raises:
+        ValueError: an unknown attack or hyperparameter, or a value that does not fit.
+    """
+    from robust_zoo.attacks import ATTACKS
+
+    name, _, settings = text.partition(":")
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}: it must be one of {', '.join(ATTACKS)}.")
+    allowed = [field.name for field in dataclasses.fields(ATTACKS[name])]
+    values = {"epsilon": epsilon, "norm": norm}
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        if key not in allowed:
+            raise ValueError(
+                f"attack {name!r} has no {key!r}: it must be one of {', '.join(allowed)}."
+            )
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = number(value) if "/" in value else value
+    return ATTACKS[name](**values)
+
+
+def _open_model(handle: str, input_range: str | None, output: str | None):
+    """The classifier of a zoo name, a directory, or anybody's .keras file."""
+    import robust_zoo as rz
+
+    if not handle.endswith(".keras"):
+        if input_range or output:
+            raise ValueError(
+                "--input-range and --output are for .keras files; zoo models need neither."
+            )
+        return rz.load_model(handle)
+    import keras
+
+    if not os.path.isfile(handle):
+        raise FileNotFoundError(f"no model file {handle!r}.")
+    model = keras.saving.load_model(handle, compile=False)
+    bounds = tuple(number(bound) for bound in (input_range or "0,1").split(","))
+    if len(bounds) != 2:
+        raise ValueError(f"--input-range must be two numbers such as 0,255, got {input_range!r}.")
+    return rz.as_classifier(model, input_range=bounds, output=output or "logits")
+
+
+def _writable(path: pathlib.Path | None, option: str) -> None:
+    if path is not None and not path.resolve().parent.is_dir():
+        raise FileNotFoundError(
+            f"{option}: no directory {str(path.parent)!r} to write {path.name!r} into."
+        )
+
+
+def _print_json(records) -> None:
+    print(json.dumps([json.loads(record.to_json()) for record in records], indent=2))
+
+
+def _print_record(record) -> None:
+    from rich.table import Table
+
+    from robust_zoo.zoo.card import describe_attack, describe_threat, interval, percent
+
+    console = _console()
+    facts = Table(title=record.name, show_header=False, title_justify="left")
+    facts.add_row("architecture", f"{record.architecture}, {record.parameters:,} parameters")
+    facts.add_row("defense", record.defense.name if record.defense else "none")
+    facts.add_row("threat model", describe_threat(record))
+    dataset = record.dataset
+    facts.add_row("measured on", f"{dataset.name} {dataset.version}, split {dataset.split}")
+    facts.add_row("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256[:16]}")
+    console.print(facts)
+
+    results = Table("attack", "accuracy", "95% interval", "n")
+    results.add_row(
+        "clean",
+        percent(record.clean.accuracy),
+        interval(record.clean),
+        str(record.clean.n_examples),
+    )
+    parts = [(describe_attack(outcome), outcome) for outcome in record.attacks]
+    if record.worst_case:
+        parts.append(("worst case of all attacks", record.worst_case))
+    for name, part in parts:
+        results.add_row(name, percent(part.accuracy), interval(part), str(part.n_examples))
+    console.print(results)
+
+    if record.checks:
+        checks = Table("check", "", "value")
+        for check in record.checks:
+            checks.add_row(check.name, "passed" if check.passed else "FAILED", f"{check.value:.6g}")
+        console.print(checks)
+        for check in record.checks:
+            if not check.passed:
+                console.print(f"{check.name}: {check.explanation}")
+
+
+@app.command("list")
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="Wildcards over names, such as '*mnist*'.")] = "*",
+    dataset: Annotated[str | None, typer.Option(help="Only models measured on it.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Only this norm: linf or l2.")] = None,
+    defense: Annotated[str | None, typer.Option(help="Only this defense, such as pgd.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All records as JSON.")] = False,
+) -> None:
+    """Lists the models of the zoo."""
+    with _quiet():
+        import robust_zoo as rz
+
+        records = rz.list_models(pattern, dataset=dataset, norm=norm, defense=defense)
+    if as_json:
+        _print_json(records)
+        return
+    from rich.table import Table
+
+    from robust_zoo.zoo.card import describe_attack, describe_threat, percent
+
+    table = Table("model", "dataset", "threat model", "clean", "worst case", "n", "attacks")
+    for record in records:
+        worst = record.worst_case
+        table.add_row(
+            record.name,
+            record.dataset.name,
+            describe_threat(record),
+            percent(record.clean.accuracy),
+            percent(worst.accuracy) if worst else "",
+            str(worst.n_examples) if worst else "",
+            ", ".join(describe_attack(outcome) for outcome in record.attacks),
+        )
+    _console().print(table)
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="Name or checkpoint directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record as JSON.")] = False,
+) -> None:
+    """Shows a model's record."""
+    with _quiet():
+        import robust_zoo as rz
+
+        record = rz.load_record(model)
+    if as_json:
+        print(record.to_json(), end="")
+    else:
+        _print_record(record)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or any .keras file.")],
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="fgsm, basic-iterative, pgd or momentum-iterative, with settings after a colon: "
+            "pgd:steps=100,restarts=20. Repeatable; by default pgd."
+        ),
+    ] = None,
+    epsilon: Annotated[
+        str | None, typer.Option(help="Such as 8/255; by default the record's.")
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="linf or l2; by default the record's.")] = None,
+    n: Annotated[int | None, typer.Option(help="Examples; by default the whole split.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="digits, a TFDS name or an .npz file; by default the record's."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
+    seed: Annotated[int, typer.Option(help="Of the sample and the attacks.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
+    input_range: Annotated[
+        str | None, typer.Option(help="Pixel range of a .keras model, such as 0,255.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="What a .keras model returns: logits or softmax.")
+    ] = None,
+    json_file: Annotated[
+        pathlib.Path | None, typer.Option("--json", help="File to write the record to.")
+    ] = None,
+    plot: Annotated[
+        pathlib.Path | None, typer.Option(help="Picture of accuracy against epsilon to write.")
+    ] = None,
+) -> None:
+    """Measures a model's robustness."""
+    _writable(json_file, "--json")
+    _writable(plot, "--plot")
+    with _quiet():
+        import robust_zoo as rz
+        from robust_zoo.files import write_text
+
+        opened = _open_model(model, input_range, output)
+    record = getattr(opened, "robustness", None)
+    threat = record.threat_model if record else None
+    if epsilon is None and threat is None:
+        raise ValueError(f"--epsilon is needed: {model!r} has no record that says which.")
+    if dataset is None and record is None:
+        raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
+    norm = norm or (threat.norm if threat else "linf")
+    radius = number(epsilon) if epsilon is not None else threat.epsilon
+    attacks = [parse_attack(text, radius, norm) for text in attack or ["pgd"]]
+    data = rz.load_dataset(dataset or record.dataset.name, split)
+    measured = rz.evaluate(opened, data, attacks=attacks, n=n, seed=seed, batch_size=batch_size)
+    if json_file is not None:
+        write_text(json_file, measured.to_json())
+    if plot is not None:
+        rz.plots.accuracy_against_epsilon([measured], plot)
+    _print_record(measured)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe file, or the name of a model that has one.")
+    ],
+    output: Annotated[
+        pathlib.Path | None, typer.Option(help="Directory to write; by default the model's name.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, such as epochs=5. Repeatable.")
+    ] = None,
+    devices: Annotated[int, typer.Option(help="GPUs (logical CPUs without any) to use.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
+) -> None:
+    """Trains a model by its recipe, measures it and writes its checkpoint directory."""
+    changes = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected key=value, got {setting!r}.", param_hint="--set")
+        changes[key] = value
+    with _quiet():
+        from robust_zoo.recipe import load_recipe, run
+
+        chosen, source = load_recipe(recipe)
+        chosen = chosen.override(changes)
+    directory = output or pathlib.Path(chosen.name)
+    verbose = 1 if sys.stdout.isatty() else 2
+    record = run(chosen, directory, source=source, devices=devices, resume=resume, verbose=verbose)
+    _print_record(record)
+    print(f"written to {directory}")
+
+
+@app.command()
+def cards(
+    directory: Annotated[
+        pathlib.Path, typer.Argument(help="Folder of checkpoint directories.")
+    ] = pathlib.Path("checkpoints"),
+) -> None:
+    """Regenerates the card of every checkpoint, and MODEL_CARDS.md beside the folder."""
+    with _quiet():
+        from robust_zoo.zoo.cards import write_cards
+
+        written = write_cards(directory)
+    print(f"{len(written)} cards and {directory.resolve().parent / 'MODEL_CARDS.md'} written")
+
+
+def main() -> None:
+    """Runs the command: 0 done, 1 failed with one sentence on stderr, 2 wrong usage."""
+    try:
+        app()
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        sentence = " ".join(str(error).split())
+        print(f"robust-zoo: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo import architectures
+
+
+def weights_without_normalisation(model):
+    skipped = [
+        int(np.prod(variable.shape))
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for variable in layer.variables
+    ]
+    return model.count_params() - sum(skipped)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (lambda: architectures.logistic(), 784),
+        (lambda: architectures.mlp(), 784 * 500 + 500 + 500 * 150 + 150 + 150 * 10 + 10),
+        (lambda: architectures.lenet(), 520 + 25_050 + 800 * 500 + 500 + 5_010),
+        (lambda: architectures.convnet(), 2_432 + 25_632 + 51_264 + 65_600 + 650),
+        (lambda: architectures.nin(), 966_986),
+        (lambda: architectures.madry_cnn(), 832 + 51_264 + 3_136 * 1024 + 1024 + 10_250),
+        (lambda: architectures.madry_cnn(scale=1), 52 + 204 + 196 * 64 + 64 + 650),
+        (lambda: architectures.madry_cnn(scale=1, dense_base=8), 52 + 204 + 196 * 8 + 8 + 90),
+        (lambda: architectures.madry_resnet(), 461_882),
+        (lambda: architectures.madry_resnet(width=10), 45_879_482),
+        (lambda: architectures.galloway_cnn(), 184_832),
+        (lambda: architectures.allconv(), 2_334_730),
+        (lambda: architectures.allconv(num_classes=100), 2_749_540),
+        (lambda: architectures.tramer_b(), 4_160 + 295_040 + 409_728 + 1_290),
+        (lambda: architectures.digits_cnn(), 320 + 18_496 + 1024 * 128 + 128 + 1_290),
+    ],
+)
+def test_parameter_counts(make, parameters):
+    assert weights_without_normalisation(make()) == parameters
+
+
+ALL = {
+    "logistic": ({}, (28, 28, 1)),
+    "mlp": ({}, (28, 28, 1)),
+    "lenet": ({}, (28, 28, 1)),
+    "convnet": ({}, (32, 32, 3)),
+    "nin": ({}, (32, 32, 3)),
+    "madry_cnn": ({"scale": 2}, (28, 28, 1)),
+    "madry_resnet": ({"units": 1}, (32, 32, 3)),
+    "galloway_cnn": ({"weight_decay": 1e-3}, (32, 32, 3)),
+    "allconv": ({"filters": 4}, (32, 32, 3)),
+    "tramer_b": ({}, (28, 28, 1)),
+    "digits_cnn": ({}, (8, 8, 1)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_model_keeps_the_contract(name, images):
+    arguments, shape = ALL[name]
+    model = getattr(architectures, name)(**arguments)
+    assert type(model).__name__ == "Functional"
+    assert model.name == name
+    assert model.optimizer is None if hasattr(model, "optimizer") else True
+    logits = ops.convert_to_numpy(model(images(3, shape)))
+    assert logits.shape == (3, 2 if name == "logistic" else 10)
+    assert logits.dtype == np.float32
+    assert logits.std() > 0
+    assert "logits" in [layer.name for layer in model.layers]
+    modules = {
+        layer["module"] for layer in keras.saving.serialize_keras_object(model)["config"]["layers"]
+    }
+    assert modules == {"keras.layers"}
+
+
+def test_models_keep_float32_logits_in_mixed_precision(images):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = architectures.allconv(filters=4)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.layers[1].compute_dtype == "bfloat16"
+    assert keras.backend.standardize_dtype(model(images(2, (32, 32, 3))).dtype) == "float32"
+
+
+def test_logistic_logits_are_zero_and_the_margin(images):
+    model = architectures.logistic((4, 4, 1), use_bias=True)
+    x = images(5, (4, 4, 1))
+    kernel, bias = np.random.default_rng(0).normal(size=(16, 1)), np.array([0.7])
+    model.set_weights([kernel, bias])
+    logits = ops.convert_to_numpy(model(x))
+    np.testing.assert_array_equal(logits[:, 0], 0)
+    np.testing.assert_allclose(logits[:, 1], (x.reshape(5, 16) @ kernel)[:, 0] + 0.7, rtol=1e-5)
+
+
+def test_resnet_standardises_each_image(images):
+    model = architectures.madry_resnet(units=1)
+    standardise = keras.Model(model.inputs[0], model.layers[1].output)
+    x = images(2, (32, 32, 3))
+    expected = (x - x.mean(axis=(1, 2, 3), keepdims=True)) / x.std(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(standardise(x)), expected, atol=1e-4)
+
+
+def test_galloway_filters_start_at_unit_norm():
+    for kernel in architectures.galloway_cnn().get_weights():
+        norms = np.sqrt((kernel**2).sum(axis=tuple(range(kernel.ndim - 1))))
+        np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
+def test_galloway_weight_decay_is_half_the_squared_norm():
+    model = architectures.galloway_cnn(weight_decay=1e-3)
+    # Every output filter has norm 1, so that each kernel's squared norm is its number of filters.
+    assert float(sum(model.losses)) == pytest.approx(1e-3 * (32 + 64 + 64 + 10) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("relu", lambda x: np.maximum(x, 0)),
+        ("relu6", lambda x: np.clip(x, 0, 6)),
+        ("tanh", np.tanh),
+        ("elu", lambda x: np.where(x > 0, x, np.exp(x) - 1)),
+        (
+            architectures.ReluDecay(0.1),
+            lambda x: np.maximum(x, 0) / (1 + 0.1 * np.maximum(x, 0) ** 2),
+        ),
+    ],
+)
+def test_activations(activation, expected):
+    x = np.linspace(-8, 8, 41, dtype="float32").reshape(1, 1, 41, 1)
+    model = architectures.mlp((1, 41, 1), hidden=(41,), activation=activation)
+    model.layers[2].set_weights([np.eye(41), np.zeros(41)])
+    hidden = keras.Model(model.inputs[0], model.layers[3].output)
+    np.testing.assert_allclose(ops.convert_to_numpy(hidden(x))[0], expected(x.ravel()), atol=1e-5)
+
+
+def test_relu_decay_survives_saving(tmp_path, images):
+    model = architectures.lenet(activation=architectures.ReluDecay(0.01))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = images(2, (28, 28, 1))
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), ops.convert_to_numpy(loaded(x)))
+    config = json.dumps(loaded.get_config())
+    assert "robust_zoo>ReluDecay" in config
+    assert '"beta": 0.01' in config
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: architectures.mlp(activation="swish"), "activation must be one of.*'swish'"),
+        (lambda: architectures.ReluDecay(0), "beta must be > 0, got 0"),
+        (lambda: architectures.madry_cnn(scale=0), "scale must be >= 1, got 0"),
+        (lambda: architectures.madry_cnn(initial="zeros"), "initial must be 'paper' or 'glorot'"),
+        (lambda: architectures.madry_resnet(width=0), "width must be >= 1, got 0"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,304 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from robust_zoo.attacks import (
+    ATTACKS,
+    DLR,
+    FGSM,
+    PGD,
+    BasicIterative,
+    CWMargin,
+    MomentumIterative,
+)
+from robust_zoo.backend import random
+
+
+def two_layer():
+    """A 4-5-3 network with tanh and its weights in float64."""
+    inputs = keras.Input((2, 2, 1))
+    hidden = keras.layers.Dense(5, activation="tanh")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(hidden))
+    rng = np.random.default_rng(3)
+    weights = [rng.normal(size=shape).astype("float32") for shape in ((4, 5), (5,), (5, 3), (3,))]
+    model.set_weights(weights)
+    return model, [weight.astype("float64") for weight in weights]
+
+
+def numpy_input_gradient(weights, x, y):
+    """Gradient of the cross-entropy of a tanh network, by the chain rule on paper."""
+    first, first_bias, second, second_bias = weights
+    hidden = np.tanh(x.reshape(len(x), -1) @ first + first_bias)
+    logits = hidden @ second + second_bias
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    error = probabilities - np.eye(3)[y]
+    gradient = ((error @ second.T) * (1 - hidden**2)) @ first.T
+    return gradient.reshape(x.shape), logits
+
+
+def numpy_attack(weights, x, y, start, *, epsilon, step_size, steps, norm, decay=None):
+    x_adv, momentum = start.astype("float64"), 0
+    for _ in range(steps):
+        gradient, _ = numpy_input_gradient(weights, x_adv, y)
+        if decay is not None:
+            mean = np.abs(gradient).mean(axis=(1, 2, 3), keepdims=True)
+            gradient = momentum = decay * momentum + gradient / mean
+        if norm == "linf":
+            x_adv = x_adv + step_size * np.sign(gradient)
+            x_adv = np.clip(x_adv, x - epsilon, x + epsilon)
+        else:
+            length = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
+            change = x_adv + step_size * gradient / length - x
+            size = np.sqrt((change**2).sum(axis=(1, 2, 3), keepdims=True))
+            x_adv = x + change * np.minimum(1, epsilon / size)
+        x_adv = np.clip(x_adv, 0, 1)
+    return x_adv
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("kind", ["pgd", "momentum", "fgsm"])
+def test_agrees_with_an_independent_computation_on_every_backend(kind, norm, images):
+    """The last iterate agrees to 1e-5 with NumPy in float64, from the same start, on every backend."""
+    model, weights = two_layer()
+    x, y = images(8, (2, 2, 1)), np.arange(8, dtype="int32") % 3
+    keys = random.fold_in(random.key(5), np.arange(8))
+    start, epsilon = x, 0.1
+    if kind == "pgd":
+        attack = PGD(epsilon=epsilon, steps=6, step_size=0.04, norm=norm)
+        # What the attack itself does with its key, restart 0 and the start's own fold.
+        folded = random.fold_in(random.fold_in(keys, 0), 0)
+        start = ops.convert_to_numpy(
+            attack.geometry.random_start(folded, ops.convert_to_tensor(x), epsilon)
+        )
+        assert np.abs(start - x).max() > 0.02
+    elif kind == "momentum":
+        attack = MomentumIterative(epsilon=epsilon, steps=6, norm=norm)
+    else:
+        attack = FGSM(epsilon=epsilon, norm=norm)
+    found = ops.convert_to_numpy(
+        attack(model, ops.convert_to_tensor(x), ops.convert_to_tensor(y), key=keys)
+    )
+    expected = numpy_attack(
+        weights,
+        x.astype("float64"),
+        y,
+        start,
+        epsilon=epsilon,
+        step_size=attack.step_size,
+        steps=attack.steps,
+        norm=norm,
+        decay=1.0 if kind == "momentum" else None,
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - x).max() > 0.05
+
+
+def test_fgsm_is_the_exact_worst_case_of_a_linear_two_class_model(images):
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(4, 2)), np.zeros(2)
+    bias[0] = -(kernel[:, 0] - kernel[:, 1]).sum() / 2  # a grey image is on the boundary
+    model.set_weights([kernel, bias])
+    x = 0.3 + 0.4 * images(50, (2, 2, 1))  # far enough from 0 and 1 that nothing is clipped
+    margin = x.reshape(50, 4) @ (kernel[:, 0] - kernel[:, 1]) + bias[0] - bias[1]
+    y = (margin < 0).astype("int32")
+    result = FGSM(epsilon=0.1).run(model, x, y)
+    logits = result.x_adv.reshape(50, 4).astype("float64") @ kernel + bias
+    reached = np.abs(margin) - 0.1 * np.abs(kernel[:, 0] - kernel[:, 1]).sum()
+    sign = np.where(y == 0, 1, -1)
+    np.testing.assert_allclose(sign * (logits[:, 0] - logits[:, 1]), reached, atol=1e-5)
+    np.testing.assert_array_equal(result.success, reached < 0)
+    assert 0 < result.success.mean() < 1
+
+
+def test_pgd_success_on_a_linear_two_class_model_is_the_closed_form(images):
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    rng = np.random.default_rng(1)
+    kernel, bias = rng.normal(size=(4, 2)), np.zeros(2)
+    bias[0] = -(kernel[:, 0] - kernel[:, 1]).sum() / 2
+    model.set_weights([kernel, bias])
+    x = 0.3 + 0.4 * images(100, (2, 2, 1))
+    weights = kernel[:, 0] - kernel[:, 1]
+    margin = np.abs(x.reshape(100, 4) @ weights + bias[0])
+    for norm, dual in (("linf", np.abs(weights).sum()), ("l2", np.sqrt((weights**2).sum()))):
+        epsilon = float(np.median(margin) / dual)
+        assert epsilon < 0.3
+        result = PGD(epsilon=epsilon, norm=norm, steps=30).run(model, x)
+        certain = np.abs(margin - epsilon * dual) > 1e-3
+        np.testing.assert_array_equal(result.success[certain], (margin < epsilon * dual)[certain])
+
+
+def test_saturated_logits_do_not_hide_from_pgd(linear, images):
+    model, kernel, bias = linear
+    model.set_weights([2000 * kernel, 2000 * bias])
+    x = images(60, (2, 2, 1))
+    plain = keras.Model.from_config(model.get_config())
+    plain.set_weights([kernel, bias])
+    attack = PGD(epsilon=0.1, steps=20)
+    expected = attack.run(plain, x).success
+    assert 0 < expected.mean() < 1
+    # Scaled up, the soft maximum over the other classes is a hard one: nothing is lost by it.
+    assert (attack.run(model, x).success >= expected).all()
+
+
+def test_targeted_attacks_reach_or_leave(small_cnn, images):
+    x = images(40)
+    clean = ops.convert_to_numpy(small_cnn(x))
+    targets = clean.argsort(axis=1)[:, -2].astype("int32")
+    reaching = PGD(epsilon=0.5, steps=30, targeted=True).run(small_cnn, x, targets)
+    predicted = ops.convert_to_numpy(small_cnn(reaching.x_adv)).argmax(1)
+    np.testing.assert_array_equal(reaching.success, predicted == targets)
+    assert reaching.success.mean() > 0.5
+
+    y = clean.argmax(1).astype("int32")
+    leaving = PGD(epsilon=0.5, steps=30, targeted=True, labels="least_likely").run(small_cnn, x, y)
+    predicted = ops.convert_to_numpy(small_cnn(leaving.x_adv)).argmax(1)
+    np.testing.assert_array_equal(leaving.success, predicted != y)
+    assert leaving.success.mean() > 0.5
+
+
+def test_step_least_likely_is_the_paper_formula(linear, images):
+    model, kernel, bias = linear
+    x = images(10, (2, 2, 1)) * 0.5 + 0.25
+    y = np.zeros(10, "int32")
+    attack = FGSM(epsilon=0.05, labels="least_likely", targeted=True)
+    key = random.key(0)
+    found = ops.convert_to_numpy(
+        attack(model, ops.convert_to_tensor(x), ops.convert_to_tensor(y), key=key)
+    )
+    logits = x.reshape(10, 4) @ kernel + bias
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    error = probabilities - np.eye(3)[logits.argmin(1)]
+    expected = x - 0.05 * np.sign(error @ kernel.T).reshape(x.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_loss_choice_changes_the_direction(small_cnn, images):
+    x, y = ops.convert_to_tensor(images(16)), ops.zeros(16, "int32")
+    found = [
+        ops.convert_to_numpy(FGSM(epsilon=0.1, loss=loss)(small_cnn, x, y, key=random.key(0)))
+        for loss in ("cross_entropy", CWMargin(confidence=50.0), DLR())
+    ]
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[1], found[2])
+
+
+def test_basic_iterative_takes_the_papers_number_of_steps():
+    steps = {levels: BasicIterative(epsilon=levels / 255).steps for levels in (2, 4, 8, 16, 32)}
+    assert steps == {2: 3, 4: 5, 8: 10, 16: 20, 32: 36}
+    assert BasicIterative(epsilon=0.3, steps=7).steps == 7
+
+
+def test_defaults_of_the_step_size():
+    assert PGD(epsilon=0.2, steps=10).step_size == pytest.approx(0.05)
+    assert MomentumIterative(epsilon=0.2).step_size == pytest.approx(0.02)
+    assert FGSM(epsilon=0.2).step_size == 0.2
+
+
+def test_epsilon_can_be_given_for_each_example(small_cnn, images):
+    x, y = images(3), np.zeros(3, "int32")
+    epsilons = np.array([0.0, 0.02, 0.05], "float32")
+    attack = PGD(epsilon=0.3, steps=5)
+    found = ops.convert_to_numpy(
+        attack(
+            small_cnn,
+            ops.convert_to_tensor(x),
+            ops.convert_to_tensor(y),
+            key=random.key(0),
+            epsilon=ops.convert_to_tensor(epsilons),
+        )
+    )
+    reached = np.abs(found - x).max(axis=(1, 2, 3))
+    np.testing.assert_allclose(reached, epsilons, atol=1e-6)
+
+
+def test_restarts_inside_a_step_keep_the_highest_loss(small_cnn, images):
+    x, y = ops.convert_to_tensor(images(20)), ops.zeros(20, "int32")
+    key = random.key(0)
+
+    def losses(attack):
+        logits = small_cnn(attack(small_cnn, x, y, key=key))
+        return ops.convert_to_numpy(attack.loss(logits, y))
+
+    one = losses(PGD(epsilon=0.1, steps=1, step_size=0.01))
+    five = losses(PGD(epsilon=0.1, steps=1, step_size=0.01, restarts=5))
+    assert (five >= one - 1e-6).all()
+    assert (five > one + 1e-3).any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    name=st.sampled_from(sorted(ATTACKS)),
+    norm=st.sampled_from(["linf", "l2"]),
+    epsilon=st.floats(1e-3, 0.9),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+    n=st.integers(1, 7),
+    seed=st.integers(0, 1000),
+)
+def test_every_attack_stays_in_its_ball_and_in_range(name, norm, epsilon, dtype, n, seed):
+    model, _ = two_layer()
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, 2, 2, 1)).astype(dtype)
+    attack = ATTACKS[name](epsilon=epsilon, norm=norm)
+    attack = attack.replace(steps=3) if "steps" in attack.get_config() else attack
+    result = attack.run(model, x, rng.integers(0, 3, n), seed=seed, batch_size=4)
+    clean = x.astype("float32")
+    assert result.x_adv.dtype == np.float32
+    assert result.x_adv.min() >= 0
+    assert result.x_adv.max() <= 1
+    difference = (result.x_adv.astype("float64") - clean).reshape(n, -1)
+    length = np.linalg.norm(difference, ord=np.inf if norm == "linf" else 2, axis=1)
+    assert length.max() <= epsilon * (1 + 1e-5) + 1e-7
+    np.testing.assert_allclose(length, result.distance, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epsilon": 0}, "epsilon must be > 0"),
+        ({"epsilon": float("nan")}, "epsilon must be > 0 and finite"),
+        ({"epsilon": 8}, r"epsilon must be at most 1 .* 8/255"),
+        ({"epsilon": 0.1, "norm": "l7"}, "norm must be one of"),
+        ({"epsilon": 0.1, "steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"epsilon": 0.1, "steps": 2.5}, "steps must be an integer >= 1, got 2.5"),
+        ({"epsilon": 0.1, "restarts": 0}, "restarts must be an integer >= 1, got 0"),
+        ({"epsilon": 0.1, "step_size": -1}, "step_size must be > 0"),
+        ({"epsilon": 0.1, "labels": "guess"}, "labels must be one of"),
+        ({"epsilon": 0.1, "labels": "random"}, "needs targeted=True"),
+        ({"epsilon": 0.1, "labels": "predicted", "targeted": True}, "cannot be targeted"),
+        ({"epsilon": 0.1, "loss": "huber"}, "loss must be a Loss or one of"),
+    ],
+)
+def test_bad_hyperparameters(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PGD(**arguments)
+
+
+def test_epsilon_must_be_a_number():
+    with pytest.raises(TypeError, match="epsilon must be a number, got '8/255'"):
+        PGD(epsilon="8/255")
+
+
+def test_dlr_needs_enough_classes(images):
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match="'dlr' needs a model of at least 3 classes, got 2"):
+        PGD(epsilon=0.1, loss="dlr").run(model, images(2, (2, 2, 1)))
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_attacks_are_immutable_and_round_trip_through_their_configuration(name):
+    attack = ATTACKS[name](epsilon=0.1, loss=CWMargin(confidence=2.0))
+    assert type(attack).from_config(attack.get_config()) == attack
+    revived = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(attack))
+    assert revived == attack
+    with pytest.raises(AttributeError):
+        attack.epsilon = 0.2
+    for key in attack.get_config():
+        assert f"{key}=" in repr(attack)

@@ -1,0 +1,73 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+if keras.config.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # Two devices for MirroredStrategy; only possible before TensorFlow starts.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+keras.config.disable_traceback_filtering()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def linear():
+    """A linear classifier of 2 x 2 images into 3 classes, and its kernel and bias as float64."""
+    inputs = keras.Input((2, 2, 1))
+    flat = keras.layers.Flatten()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(flat), name="linear")
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(4, 3))
+    bias = -kernel.sum(axis=0) / 2  # a grey image is on every boundary
+    model.set_weights([kernel.astype("float32"), bias.astype("float32")])
+    return (
+        model,
+        kernel.astype("float32").astype("float64"),
+        bias.astype("float32").astype("float64"),
+    )
+
+
+@pytest.fixture
+def small_cnn():
+    """An untrained network of 6 x 6 images into 5 classes with logits of moderate size."""
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.Flatten()(x)
+    outputs = keras.layers.Dense(5, name="logits")(x)
+    return keras.Model(inputs, outputs, name="small_cnn")
+
+
+@pytest.fixture
+def images():
+    def make(n, shape=(6, 6, 1), seed=0):
+        return np.random.default_rng(seed).random((n, *shape)).astype("float32")
+
+    return make
+
+
+def _mnist_is_prepared():
+    try:
+        import tensorflow_datasets as tfds
+
+        return tfds.builder("mnist").is_prepared()
+    except ImportError:
+        return False
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("mnist")]
+    if marked and not _mnist_is_prepared():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="MNIST is not prepared for TFDS"))

@@ -1,0 +1,349 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo import architectures, backend
+from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.backend import random
+from robust_zoo.datasets import load_dataset
+from robust_zoo.defenses import AdversarialTraining
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def compiled(defense, optimizer="sgd", **kwargs):
+    defense.compile(optimizer=optimizer, loss=loss(), metrics=["accuracy"], **kwargs)
+    return defense
+
+
+def two_class(weights):
+    inputs = keras.Input((2, 2, 1))
+    flat = keras.layers.Flatten()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False)(flat))
+    model.set_weights([weights])
+    return model
+
+
+def test_a_step_on_a_linear_model_is_the_closed_form_margin_shift(images):
+    """Cross-entropy at the worst case is that of the margin less epsilon times the L1 norm."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(4, 2))
+    x, y = 0.3 + 0.4 * images(16, (2, 2, 1)), rng.integers(0, 2, 16)
+    model = two_class(weights)
+    defense = compiled(
+        AdversarialTraining(model, attack=FGSM(epsilon=0.1)), keras.optimizers.SGD(0.5)
+    )
+    logs = defense.train_on_batch(x, y, return_dict=True)
+
+    difference = weights[:, 1] - weights[:, 0]
+    sign = 2.0 * y - 1
+    margin = sign * (x.reshape(16, 4) @ difference) - 0.1 * np.abs(difference).sum()
+    assert logs["loss"] == pytest.approx(np.log1p(np.exp(-margin)).mean(), rel=1e-5)
+    pull = -1 / (1 + np.exp(margin))
+    slope = sign[:, None] * x.reshape(16, 4) - 0.1 * np.sign(difference)
+    gradient = (pull[:, None] * slope).mean(0)
+    expected = weights - 0.5 * np.stack([-gradient, gradient], axis=1)
+    np.testing.assert_allclose(model.get_weights()[0], expected, atol=1e-5)
+    assert logs["robust_accuracy"] == pytest.approx((margin > 0).mean())
+    clean = sign * (x.reshape(16, 4) @ difference)
+    assert logs["accuracy"] == pytest.approx((clean > 0).mean())
+
+
+def test_the_batch_is_attacked_with_the_current_step_s_key(small_cnn, images):
+    attack = PGD(epsilon=0.2, steps=3)
+    defense = compiled(AdversarialTraining(small_cnn, attack=attack, seed=11))
+    x, y = images(4), np.arange(4)
+    defense.optimizer.iterations.assign(5)
+    (clean, adversarial), _, _ = defense.prepare(
+        (ops.convert_to_tensor(x), ops.convert_to_tensor(y)), training=True
+    )
+    key = random.fold_in(random.fold_in(random.key(11), 1), 5)
+    expected = attack(small_cnn, ops.convert_to_tensor(x), ops.convert_to_tensor(y), key=key)
+    np.testing.assert_array_equal(ops.convert_to_numpy(clean), x)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(adversarial), ops.convert_to_numpy(expected), atol=1e-6
+    )
+
+
+def test_epsilon_ramps_up_linearly(small_cnn, images):
+    defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.2), ramp_steps=8))
+    x = 0.25 + 0.5 * images(4)
+    batch = ops.convert_to_tensor(x), ops.zeros(4, "int32")
+    for step, expected in ((0, 0.0), (2, 0.05), (8, 0.2), (20, 0.2)):
+        defense.optimizer.iterations.assign(step)
+        (_, adversarial), _, _ = defense.prepare(batch, training=True)
+        reached = np.abs(ops.convert_to_numpy(adversarial) - x).max()
+        assert reached == pytest.approx(expected, abs=1e-6)
+        (_, validated), _, _ = defense.prepare(batch, training=False)
+        assert np.abs(ops.convert_to_numpy(validated) - x).max() == pytest.approx(0.2, abs=1e-6)
+
+
+def test_logs_hold_clean_and_robust_accuracy(images):
+    data, held_out = load_dataset("digits", "train"), load_dataset("digits", "validation")
+    defense = compiled(
+        AdversarialTraining(architectures.digits_cnn(), attack=PGD(epsilon=0.1, steps=3)), "adam"
+    )
+    history = defense.fit(
+        data.images,
+        data.labels,
+        validation_data=(held_out.images, held_out.labels),
+        epochs=4,
+        verbose=0,
+    ).history
+    names = {"loss", "accuracy", "robust_accuracy"}
+    assert set(history) == names | {f"val_{name}" for name in names}
+    assert history["val_robust_accuracy"][-1] > 0.5
+    assert history["val_robust_accuracy"][-1] < history["val_accuracy"][-1]
+    again = defense.evaluate(held_out.images, held_out.labels, verbose=0, return_dict=True)
+    assert again["robust_accuracy"] == pytest.approx(history["val_robust_accuracy"][-1])
+    attack = PGD(epsilon=0.1, steps=3).run(defense.classifier, held_out.images, held_out.labels)
+    assert abs(1 - attack.success.mean() - again["robust_accuracy"]) < 0.05
+
+
+def test_training_beats_natural_training():
+    data, test = load_dataset("digits", "train"), load_dataset("digits", "test")
+    attack = PGD(epsilon=0.15, steps=7, step_size=0.05)
+    accuracy = []
+    for hardened in (False, True):
+        keras.utils.set_random_seed(1)
+        model = architectures.digits_cnn()
+        trainer = AdversarialTraining(model, attack=attack, ramp_steps=100) if hardened else model
+        compiled(trainer, "adam").fit(data.images, data.labels, epochs=12, verbose=0)
+        accuracy.append(1 - attack.run(model, test.images, test.labels).success.mean())
+    assert accuracy[1] > accuracy[0] + 0.3
+
+
+def test_sample_weights_count(small_cnn, images):
+    x, y = images(8), np.arange(8) % 5
+    weights = np.array([0, 0, 0, 0, 1, 1, 1, 1], "float32")
+    start = small_cnn.get_weights()
+    defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1)))
+    half = defense.train_on_batch(x[4:], y[4:], return_dict=True)["loss"]
+    small_cnn.set_weights(start)
+    weighted = defense.train_on_batch(x, y, sample_weight=weights, return_dict=True)["loss"]
+    assert weighted == pytest.approx(half * 4 / 8, rel=1e-4)
+
+
+def test_regularisation_losses_are_part_of_the_loss(images):
+    inputs = keras.Input((6, 6, 1))
+    dense = keras.layers.Dense(5, kernel_regularizer=keras.regularizers.L2(0.5))
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    penalty = 0.5 * (model.get_weights()[0] ** 2).sum()
+    x, y = images(4), np.zeros(4, int)
+    defense = compiled(AdversarialTraining(model, attack=FGSM(epsilon=0.1)))
+    logits = model(
+        FGSM(epsilon=0.1)(
+            model, ops.convert_to_tensor(x), ops.convert_to_tensor(y), key=random.key(0)
+        )
+    )
+    expected = float(loss()(y, logits)) + penalty
+    assert defense.test_on_batch(x, y)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_clean_logits_do_not_touch_batch_normalisation(images):
+    def build():
+        inputs = keras.Input((6, 6, 1))
+        x = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Flatten()(inputs))
+        return keras.Model(inputs, keras.layers.Dense(5)(x))
+
+    model, x, y = build(), images(16), np.arange(16) % 5
+    attack = FGSM(epsilon=0.3)
+    x_adv = ops.convert_to_numpy(
+        attack(model, ops.convert_to_tensor(x), ops.convert_to_tensor(y), key=random.key(0))
+    )
+    compiled(AdversarialTraining(model, attack=attack)).train_on_batch(x, y)
+    mean = model.layers[2].get_weights()[2]
+    np.testing.assert_allclose(mean, 0.5 * x_adv.reshape(16, 36).mean(0), rtol=1e-4)
+
+
+def test_saving_and_loading_goes_on_as_if_nothing_happened(tmp_path, small_cnn, images):
+    x, y = images(32), np.arange(32) % 5
+
+    def train(defense, epochs):
+        defense.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
+
+    attack = PGD(epsilon=0.1, steps=3)
+    start = small_cnn.get_weights()
+    defense = compiled(AdversarialTraining(small_cnn, attack=attack, ramp_steps=12, seed=3), "adam")
+    train(defense, 4)
+    uninterrupted = small_cnn.get_weights()
+
+    small_cnn.set_weights(start)
+    defense = compiled(AdversarialTraining(small_cnn, attack=attack, ramp_steps=12, seed=3), "adam")
+    train(defense, 2)
+    defense.save(tmp_path / "defense.keras")
+    revived = keras.saving.load_model(tmp_path / "defense.keras")
+    assert revived.attack == attack
+    assert (revived.seed, revived.ramp_steps) == (3, 12)
+    train(revived, 2)
+    for a, b in zip(revived.classifier.get_weights(), uninterrupted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_an_interrupted_run_resumes(tmp_path, small_cnn, images):
+    x, y = images(32), np.arange(32) % 5
+    start = small_cnn.get_weights()
+
+    class Power(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def train(*callbacks):
+        defense = compiled(AdversarialTraining(small_cnn, attack=PGD(epsilon=0.1, steps=2)), "adam")
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "state")
+        return defense.fit(
+            x,
+            y,
+            batch_size=8,
+            epochs=4,
+            shuffle=False,
+            verbose=0,
+            callbacks=[backup, *callbacks],
+        )
+
+    train()
+    uninterrupted = small_cnn.get_weights()
+    small_cnn.set_weights(start)
+    with pytest.raises(KeyboardInterrupt):
+        train(Power())
+    small_cnn.set_weights([0 * weight for weight in start])
+    history = train()
+    assert len(history.epoch) == 2
+    for a, b in zip(small_cnn.get_weights(), uninterrupted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_mixed_bfloat16_trains():
+    data = load_dataset("digits", "train")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = architectures.digits_cnn()
+        defense = compiled(AdversarialTraining(model, attack=PGD(epsilon=0.1, steps=3)), "adam")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    history = defense.fit(data.images, data.labels, epochs=5, verbose=0).history
+    assert history["robust_accuracy"][-1] > 0.5
+    assert {variable.dtype for variable in model.variables} == {"float32"}
+    test = load_dataset("digits", "test")
+    result = PGD(epsilon=0.1, steps=5).run(model, test.images, test.labels)
+    assert 1 - result.success.mean() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda m: AdversarialTraining(m, attack="pgd"), TypeError, "attack must be a robust_zoo"),
+        (
+            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), ramp_steps=-1),
+            ValueError,
+            "ramp_steps must be an integer >= 0, got -1",
+        ),
+        (
+            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), seed=-1),
+            ValueError,
+            "seed must be an integer",
+        ),
+        (
+            lambda m: AdversarialTraining(
+                keras.Sequential([m, keras.layers.Softmax()]), attack=FGSM(epsilon=0.1)
+            ),
+            ValueError,
+            "ends in softmax",
+        ),
+    ],
+)
+def test_bad_arguments(small_cnn, make, error, message):
+    with pytest.raises(error, match=message):
+        make(small_cnn)
+
+
+def test_one_hot_labels_are_refused_with_a_sentence(small_cnn, images):
+    defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1)))
+    with pytest.raises(ValueError, match=r"labels must be integer classes .*\(4, 5\)"):
+        defense.prepare((images(4), np.eye(5)[:4]), training=False)
+
+
+def test_hyperparameters_are_plain_json(small_cnn):
+    defense = AdversarialTraining(small_cnn, attack=PGD(epsilon=0.1), ramp_steps=3)
+    found = defense.hyperparameters()
+    assert found["ramp_steps"] == 3
+    assert found["attack"]["name"] == "PGD"
+    assert found["attack"]["epsilon"] == 0.1
+    assert set(found) == {"attack", "ramp_steps", "seed"}
+
+
+@pytest.mark.skipif(backend.name != "tensorflow", reason="strategies are TensorFlow's")
+class TestMirroredStrategy:
+    @pytest.fixture
+    def strategy(self):
+        import tensorflow as tf
+
+        # Several strategies in one process collide with the default cross-device operations.
+        return tf.distribute.MirroredStrategy(
+            ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
+
+    def build(self, images, seed=2):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((6, 6, 1))
+        flat = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(inputs))
+        model = keras.Model(inputs, keras.layers.Dense(5, name="logits")(flat))
+        attack = PGD(epsilon=0.2, steps=3)
+        return compiled(AdversarialTraining(model, attack=attack, ramp_steps=4), "adam")
+
+    def test_two_replicas_equal_one_device(self, strategy, images):
+        """Same seed and data, random starts included: weights within 1e-6 after 5 steps."""
+        x, y = images(40), np.arange(40) % 5
+        one = self.build(images)
+        options = {"batch_size": 8, "epochs": 1, "shuffle": False, "verbose": 0}
+        alone = one.fit(x, y, validation_data=(x[:16], y[:16]), **options).history
+        with strategy.scope():
+            two = self.build(images)
+        shared = two.fit(x, y, validation_data=(x[:16], y[:16]), **options).history
+        assert int(two.optimizer.iterations.numpy()) == 5
+        for a, b in zip(one.classifier.get_weights(), two.classifier.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+        for name, values in alone.items():
+            np.testing.assert_allclose(shared[name], values, atol=1e-5, err_msg=name)
+
+    def test_replicas_start_from_different_points(self, strategy, images):
+        import tensorflow as tf
+
+        with strategy.scope():
+            defense = self.build(images)
+        image = np.full((2, 6, 6, 1), 0.5, "float32")
+        start = PGD(epsilon=0.2, steps=1, step_size=1e-6)
+        defense.attack = start
+
+        @tf.function
+        def both():
+            return strategy.run(
+                lambda: defense.prepare((tf.constant(image), tf.zeros(2, "int32")), False)[0][1]
+            )
+
+        first, second = strategy.experimental_local_results(both())
+        found = np.concatenate([first.numpy(), second.numpy()])
+        apart = np.abs(found[:, None] - found[None]).max(axis=(2, 3, 4))
+        assert apart[~np.eye(4, dtype=bool)].min() > 0.05
+        with tf.device("CPU:0"):
+            alone = start(
+                defense.classifier,
+                tf.constant(np.tile(image, (2, 1, 1, 1))),
+                tf.zeros(4, "int32"),
+                key=random.key(0),
+            )
+        np.testing.assert_allclose(found, alone.numpy(), atol=1e-5)
+
+    def test_a_model_built_outside_the_scope_is_refused(self, strategy, small_cnn, images):
+        with (
+            strategy.scope(),
+            pytest.raises(ValueError, match=r"'small_cnn' was built outside the scope of Mirrored"),
+        ):
+            AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1))
+        defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1)))
+        with strategy.scope(), pytest.raises(ValueError, match="build or load it inside"):
+            defense.fit(images(4), np.zeros(4, int), verbose=0)

@@ -1,0 +1,118 @@
+import keras
+import pytest
+from keras import ops
+
+from robust_zoo import architectures
+from robust_zoo.datasets import load_dataset
+from robust_zoo.evaluation import checks
+from robust_zoo.record import ThreatModel
+
+OPTIONS = {"seed": 0, "batch_size": 64, "progress": False}
+THREAT = ThreatModel(norm="linf", epsilon=0.1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    keras.utils.set_random_seed(0)
+    model = architectures.mlp((8, 8, 1), hidden=(32,))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
+    data = load_dataset("digits", "train")
+    model.fit(data.images, data.labels, epochs=15, verbose=0)
+    return model
+
+
+def scaled(model, factor):
+    """The same decisions with logits `factor` times as large."""
+    copy = keras.models.clone_model(model)
+    weights = model.get_weights()
+    copy.set_weights([*weights[:-2], factor * weights[-2], factor * weights[-1]])
+    return copy
+
+
+def test_an_honest_model_passes_everything(trained, digits):
+    x, y = digits.images, digits.labels
+    logits = ops.convert_to_numpy(trained(x))
+    found = checks.run_checks(trained, x, y, logits, THREAT, **OPTIONS)
+    assert [check.name for check in found] == [
+        "zero_gradients",
+        "softmax_output",
+        "randomness",
+        "pgd_at_least_as_strong_as_fgsm",
+        "accuracy_reaches_chance",
+    ]
+    assert all(check.passed for check in found), found
+    assert "0.0000 at 1" in found[-1].explanation
+
+
+def test_checks_without_a_threat_model_do_not_attack(trained, digits):
+    logits = ops.convert_to_numpy(trained(digits.images))
+    found = checks.run_checks(trained, digits.images, digits.labels, logits, None, **OPTIONS)
+    assert len(found) == 3
+
+
+def test_saturated_logits_fire_zero_gradients(trained, digits):
+    x, y = digits.images[:100], digits.labels[:100]
+    check = checks.zero_gradients(scaled(trained, 1e3), x, y, batch_size=64)
+    assert not check.passed
+    assert check.value > 0.8
+
+
+def test_softmax_fires(trained, digits):
+    logits = ops.convert_to_numpy(ops.softmax(trained(digits.images[:50])))
+    check = checks.softmax_output(logits)
+    assert not check.passed
+    assert check.value < 1e-5
+
+
+def test_randomness_fires(digits):
+    @keras.saving.register_keras_serializable("tests")
+    class Noise(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.seed_generator = keras.random.SeedGenerator(0)
+
+        def call(self, x):
+            return x + keras.random.normal(ops.shape(x), seed=self.seed_generator)
+
+    model = architectures.mlp((8, 8, 1))
+    noisy = keras.Model(model.inputs[0], Noise()(model.outputs[0]))
+    assert checks.randomness(model, digits.images[:8]).passed
+    check = checks.randomness(noisy, digits.images[:8])
+    assert not check.passed
+    assert check.value > 0.1
+
+
+def quantised(model):
+    """`model` behind a quantiser of pixels, which has no gradient."""
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, model(ops.round(inputs * 2) / 2))
+
+
+def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
+    check = checks.reaches_chance(
+        quantised(trained), digits.images[:100], digits.labels[:100], THREAT, **OPTIONS
+    )
+    honest = checks.reaches_chance(
+        trained, digits.images[:100], digits.labels[:100], THREAT, **OPTIONS
+    )
+    assert honest.passed
+    assert not check.passed
+    assert check.value > honest.value + 0.2
+
+
+def test_pgd_weaker_than_fgsm_fires(trained, digits, monkeypatch):
+    # A PGD that does not move is the weakest there is.
+    monkeypatch.setattr(checks, "_STEPS", 1)
+    original = checks.PGD
+    monkeypatch.setattr(checks, "PGD", lambda **k: original(**k, step_size=1e-9))
+    check = checks.pgd_beats_fgsm(
+        trained, digits.images[:100], digits.labels[:100], THREAT, **OPTIONS
+    )
+    assert not check.passed
+    assert check.value < 0

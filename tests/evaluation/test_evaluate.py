@@ -1,0 +1,157 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import robust_zoo as rz
+from robust_zoo import architectures
+from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.datasets import load_dataset
+from robust_zoo.evaluation import evaluate
+from robust_zoo.record import wilson_interval
+from robust_zoo.weights import describe_weights
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    model = architectures.mlp((8, 8, 1), hidden=(32,))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
+    data = load_dataset("digits", "train")
+    model.fit(data.images, data.labels, epochs=15, verbose=0)
+    return model
+
+
+def test_numbers_against_a_count_by_hand(model):
+    attacks = [
+        PGD(epsilon=0.08, steps=5, labels="random", targeted=True),
+        PGD(epsilon=0.08, steps=2, labels="least_likely", targeted=True),
+    ]
+    record = evaluate(model, "digits", attacks=attacks, n=120, seed=3, checks=False)
+    chosen = np.random.default_rng(3).permutation(500)[:120]
+    data = load_dataset("digits")
+    x, y = data.images[chosen], data.labels[chosen]
+    clean = ops.convert_to_numpy(model(x)).argmax(1) == y
+    assert record.clean.correct == clean.sum()
+    assert record.clean.ci95 == wilson_interval(int(clean.sum()), 120)
+    survivors = []
+    for attack, outcome in zip(attacks, record.attacks, strict=True):
+        x_adv = attack.run(model, x, y, seed=3).x_adv
+        held = clean & (ops.convert_to_numpy(model(x_adv)).argmax(1) == y)
+        assert outcome.correct == held.sum()
+        assert outcome.n_examples == 120
+        assert outcome.max_distance == pytest.approx(0.08, rel=1e-4)
+        assert outcome.config == attack.get_config()
+        survivors.append(held)
+    both = survivors[0] & survivors[1]
+    assert record.worst_case.correct == both.sum()
+    assert record.worst_case.correct < min(outcome.correct for outcome in record.attacks)
+    assert record.worst_case.attacks == ("PGD", "PGD")
+
+
+def test_the_record_says_where_it_comes_from(model):
+    record = evaluate(model, "digits", attacks=[FGSM(epsilon=0.1)], n=20, checks=False)
+    assert record.dataset.model_dump() == {
+        "name": "digits",
+        "version": "scikit-learn",
+        "split": "test",
+    }
+    assert record.threat_model.model_dump() == {"norm": "linf", "epsilon": 0.1}
+    assert (record.architecture, record.parameters, record.num_classes) == ("mlp", 2410, 10)
+    assert record.input.shape == (8, 8, 1)
+    assert record.weights == describe_weights(model)
+    assert keras.config.backend() in record.versions
+    assert record.versions["keras"] == keras.__version__
+
+
+def test_each_attack_can_have_its_own_n(model):
+    attacks = [FGSM(epsilon=0.1), PGD(epsilon=0.1, steps=3)]
+    record = evaluate(model, "digits", attacks=attacks, n=[80, 30], checks=False)
+    assert [outcome.n_examples for outcome in record.attacks] == [80, 30]
+    assert (record.clean.n_examples, record.worst_case.n_examples) == (80, 30)
+
+
+def test_nothing_depends_on_the_batch_size(model):
+    attack = PGD(epsilon=0.08, steps=5, restarts=2)
+    first, second = (
+        evaluate(model, "digits", attacks=[attack], n=70, batch_size=size) for size in (16, 70)
+    )
+    assert first.attacks[0].correct == second.attacks[0].correct
+    assert first.checks == second.checks
+
+
+def test_clean_only(model):
+    record = evaluate(model, "digits")
+    assert record.clean.n_examples == 500
+    assert (record.attacks, record.worst_case, record.threat_model) == ((), None, None)
+
+
+def test_arrays_as_data(model):
+    data = load_dataset("digits")
+    record = evaluate(model, (data.images, data.labels), checks=False)
+    assert record.dataset.name == "arrays"
+    assert record.clean.correct == evaluate(model, data, checks=False).clean.correct
+
+
+def test_mixed_precision_models_are_measured_in_float32(model):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = architectures.mlp((8, 8, 1), hidden=(32,))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(model.get_weights())
+    options = {"attacks": [FGSM(epsilon=0.08)], "checks": False}
+    a, b = evaluate(model, "digits", **options), evaluate(mixed, "digits", **options)
+    assert a.attacks[0].correct == b.attacks[0].correct
+    assert a.weights == b.weights
+
+
+def test_anybody_s_saved_model_is_measured_in_one_line(model, tmp_path):
+    theirs = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Rescaling(1 / 255),
+            model,
+            keras.layers.Softmax(),
+        ]
+    )
+    theirs.save(tmp_path / "mine.keras")
+    record = rz.evaluate(
+        rz.as_classifier(
+            keras.saving.load_model(tmp_path / "mine.keras"),
+            input_range=(0, 255),
+            output="softmax",
+        ),
+        "digits",
+        attacks=[FGSM(epsilon=0.08)],
+        checks=False,
+    )
+    expected = evaluate(model, "digits", attacks=[FGSM(epsilon=0.08)], checks=False)
+    assert record.clean.correct == expected.clean.correct
+    assert abs(record.attacks[0].correct - expected.attacks[0].correct) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"attacks": ["pgd"]}, TypeError, "attacks must be robust_zoo attacks, got 'pgd'"),
+        (
+            {"attacks": [FGSM(epsilon=0.1), FGSM(epsilon=0.2)]},
+            ValueError,
+            r"share one norm and epsilon.*0\.1.*0\.2",
+        ),
+        ({"n": 501}, ValueError, r"n must be an integer in 1\.\.500"),
+        ({"attacks": [FGSM(epsilon=0.1)], "n": [1, 2]}, ValueError, "one for each of 1 attacks"),
+        ({"data": 5}, TypeError, "data must be a Dataset, a name or"),
+        ({"data": "nosuchset"}, ValueError, "unknown dataset 'nosuchset'"),
+    ],
+)
+def test_bad_arguments(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(model, **{"data": "digits", **arguments})
+
+
+def test_softmax_models_are_refused(model):
+    with pytest.raises(ValueError, match="as_classifier"):
+        evaluate(keras.Sequential([model, keras.layers.Softmax()]), "digits")

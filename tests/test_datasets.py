@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+
+from robust_zoo.datasets import SPLITS, Dataset, DatasetError, load_dataset, stream_dataset
+
+
+def rows(images):
+    return {image.tobytes() for image in images}
+
+
+def test_digits():
+    parts = {split: load_dataset("digits", split) for split in SPLITS}
+    assert {split: len(part) for split, part in parts.items()} == {
+        "train": 1137,
+        "validation": 160,
+        "test": 500,
+    }
+    for part in parts.values():
+        assert part.images.shape[1:] == (8, 8, 1)
+        assert part.images.dtype == np.float32
+        assert (part.images.min(), part.images.max()) == (0, 1)
+        assert set(part.labels) == set(range(10))
+        assert part.class_names == tuple("0123456789")
+    everything = np.concatenate([part.images for part in parts.values()])
+    assert len(rows(everything)) == len(everything)  # no example stands in two splits
+
+
+def test_samples_of_one_seed_are_nested():
+    data = load_dataset("digits")
+    small, large, other = data.sample(10, 0), data.sample(50, 0), data.sample(10, 1)
+    np.testing.assert_array_equal(small.images, large.images[:10])
+    np.testing.assert_array_equal(small.labels, large.labels[:10])
+    assert not np.array_equal(small.images, other.images)
+    assert len(data.sample(None, 0)) == 500
+    assert "n=500" in repr(data)
+
+
+@pytest.mark.parametrize("n", [0, 501, 2.5, True])
+def test_bad_sample_sizes(n):
+    with pytest.raises(ValueError, match=r"n must be an integer in 1..500.*'digits'"):
+        load_dataset("digits").sample(n, 0)
+
+
+@pytest.fixture
+def npz(tmp_path):
+    def write(**arrays):
+        np.savez(tmp_path / "mine.npz", **arrays)
+        return str(tmp_path / "mine.npz")
+
+    return write
+
+
+def test_npz_of_one_split(npz, images):
+    x = (255 * images(6)).astype("uint8")
+    data = load_dataset(npz(images=x, labels=np.arange(6) % 3, class_names=["a", "b", "c"]))
+    np.testing.assert_allclose(data.images, x / 255, atol=1e-7)
+    assert data.class_names == ("a", "b", "c")
+    assert data.name == "mine.npz"
+
+
+def test_npz_validation_is_held_out_of_train(npz, images):
+    path = npz(
+        train_images=images(50),
+        train_labels=np.arange(50) % 4,
+        test_images=images(9, seed=1),
+        test_labels=np.arange(9) % 4,
+    )
+    train, validation, test = (load_dataset(path, split) for split in SPLITS)
+    assert (len(train), len(validation), len(test)) == (45, 5, 9)
+    assert not rows(train.images) & rows(validation.images)
+    np.testing.assert_array_equal(np.concatenate([train.images, validation.images]), images(50))
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (lambda npz, x: load_dataset("nosuchset"), "unknown dataset 'nosuchset'.*'digits'.*TFDS"),
+        (lambda npz, x: load_dataset("digits", "dev"), r"split of 'digits' must be one of .*'dev'"),
+        (lambda npz, x: load_dataset("/no/such.npz"), "no dataset file '/no/such.npz'"),
+        (lambda npz, x: load_dataset(npz(pictures=x)), "must hold the arrays.*holds.*pictures"),
+        (lambda npz, x: load_dataset(npz(images=x * 2, labels=np.zeros(3, int))), "0, 1"),
+        (lambda npz, x: load_dataset(npz(images=x, labels=np.zeros(2, int))), r"shape \(3,\)"),
+        (
+            lambda npz, x: load_dataset(npz(images=x, labels=[0, 1, 2], class_names=["a", "b"])),
+            "labels must lie in 0..1",
+        ),
+    ],
+)
+def test_bad_datasets(npz, images, load, message):
+    with pytest.raises(ValueError, match=message):
+        load(npz, 0.6 * images(3) / images(3).max())
+
+
+def test_a_file_that_is_no_npz(tmp_path):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(DatasetError, match="is not a readable"):
+        load_dataset(str(path))
+
+
+def test_a_dataset_checks_itself(images):
+    with pytest.raises(ValueError, match="labels must lie in"):
+        Dataset("x", "", "test", images(2), np.array([0, 5]), ("a", "b"))
+
+
+@pytest.mark.mnist
+def test_mnist_splits():
+    train, validation, test = (load_dataset("mnist", split) for split in SPLITS)
+    assert (len(train), len(validation), len(test)) == (55_000, 5_000, 10_000)
+    assert test.images.shape == (10_000, 28, 28, 1)
+    assert (test.images.min(), test.images.max()) == (0, 1)
+    assert (
+        np.bincount(test.labels) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    ).all()
+    assert not rows(train.images) & rows(test.images)
+    assert not rows(train.images) & rows(validation.images)
+
+
+@pytest.mark.mnist
+def test_mnist_stream_is_the_same_data():
+    data = load_dataset("mnist", "validation")
+    stream = stream_dataset("mnist", "validation", batch_size=600, drop_remainder=True)
+    batches = [(np.asarray(x), np.asarray(y)) for x, y in stream]
+    assert [len(x) for x, _ in batches] == [600] * 8
+    np.testing.assert_allclose(batches[0][0], data.images[:600], atol=1e-7)
+    np.testing.assert_array_equal(batches[-1][1], data.labels[4200:4800])
+
+
+@pytest.mark.mnist
+def test_streams_shuffle_and_resize():
+    stream = stream_dataset(
+        "mnist", "validation", batch_size=5_000, shuffle_seed=0, image_size=(14, 14)
+    )
+    (first_x, first_y), (_, second_y) = next(iter(stream)), next(iter(stream))
+    assert first_x.shape == (5_000, 14, 14, 1)
+    assert not np.array_equal(first_y, second_y)
+    expected = np.bincount(load_dataset("mnist", "validation").labels)
+    np.testing.assert_array_equal(np.bincount(first_y), expected)
+
+
+@pytest.mark.mnist
+def test_a_dataset_that_is_not_prepared(tmp_path):
+    with pytest.raises(DatasetError, match=r"'cifar100' is not prepared in .*tfds\.load"):
+        load_dataset("cifar100", data_dir=str(tmp_path))
+
+
+@pytest.mark.mnist
+def test_an_unknown_tfds_split():
+    with pytest.raises(DatasetError, match=r"split of 'mnist' must be one of .*'dev'"):
+        load_dataset("mnist", "dev")

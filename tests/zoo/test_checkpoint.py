@@ -1,0 +1,256 @@
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo import architectures
+from robust_zoo.attacks import FGSM
+from robust_zoo.evaluation import evaluate
+from robust_zoo.record import RecordError, RobustnessRecord
+from robust_zoo.weights import FILE, round_to_float16, sha256
+from robust_zoo.zoo import CheckpointError, load_model, save_model
+from robust_zoo.zoo.checkpoint import RECORD
+
+
+@pytest.fixture
+def model():
+    return architectures.mlp((8, 8, 1), hidden=(16,))
+
+
+@pytest.fixture
+def record(model):
+    return evaluate(model, "digits", attacks=[FGSM(epsilon=0.1)], n=20, checks=False)
+
+
+@pytest.fixture
+def saved(model, record, tmp_path):
+    return save_model(model, tmp_path / "saved", record)
+
+
+def logits(model, images):
+    return ops.convert_to_numpy(model(images(5, (8, 8, 1))))
+
+
+def test_round_trip(model, record, saved, images):
+    loaded = load_model(saved)
+    assert type(loaded).__name__ == "Functional"
+    np.testing.assert_array_equal(logits(loaded, images), logits(model, images))
+    assert loaded.robustness == record
+    assert not loaded.compiled
+    assert sorted(path.name for path in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "metadata.json",
+        FILE,
+        RECORD,
+    ]
+    assert sha256(saved / FILE) == record.weights.sha256
+
+
+def test_a_saved_model_can_be_saved_again_with_its_record(saved, tmp_path):
+    loaded = load_model(saved)
+    again = save_model(loaded, tmp_path / "again", loaded.robustness)
+    assert (again / FILE).read_bytes() == (saved / FILE).read_bytes()
+
+
+def test_keras_alone_loads_the_same_model(saved, model, images, tmp_path):
+    np.save(tmp_path / "x.npy", images(5, (8, 8, 1)))
+    code = (
+        "import sys, keras, numpy as np\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "assert 'robust_zoo' not in sys.modules\n"
+        "logits = model(np.load(sys.argv[2]))\n"
+        "np.save(sys.argv[3], keras.ops.convert_to_numpy(logits))\n"
+    )
+    arguments = [str(saved), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd="/", timeout=300)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), logits(model, images))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_float16_storage_is_exact_for_rounded_weights(model, tmp_path, images, half):
+    if half:
+        round_to_float16(model)
+    record = evaluate(model, "digits", checks=False)
+    assert record.weights.dtype == ("float16" if half else "float32")
+    loaded = load_model(save_model(model, tmp_path / "saved", record))
+    np.testing.assert_array_equal(logits(loaded, images), logits(model, images))
+    assert {variable.dtype for variable in loaded.variables} == {"float32"}
+    by_keras = keras.saving.load_model(tmp_path / "saved")
+    np.testing.assert_array_equal(logits(by_keras, images), logits(model, images))
+
+
+def test_compiled_and_mixed_precision_models_are_stored_plain(tmp_path, images):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = architectures.mlp((8, 8, 1), hidden=(16,))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer="adam", loss=loss)
+    model.fit(images(8, (8, 8, 1)), np.arange(8), verbose=0)
+    record = evaluate(model, "digits", checks=False)
+    loaded = load_model(save_model(model, tmp_path / "saved", record))
+    assert not loaded.compiled
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    assert "bfloat16" not in (tmp_path / "saved" / "config.json").read_text()
+
+
+def test_every_architecture_can_be_stored(tmp_path):
+    for name in ("logistic", "convnet", "madry_resnet", "allconv", "tramer_b", "nin"):
+        model = getattr(architectures, name)()
+        load_model(save_model(model, tmp_path / name))
+    decay = architectures.mlp(activation=architectures.ReluDecay(0.1))
+    loaded = load_model(save_model(decay, tmp_path / "decay"))
+    assert loaded.robustness is None
+
+
+def test_a_record_of_other_weights_is_refused(model, record, tmp_path):
+    weights = model.get_weights()
+    weights[0][0, 0] += 1e-3
+    model.set_weights(weights)
+    with pytest.raises(RecordError, match=r"belongs to weights.*measure the model as it is now"):
+        save_model(model, tmp_path / "saved", record)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_replaces_a_checkpoint_and_nothing_else(model, record, saved, tmp_path):
+    other = architectures.mlp((8, 8, 1), hidden=(4,))
+    save_model(other, saved)
+    assert load_model(saved).count_params() == other.count_params()
+    assert not (saved / RECORD).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="is not a checkpoint: it is left alone"):
+        save_model(model, notes)
+    assert (notes / "thesis.txt").read_text() == "years of work"
+
+
+def test_nothing_half_written_remains(model, record, saved, tmp_path, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full_disk(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("robust_zoo.zoo.checkpoint.write_weights", full_disk)
+    for target in (saved, tmp_path / "fresh"):
+        with pytest.raises(OSError, match="No space left"):
+            save_model(model, target, record)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def flip_a_bit(path: pathlib.Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: pathlib.Path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate])
+def test_damaged_weights_are_refused(saved, damage):
+    damage(saved / FILE)
+    with pytest.raises(CheckpointError, match=r"truncated or was tampered with: its sha256 is"):
+        load_model(saved)
+
+
+def test_damaged_weights_without_a_record_are_refused_too(saved):
+    (saved / RECORD).unlink()
+    truncate(saved / FILE)
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_model(saved)
+
+
+def test_weights_of_another_shape_are_refused(saved, tmp_path):
+    other = save_model(architectures.mlp((8, 8, 1), hidden=(17,)), tmp_path / "other")
+    shutil.copy(other / FILE, saved / FILE)
+    (saved / RECORD).unlink()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", FILE])
+def test_missing_files(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(CheckpointError, match=f"is not a checkpoint: it has no {name}"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", RECORD])
+def test_truncated_json(saved, name):
+    truncate(saved / name)
+    with pytest.raises(ValueError, match=r"is not valid JSON|is not a valid record"):
+        load_model(saved)
+
+
+def edit_config(saved, **changes):
+    config = json.loads((saved / "config.json").read_text())
+    config["config"]["layers"][2].update(changes)
+    (saved / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"module": "os", "class_name": "system"},
+        {"module": "keras.layers", "class_name": "Lambda"},
+        {"module": "mypackage.layers", "class_name": "Dense", "registered_name": "mine>Dense"},
+        {"module": "builtins", "class_name": "function", "config": "eval"},
+        {"module": "keras.layers", "class_name": "TorchModuleWrapper"},
+        {"config": {"kernel_initializer": {"module": "evil", "class_name": "Run", "config": {}}}},
+    ],
+)
+def test_foreign_classes_are_never_loaded(saved, changes, monkeypatch):
+    edit_config(saved, **changes)
+
+    def reached(*arguments, **options):
+        raise AssertionError("the configuration was deserialised")
+
+    monkeypatch.setattr(keras.saving, "load_model", reached)
+    with pytest.raises(CheckpointError, match="only built-in Keras layers"):
+        load_model(saved)
+
+
+def test_foreign_layers_are_not_saved(tmp_path):
+    @keras.saving.register_keras_serializable("elsewhere")
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    base = architectures.mlp((8, 8, 1))
+    model = keras.Model(base.inputs[0], Mine()(base.outputs[0]))
+    with pytest.raises(CheckpointError, match=r"asks for .*Mine: only built-in"):
+        save_model(model, tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loaded_model_is_an_ordinary_model(saved, images, tmp_path):
+    model = load_model(saved)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    np.testing.assert_array_equal(logits(copy, images), logits(model, images))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        logits(keras.saving.load_model(tmp_path / "model.keras"), images), logits(model, images)
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer="sgd", loss=loss)
+    model.fit(images(8, (8, 8, 1)), np.arange(8), verbose=0)
+    # After that its record is stale, and cannot be published with the new weights.
+    with pytest.raises(RecordError, match="measure the model as it is now"):
+        save_model(model, tmp_path / "stale", model.robustness)
+
+
+def test_records_survive_the_disk(saved, record):
+    assert RobustnessRecord.read(saved / RECORD) == record

@@ -1,0 +1,124 @@
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo import architectures
+from robust_zoo.attacks import FGSM
+from robust_zoo.datasets import load_dataset
+from robust_zoo.evaluation import evaluate
+from robust_zoo.zoo import CheckpointError, list_models, load_model, load_record, save_model
+from robust_zoo.zoo.registry import UnknownModelError, checkpoints_directory
+
+
+def test_every_shipped_model_loads_and_its_clean_accuracy_is_what_its_record_says():
+    records = list_models()
+    assert {record.name for record in records} >= {
+        "digits_cnn.pgd_digits",
+        "madry_cnn.natural_mnist",
+        "madry_cnn.pgd_mnist",
+        "mlp.natural_digits",
+        "mlp.pgd_digits",
+    }
+    for record in records:
+        model = load_model(record.name)
+        assert model.robustness == record
+        assert model.count_params() == record.parameters
+        assert model.input_shape[1:] == record.input.shape
+        if record.dataset.name == "digits":
+            data = load_dataset("digits")
+            found = ops.convert_to_numpy(model(data.images)).argmax(1) == data.labels
+            assert found.sum() == record.clean.correct
+
+
+def test_shipped_robust_accuracy_is_measured_again():
+    model = load_model("mlp.pgd_digits")
+    outcome = model.robustness.attacks[0]
+    assert outcome.name == "FGSM"
+    record = evaluate(model, "digits", attacks=[FGSM.from_config(outcome.config)], checks=False)
+    # A gradient of nearly zero may have another sign on another backend.
+    assert abs(record.attacks[0].correct - outcome.correct) <= 2
+    assert record.name == "mlp.pgd_digits"
+    assert record.training == model.robustness.training
+
+
+def test_filters():
+    assert {record.dataset.name for record in list_models("*mnist*")} == {"mnist"}
+    assert {record.name for record in list_models(dataset="digits", defense="pgd")} == {
+        "digits_cnn.pgd_digits",
+        "mlp.pgd_digits",
+    }
+    assert {record.name for record in list_models(defense="natural", dataset="digits")} == {
+        "mlp.natural_digits"
+    }
+    assert list_models(defense="AdversarialTraining") == list_models(defense="pgd")
+    assert list_models(norm="l2") == []
+    assert list_models("nosuch*") == []
+
+
+def test_natural_order(tmp_path, monkeypatch):
+    source = checkpoints_directory() / "mlp.pgd_digits"
+    for name in ("a.x10", "a.x9", "a.x100"):
+        shutil.copytree(source, tmp_path / name)
+        path = tmp_path / name / "robustness.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "name": name}))
+    monkeypatch.setattr("robust_zoo.zoo.registry.checkpoints_directory", lambda: tmp_path)
+    assert [record.name for record in list_models()] == ["a.x9", "a.x10", "a.x100"]
+
+
+def test_unknown_names_come_with_the_closest_ones():
+    with pytest.raises(UnknownModelError, match=r"'mlp.pgd_digit': did you mean mlp\.pgd_digits"):
+        load_model("mlp.pgd_digit")
+    with pytest.raises(UnknownModelError, match=r"'zzzzzzzz': there are digits_cnn\.pgd_digits"):
+        load_model("zzzzzzzz")
+
+
+@pytest.mark.parametrize("handle", ["no/such/place", "./nowhere", "../checkpoints"])
+def test_missing_directories(handle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint directory"):
+        load_model(handle)
+
+
+def test_a_name_works_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_model("mlp.pgd_digits").robustness.name == "mlp.pgd_digits"
+
+
+def test_a_new_head_drops_the_record_and_says_so():
+    with pytest.warns(UserWarning, match=r"new head of 3 classes.*does not hold.*evaluate"):
+        model = load_model("digits_cnn.pgd_digits", num_classes=3)
+    assert model.robustness is None
+    assert model.output_shape == (None, 3)
+    body = load_model("digits_cnn.pgd_digits").layers[1].get_weights()[0]
+    np.testing.assert_array_equal(model.layers[1].get_weights()[0], body)
+
+
+def test_fine_tuning_a_loaded_model():
+    from robust_zoo.attacks import PGD
+    from robust_zoo.defenses import AdversarialTraining
+
+    with pytest.warns(UserWarning, match="new head"):
+        model = load_model("digits_cnn.pgd_digits", num_classes=2)
+    data, test = load_dataset("digits", "train"), load_dataset("digits", "test")
+    defense = AdversarialTraining(model, attack=PGD(epsilon=0.1, steps=3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    defense.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    defense.fit(data.images, data.labels % 2, epochs=2, verbose=0)
+    record = evaluate(
+        defense.classifier,
+        (test.images, test.labels % 2),
+        attacks=[PGD(epsilon=0.1, steps=5)],
+        checks=False,
+    )
+    assert record.attacks[0].accuracy > 0.8
+
+
+def test_a_directory_without_a_record(tmp_path):
+    save_model(architectures.digits_cnn(), tmp_path / "plain")
+    assert load_model(tmp_path / "plain").robustness is None
+    with pytest.raises(CheckpointError, match="robustness was never measured"):
+        load_record(tmp_path / "plain")
