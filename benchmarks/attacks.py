@@ -11,9 +11,9 @@
 
 All run in one process on the TensorFlow backend, interleaved: after one warm-up call of each, every
 round calls all of them once and starts with another one. Times are medians over the rounds; a ratio
-is the median of the ratios within a round, so that it survives a machine whose speed drifts. Without
---model the network is untrained: the times mean the same, but for `PGD.run`, which has next to
-nothing to do there.
+is the median of the ratios within a round, so that it survives a machine whose speed drifts.
+`PGD.run` drops the images that it has fooled, and compiles anew in every call. Without --model the
+network is untrained: the times of the others mean the same, but hardly an image is left to `run`.
 """
 
 import argparse
@@ -98,12 +98,16 @@ def weight_gradient(model: keras.Model, x, y) -> list[tf.Tensor]:
 
 
 def bare_loop(task: Task) -> Call:
+    # Inlined into the loop, a graph with cycles, the pooling gradients are missed by TensorFlow's
+    # oneDNN pass in some builds and not in others: the same loop is then a third slower.
+    gradient = tf.function(input_gradient, experimental_attributes={"_noinline": True})
+
     def attack(x, y, seed):
         lower, upper = tf.maximum(x - EPSILON, 0.0), tf.minimum(x + EPSILON, 1.0)
         noise = tf.random.stateless_uniform(x.shape, seed, -EPSILON, EPSILON)
 
         def step(x_adv):
-            moved = x_adv + STEP_SIZE * tf.sign(input_gradient(task.model, x_adv, y))
+            moved = x_adv + STEP_SIZE * tf.sign(gradient(task.model, x_adv, y))
             return (tf.clip_by_value(moved, lower, upper),)
 
         start = tf.clip_by_value(x + noise, lower, upper)

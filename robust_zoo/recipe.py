@@ -239,7 +239,7 @@ def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: in
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
     batches = _Epochs(train, recipe.batch_size, recipe.seed)
-    trainer.fit(
+    history = trainer.fit(
         batches,
         epochs=recipe.epochs,
         # Whole batches only: under a strategy a replica must never be left without examples.
@@ -252,9 +252,10 @@ def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: in
         ],
         verbose=verbose,
     )
+    weights = [ops.convert_to_numpy(variable) for variable in trainer.trainable_variables]
+    if not np.isfinite([*history.history["loss"], *map(np.sum, weights)]).all():
+        raise RecipeError(f"training {recipe.name!r} diverged: loss or weights are not finite.")
     shutil.rmtree(state, ignore_errors=True)
-    if not all(np.isfinite(ops.convert_to_numpy(v)).all() for v in trainer.trainable_variables):
-        raise RecipeError(f"training {recipe.name!r} diverged: the weights are not finite.")
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
@@ -274,6 +275,9 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git(
+            "ls-files", "--error-unmatch", "recipe.py"
+        )  # another project's checkout may be around us
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -24,7 +24,7 @@ class AttackResult:
     Attributes:
         x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the candidate of
             highest loss; where the clean image is misclassified already, that image.
-        success: bool (n,), re-checked by a forward pass.
+        success: bool (n,), whether some candidate fooled the model; that candidate is in `x_adv`.
         distance: float64 (n,), from the clean image in the attack's norm.
         queries: int64 (n,), passes through the model spent on each image (a gradient counts as one).
         seconds: wall-clock time.
@@ -73,6 +73,11 @@ class Attack:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+    @property
+    def reaches_given_labels(self) -> bool:
+        """Whether the labels given are targets to reach, instead of classes to leave."""
+        return False
 
     def defaults(self) -> dict[str, Any]:
         """Values of hyperparameters left None, where they follow from others."""

@@ -48,6 +48,10 @@ class GradientAttack(Attack):
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
             raise ValueError(f"step_size must be > 0 and finite, got {self.step_size!r}.")
 
+    @property
+    def reaches_given_labels(self) -> bool:
+        return self.targeted and self.labels == "true"
+
     def check_model(self, num_classes: int) -> None:
         needed = self.loss.min_classes_targeted if self.targeted else self.loss.min_classes
         if num_classes < needed:
@@ -93,8 +97,7 @@ class GradientAttack(Attack):
 
     def succeeded(self, logits, y):
         predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
-        reaching = self.targeted and self.labels == "true"
-        return predicted == y if reaching else predicted != y
+        return predicted == y if self.reaches_given_labels else predicted != y
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

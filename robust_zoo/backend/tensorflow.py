@@ -17,11 +17,19 @@ def value_and_input_gradient(fn, x, has_aux=False):
         What `fn` returned, and the gradient in the shape of `x`. Differentiable again when an outer
         gradient records it.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        result = fn(x)
-        value = result[0] if has_aux else result
-    return result, tape.gradient(value, x, unconnected_gradients="zero")
+
+    def gradient(x):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            result = fn(x)
+            value = result[0] if has_aux else result
+        return result, tape.gradient(value, x, unconnected_gradients="zero")
+
+    if tf.executing_eagerly():
+        return gradient(x)
+    # A function of its own inside an attack's loop: with the loop's cycle around it, TensorFlow at times
+    # misses oneDNN's kernel of the pooling gradient, and such a build is up to twice as slow.
+    return tf.function(gradient, autograph=False, experimental_attributes={"_noinline": True})(x)
 
 
 def input_jacobian(fn, x):
@@ -35,7 +43,8 @@ def input_jacobian(fn, x):
 def function(fn, model):
     """`fn` compiled. `model` is the only model that `fn` calls; its variables may change between calls."""
     # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
-    return tf.function(fn, reduce_retracing=True, jit_compile=bool(gpu_count()) or None)
+    on_gpu = bool(gpu_count()) or None
+    return tf.function(fn, autograph=False, reduce_retracing=True, jit_compile=on_gpu)
 
 
 def gpu_count() -> int:

@@ -1,7 +1,7 @@
 """evaluate(): from a model and data to a RobustnessRecord."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import keras
@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import Attack
+from robust_zoo.attacks import Attack, AttackResult
 from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_classifier, check_images, check_labels, check_logits
 from robust_zoo.datasets import Dataset, load_dataset
@@ -87,35 +87,18 @@ def evaluate(
     for attack in attacks:
         attack.check_model(measured.output_shape[1])
 
-    logits = _predict(measured, x, batch_size)
+    predict = _predictor(measured, batch_size)
+    logits = predict(x)
     clean = logits.argmax(1) == y
     outcomes, survivors = [], []
     for attack, size in zip(attacks, sizes, strict=False):
         result = attack.run(
             measured, x[:size], y[:size], seed=seed, batch_size=batch_size, progress=progress
         )
-        correct = clean[:size] & (
-            _predict(measured, result.x_adv, batch_size).argmax(1) == y[:size]
-        )
-        outcomes.append(
-            AttackOutcome.count(
-                int(correct.sum()),
-                size,
-                name=type(attack).__name__,
-                config=attack.get_config(),
-                seed=seed,
-                max_distance=float(result.distance.max()),
-                seconds=round(result.seconds, 3),
-            )
-        )
-        survivors.append(correct)
-    worst_case = None
-    if attacks:
-        common = min(sizes)
-        broken_by_none = np.logical_and.reduce([correct[:common] for correct in survivors])
-        worst_case = WorstCase.count(
-            int(broken_by_none.sum()), common, attacks=tuple(outcome.name for outcome in outcomes)
-        )
+        # Robust means that neither the attack nor the second look at what it returned found an error.
+        held = clean[:size] & ~result.success & (predict(result.x_adv).argmax(1) == y[:size])
+        outcomes.append(_outcome(attack, result, held, seed))
+        survivors.append(held)
     flags = ()
     if checks:
         flags = run_checks(
@@ -132,7 +115,7 @@ def evaluate(
         threat_model=threat,
         clean=Accuracy.count(int(clean.sum()), len(x)),
         attacks=tuple(outcomes),
-        worst_case=worst_case,
+        worst_case=_worst_case(outcomes, survivors) if attacks else None,
         checks=flags,
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
@@ -142,10 +125,35 @@ def evaluate(
     )
 
 
+def _outcome(attack: Attack, result: AttackResult, held: np.ndarray, seed: int) -> AttackOutcome:
+    return AttackOutcome.count(
+        int(held.sum()),
+        len(held),
+        name=type(attack).__name__,
+        config=attack.get_config(),
+        seed=seed,
+        max_distance=float(result.distance.max()),
+        seconds=round(result.seconds, 3),
+    )
+
+
+def _worst_case(outcomes: list[AttackOutcome], survivors: list[np.ndarray]) -> WorstCase:
+    """Over the examples that all attacks saw; samples are nested, so these are the first ones."""
+    common = min(map(len, survivors))
+    held = np.logical_and.reduce([survivor[:common] for survivor in survivors])
+    names = tuple(outcome.name for outcome in outcomes)
+    return WorstCase.count(int(held.sum()), common, attacks=names)
+
+
 def _threat_model(attacks: tuple[Attack, ...]) -> ThreatModel | None:
     for attack in attacks:
         if not isinstance(attack, Attack):
             raise TypeError(f"attacks must be robust_zoo attacks, got {attack!r}.")
+        if attack.reaches_given_labels:
+            raise ValueError(
+                f"attacks must not aim at the labels given, which are the true ones here, got {attack!r}: "
+                "a targeted attack needs labels 'least_likely' or 'random'."
+            )
     budgets = sorted({(attack.norm, attack.epsilon) for attack in attacks})
     if len(budgets) > 1:
         raise ValueError(
@@ -192,13 +200,18 @@ def _carried(model: keras.Model) -> dict:
     return {key: getattr(record, key) for key in keys}
 
 
-def _predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
+def _predictor(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images to checked logits, compiled once."""
     compiled = backend.function(
         lambda batch: ops.cast(model(batch, training=False), "float32"), model
     )
-    batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
-    logits = [ops.convert_to_numpy(compiled(ops.convert_to_tensor(batch))) for batch in batches]
-    return check_logits(np.concatenate(logits), model)
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+        logits = [ops.convert_to_numpy(compiled(ops.convert_to_tensor(batch))) for batch in batches]
+        return check_logits(np.concatenate(logits), model)
+
+    return predict
 
 
 def _versions() -> dict[str, str]:

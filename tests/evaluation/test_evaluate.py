@@ -141,6 +141,11 @@ def test_anybody_s_saved_model_is_measured_in_one_line(model, tmp_path):
             ValueError,
             r"share one norm and epsilon.*0\.1.*0\.2",
         ),
+        (
+            {"attacks": [PGD(epsilon=0.1, targeted=True)]},
+            ValueError,
+            "must not aim at the labels given.*'least_likely' or 'random'",
+        ),
         ({"n": 501}, ValueError, r"n must be an integer in 1\.\.500"),
         ({"attacks": [FGSM(epsilon=0.1)], "n": [1, 2]}, ValueError, "one for each of 1 attacks"),
         ({"data": 5}, TypeError, "data must be a Dataset, a name or"),

@@ -27,7 +27,12 @@ recipe = Recipe(
     epochs=5,
     batch_size=128,
     dtype_policy="mixed_bfloat16",
-    attacks=(FGSM(epsilon=0.3), PGD(epsilon=0.3, steps=40, step_size=0.01)),
+    attacks=(
+        FGSM(epsilon=0.3),
+        PGD(epsilon=0.3, steps=40, step_size=0.01),
+        PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20),
+    ),
+    n=(10_000, 10_000, 1_000),
     reported=(
         Reported(source=SOURCE, setting="clean", accuracy=0.992),
         Reported(source=SOURCE, setting="FGSM", accuracy=0.064),

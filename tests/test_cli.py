@@ -1,0 +1,201 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from robust_zoo import cli
+from robust_zoo.record import RobustnessRecord
+from robust_zoo.zoo import list_models, load_model
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs `robust-zoo` with arguments; returns exit status, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["robust-zoo", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        printed = capfd.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def test_list(command):
+    status, out, err = command("list")
+    assert (status, err) == (0, "")
+    for record in list_models():
+        assert record.name in out
+        assert f"{100 * record.clean.accuracy:.2f}%" in out
+
+
+def test_list_filters(command):
+    _, out, _ = command("list", "mlp.*", "--dataset", "digits", "--norm", "linf")
+    assert "mlp.pgd_digits" in out
+    assert "digits_cnn" not in out
+    _, out, _ = command("list", "--defense", "natural")
+    assert "mlp.natural_digits" in out
+    assert "pgd" not in out.replace("PGD", "")
+
+
+def test_list_json_is_complete(command):
+    status, out, _ = command("list", "--json")
+    assert status == 0
+    records = [RobustnessRecord.from_json(json.dumps(item)) for item in json.loads(out)]
+    assert records == list_models()
+
+
+def test_show(command):
+    status, out, err = command("show", "mlp.pgd_digits")
+    record = load_model("mlp.pgd_digits").robustness
+    assert (status, err) == (0, "")
+    for part in (record.clean, record.worst_case, *record.attacks):
+        assert f"{100 * part.accuracy:.2f}%" in out
+    for check in record.checks:
+        assert check.name in out
+    _, out, _ = command("show", "mlp.pgd_digits", "--json")
+    assert RobustnessRecord.from_json(out) == record
+
+
+def test_evaluate_writes_what_it_prints(command, tmp_path):
+    path, picture = tmp_path / "out.json", tmp_path / "curve.png"
+    status, out, err = command(
+        *("evaluate", "mlp.pgd_digits", "--attack", "pgd:steps=5,restarts=2", "--attack", "fgsm"),
+        *("--epsilon", "25.5/255", "--n", 60, "--seed", 3, "--json", path, "--plot", picture),
+    )
+    assert (status, err) == (0, "")
+    record = RobustnessRecord.read(path)
+    assert record.name == "mlp.pgd_digits"
+    assert record.threat_model.epsilon == pytest.approx(0.1)
+    assert [outcome.n_examples for outcome in record.attacks] == [60, 60]
+    assert record.attacks[0].config["restarts"] == 2
+    assert (record.attacks[0].seed, record.clean.n_examples) == (3, 60)
+    assert f"{100 * record.attacks[0].accuracy:.2f}%" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "out.json"]
+
+
+def test_evaluate_uses_the_record_s_threat_model_by_default(command, tmp_path):
+    status, _, _ = command("evaluate", "mlp.pgd_digits", "--n", 20, "--json", tmp_path / "o.json")
+    record = RobustnessRecord.read(tmp_path / "o.json")
+    assert status == 0
+    assert record.threat_model == load_model("mlp.pgd_digits").robustness.threat_model
+    assert [outcome.name for outcome in record.attacks] == ["PGD"]
+
+
+def test_evaluate_anybody_s_keras_file(command, tmp_path):
+    zoo = load_model("mlp.pgd_digits")
+    theirs = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), zoo, keras.layers.Softmax()],
+        name="theirs",
+    )
+    theirs.save(tmp_path / "mine.keras")
+    options = ("--dataset", "digits", "--epsilon", "0.1", "--attack", "fgsm", "--n", 100)
+    status, _, err = command(
+        *("evaluate", tmp_path / "mine.keras", "--input-range", "0,255", "--output", "softmax"),
+        *(*options, "--json", tmp_path / "theirs.json"),
+    )
+    assert (status, err) == (0, "")
+    command("evaluate", "mlp.pgd_digits", *options, "--json", tmp_path / "zoo.json")
+    found = RobustnessRecord.read(tmp_path / "theirs.json")
+    expected = RobustnessRecord.read(tmp_path / "zoo.json")
+    assert found.clean.correct == expected.clean.correct
+    assert abs(found.attacks[0].correct - expected.attacks[0].correct) <= 1
+    status, _, err = command("evaluate", tmp_path / "mine.keras", *options)
+    assert status == 1
+    assert "ends in softmax" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "mlp.pgd_digit"], "did you mean mlp.pgd_digits"),
+        (["show", "./nowhere"], "no checkpoint directory './nowhere'"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pdg"], "unknown attack 'pdg'"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pgd:stps=3"], "has no 'stps'"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pgd:steps=x"], "steps must be an integer"),
+        (["evaluate", "mlp.pgd_digits", "--epsilon", "8"], "epsilon must be at most 1"),
+        (["evaluate", "mlp.pgd_digits", "--epsilon", "lots"], "0.3 or 8/255, got 'lots'"),
+        (["evaluate", "mlp.pgd_digits", "--norm", "l9"], "norm must be one of"),
+        (["evaluate", "mlp.pgd_digits", "--dataset", "nosuchset"], "unknown dataset"),
+        (["evaluate", "mlp.pgd_digits", "--n", "0"], "n must be an integer in 1..500"),
+        (["evaluate", "mlp.pgd_digits", "--json", "/no/such/out.json"], "--json: no directory"),
+        (["evaluate", "mlp.pgd_digits", "--output", "softmax"], "are for .keras files"),
+        (["evaluate", "/no/such.keras"], "no model file '/no/such.keras'"),
+        (["train", "mlp.none"], "no recipe 'mlp.none'"),
+        (["train", "mlp.pgd_digits", "--set", "epochs=none"], "setting epochs"),
+        (["cards", "/no/such"], "no checkpoints"),
+    ],
+)
+def test_failures_are_one_sentence(command, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = command(*arguments)
+    assert status == 1
+    assert message in err
+    assert err.startswith("robust-zoo: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["show"], ["nonsense"], ["list", "--colour", "red"], ["train", "x", "--set", "epochs"]],
+)
+def test_wrong_usage(command, arguments):
+    status, out, err = command(*arguments)
+    assert status == 2
+    assert "Usage" in out + err
+
+
+def test_train_and_cards(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "checkpoints" / "mlp.pgd_digits"
+    status, out, _ = command(
+        *("train", "mlp.pgd_digits", "--output", output, "--set", "epochs=2", "--set", "n=50")
+    )
+    assert status == 0
+    assert "Epoch 2/2" in out
+    assert f"written to {output}" in out
+    record = load_model(output).robustness
+    assert (record.training.epochs, record.clean.n_examples) == (2, 50)
+    (output / "README.md").write_text("stale")
+    status, out, _ = command("cards")
+    assert status == 0
+    assert "1 cards" in out
+    assert record.name in (output / "README.md").read_text()
+    assert record.name in (tmp_path / "MODEL_CARDS.md").read_text()
+
+
+def test_nothing_but_the_answer_is_printed_in_a_pipe(tmp_path):
+    """A fresh process: no start-up chatter, no bar."""
+    arguments = ["evaluate", "mlp.pgd_digits", "--attack", "fgsm", "--n", "20"]
+    environment = {key: v for key, v in os.environ.items() if not key.startswith("TF_CPP")}
+    root = pathlib.Path(cli.__file__).parents[1]
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "robust_zoo.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=300,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].strip() == "mlp.pgd_digits"
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.3", 0.3), ("8/255", 8 / 255), (" 1 / 4 ", 0.25)])
+def test_numbers(text, value):
+    assert np.isclose(cli.number(text), value)
