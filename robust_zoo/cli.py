@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -23,8 +24,9 @@ app = typer.Typer(
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps what TensorFlow's C++ code says while it starts out of our output; shown if it fails."""
+    """Keeps what TensorFlow says while it starts out of our output; shown if starting fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as said:
         sys.stderr.flush()
         stderr = os.dup(2)

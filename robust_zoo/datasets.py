@@ -148,16 +148,17 @@ def _check_split(name: str, split: str) -> None:
 
 def _load_digits(split: str) -> Dataset:
     _check_split("digits", split)
-    from sklearn.datasets import load_digits  # imported here: it takes a second
+    import sklearn.datasets  # imported here: it takes a second
 
-    digits = load_digits()
+    digits = sklearn.datasets.load_digits()
     images = (digits.images[..., None] / 16).astype("float32")
     # The source has one split and an order by writer: a fixed shuffle makes three.
     order = np.random.default_rng(0).permutation(len(images))
     parts = {"train": order[:1137], "validation": order[1137:1297], "test": order[1297:]}
     chosen = parts[split]
     names = tuple(str(name) for name in digits.target_names)
-    return Dataset("digits", "scikit-learn", split, images[chosen], digits.target[chosen], names)
+    version = f"scikit-learn {sklearn.__version__}"
+    return Dataset("digits", version, split, images[chosen], digits.target[chosen], names)
 
 
 def _load_npz(path: pathlib.Path, split: str) -> Dataset:

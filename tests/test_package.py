@@ -28,7 +28,8 @@ def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robust_zoo"):
             parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [name.name for name in node.names]
+            names = [parts[1]] if len(parts) > 1 else [name.name for name in node.names]
+            yield from (name for name in names if not name.startswith("__"))
         if isinstance(node, ast.Import):
             for name in node.names:
                 if name.name.startswith("robust_zoo."):

@@ -103,6 +103,10 @@ class Attack:
         """A copy with some hyperparameters changed."""
         return dataclasses.replace(self, **changes)
 
+    def at_unit_epsilon(self) -> "Attack":
+        """The same steps in units of epsilon: attacks that agree in it share their compiled code."""
+        raise NotImplementedError
+
     def start(self, model, x, y, keys, epsilon) -> dict[str, Any]:
         """The state before the first step: tensors (batch, ...), the first candidate as "x_adv".
 

@@ -1,5 +1,6 @@
 """The gradient family: FGSM, basic iterative, PGD and momentum iterative are one loop."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,6 +59,13 @@ class GradientAttack(Attack):
             raise ValueError(
                 f"loss {self.loss.name!r} needs a model of at least {needed} classes, got {num_classes}."
             )
+
+    def at_unit_epsilon(self):
+        # Rounded, so that the same default in other epsilons is the same number.
+        unit = {"epsilon": 1.0, "step_size": round(self.step_size / self.epsilon, 12)}
+        unit |= {"steps": 1, "restarts": 1}
+        fields = {field.name for field in dataclasses.fields(self)}
+        return self.replace(**{name: value for name, value in unit.items() if name in fields})
 
     def start(self, model, x, y, keys, epsilon):
         chosen = y

@@ -1,5 +1,7 @@
 """The working set: images that still resist, packed into batches of a few fixed sizes."""
 
+import weakref
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,6 +12,55 @@ from robust_zoo.contract import check_logits
 
 _CHUNK = 10  # steps between two looks at which images are fooled
 _WINDOW = 16  # full batches whose state is held at once
+
+
+# What was compiled for a model goes when the model does: nothing in it refers to the model itself.
+_COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _compiled(attack, model):
+    """The compiled parts of an attack on a model (start, advance, judge), made once for the two."""
+    attacks = _COMPILED.setdefault(model, {})
+    if attack not in attacks:
+        attacks[attack] = _compile(attack, model)
+    return attacks[attack]
+
+
+def _predict(model, x):
+    return ops.cast(model(x, training=False), "float32")
+
+
+def compiled_prediction(model):
+    """The model's float32 logits as a compiled function, made once for it."""
+    parts = _COMPILED.setdefault(model, {})
+    if "predict" not in parts:
+        reference = weakref.ref(model)
+        parts["predict"] = backend.function(lambda x: _predict(reference(), x), model)
+    return parts["predict"]
+
+
+def _compile(attack, model):
+    reference = weakref.ref(model)
+
+    def start(x, y, keys, epsilon):
+        return attack.start(reference(), x, y, keys, epsilon)
+
+    def advance(x, y, state, epsilon, count):
+        def body(_, carry):
+            state, fooled, found = carry
+            candidate = state["x_adv"]
+            state, logits = attack.step(reference(), x, state, epsilon)
+            new = ops.logical_and(attack.succeeded(logits, y), ops.logical_not(fooled))
+            mask = ops.reshape(new, (-1,) + (1,) * (len(x.shape) - 1))
+            return state, ops.logical_or(fooled, new), ops.where(mask, candidate, found)
+
+        return ops.fori_loop(0, count, body, (state, ops.zeros_like(y, dtype="bool"), x))
+
+    def judge(state, y):
+        logits = _predict(reference(), state["x_adv"])
+        return attack.succeeded(logits, y), attack.loss_value(logits, state)
+
+    return tuple(backend.function(part, model) for part in (start, advance, judge))
 
 
 class WorkingSet:
@@ -25,12 +76,15 @@ class WorkingSet:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}.")
         self.attack, self.x = attack, x
+        self._epsilon = np.asarray(attack.epsilon, "float32")
         self._sizes = sorted({max(batch_size >> shift, 1) for shift in (0, 2, 4)})
         self._key = random.key(seed)
-        self._compile(model)
+        unit = attack.at_unit_epsilon()
+        self._start, self._advance, self._judge = _compiled(unit, model)
+        predict = compiled_prediction(model)
 
         n = len(x)
-        logits = np.concatenate([self._call(self._predict, rows, x) for rows in self._batches(n)])
+        logits = np.concatenate([self._call(predict, rows, x) for rows in self._batches(n)])
         check_logits(logits, model)
         self.y = logits.argmax(1).astype("int32") if y is None else y
         self.x_adv = x.copy()
@@ -39,35 +93,6 @@ class WorkingSet:
         )
         self.queries = np.ones(n, "int64")
         self.work = int((~self.success).sum()) * attack.steps * attack.restarts
-
-    def _compile(self, model) -> None:
-        attack, epsilon = self.attack, self.attack.epsilon
-
-        def predict(x):
-            return ops.cast(model(x, training=False), "float32")
-
-        def start(x, y, keys):
-            return attack.start(model, x, y, keys, epsilon)
-
-        def advance(x, y, state, count):
-            def body(_, carry):
-                state, fooled, found = carry
-                candidate = state["x_adv"]
-                state, logits = attack.step(model, x, state, epsilon)
-                new = ops.logical_and(attack.succeeded(logits, y), ops.logical_not(fooled))
-                mask = ops.reshape(new, (-1,) + (1,) * (len(x.shape) - 1))
-                return state, ops.logical_or(fooled, new), ops.where(mask, candidate, found)
-
-            return ops.fori_loop(0, count, body, (state, ops.zeros_like(y, dtype="bool"), x))
-
-        def judge(state, y):
-            logits = predict(state["x_adv"])
-            return attack.succeeded(logits, y), attack.loss_value(logits, state)
-
-        self._predict = backend.function(predict, model)
-        self._start = backend.function(start, model)
-        self._advance = backend.function(advance, model)
-        self._judge = backend.function(judge, model)
 
     def _batches(self, rows):
         """Row numbers, or all below a count, in batches no longer than the largest fixed size."""
@@ -110,13 +135,15 @@ class WorkingSet:
             restart_keys = ops.convert_to_numpy(random.fold_in(keys, restart))
             state = None
             for rows in self._batches(alive):
-                state = _scatter(state, rows, self._call(self._start, rows, x, y, restart_keys), x)
+                state = _scatter(
+                    state, rows, self._call(self._start, rows, x, y, restart_keys, self._epsilon), x
+                )
             left = (attack.restarts - restart) * attack.steps
             for done in range(0, attack.steps, _CHUNK):
                 count = min(_CHUNK, attack.steps - done)
                 for rows in self._batches(alive):
                     new_state, fooled, found = self._call(
-                        self._advance, rows, x, y, state, np.asarray(count, "int32")
+                        self._advance, rows, x, y, state, self._epsilon, np.asarray(count, "int32")
                     )
                     state = _scatter(state, rows, new_state, x)
                     x_adv[rows[fooled]], success[rows[fooled]] = found[fooled], True

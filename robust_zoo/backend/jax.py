@@ -1,7 +1,6 @@
 """JAX: attacks and single-network defenses. See `robust_zoo.backend.tensorflow` for the contracts."""
 
 import contextlib
-import functools
 
 import jax
 import keras
@@ -31,15 +30,15 @@ def function(fn, model):
 
     The model's variables travel as arguments: closed over, they would be compiled in as constants.
     """
+    variables = model.variables
 
     @jax.jit
     def compiled(values, *args):
-        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
             return fn(*args)
 
-    @functools.wraps(fn)
     def call(*args):
-        return compiled([variable.value for variable in model.variables], *args)
+        return compiled([variable.value for variable in variables], *args)
 
     return call
 

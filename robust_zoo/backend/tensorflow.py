@@ -29,7 +29,8 @@ def value_and_input_gradient(fn, x, has_aux=False):
         return gradient(x)
     # A function of its own inside an attack's loop: with the loop's cycle around it, TensorFlow at times
     # misses oneDNN's kernel of the pooling gradient, and such a build is up to twice as slow.
-    return tf.function(gradient, autograph=False, experimental_attributes={"_noinline": True})(x)
+    apart = tf.function(gradient, autograph=False, experimental_attributes={"_noinline": True})
+    return apart.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))(x)
 
 
 def input_jacobian(fn, x):
@@ -41,10 +42,29 @@ def input_jacobian(fn, x):
 
 
 def function(fn, model):
-    """`fn` compiled. `model` is the only model that `fn` calls; its variables may change between calls."""
-    # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
-    on_gpu = bool(gpu_count()) or None
-    return tf.function(fn, autograph=False, reduce_retracing=True, jit_compile=on_gpu)
+    """`fn` compiled, for any number of examples.
+
+    Args:
+        fn: maps (nested) tensors, each a scalar or with the examples along its first axis, to such
+            tensors. Ranks, dtypes and the other sides are fixed by the first call.
+        model: the only model that `fn` calls; its variables may change between calls.
+    """
+    compiled = None
+
+    def spec(tensor):
+        shape = [None, *tensor.shape[1:]] if tensor.shape.rank else []
+        return tf.TensorSpec(shape, tensor.dtype)
+
+    def call(*args):
+        nonlocal compiled
+        args = tf.nest.map_structure(tf.convert_to_tensor, args)
+        if compiled is None:
+            # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
+            traced = tf.function(fn, autograph=False, jit_compile=bool(gpu_count()) or None)
+            compiled = traced.get_concrete_function(*tf.nest.map_structure(spec, args))
+        return compiled(*args)
+
+    return call
 
 
 def gpu_count() -> int:

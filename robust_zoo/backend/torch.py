@@ -1,7 +1,6 @@
 """torch: loads models and runs attacks. See `robust_zoo.backend.tensorflow` for the contracts."""
 
 import contextlib
-import functools
 
 import torch
 
@@ -35,7 +34,6 @@ def input_jacobian(fn, x):
 def function(fn, model):
     """`fn` as it is, recording no gradients of its own."""
 
-    @functools.wraps(fn)
     def call(*args):
         with torch.no_grad():
             return fn(*args)

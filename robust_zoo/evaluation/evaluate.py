@@ -1,6 +1,6 @@
 """evaluate(): from a model and data to a RobustnessRecord."""
 
-import importlib.metadata
+import importlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from robust_zoo import backend
+from robust_zoo import __version__, backend
 from robust_zoo.attacks import Attack, AttackResult
+from robust_zoo.attacks.working_set import compiled_prediction
 from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_classifier, check_images, check_labels, check_logits
 from robust_zoo.datasets import Dataset, load_dataset
@@ -27,8 +28,6 @@ from robust_zoo.record import (
     WorstCase,
 )
 from robust_zoo.weights import describe_weights
-
-_PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 
 
 def evaluate(
@@ -201,10 +200,8 @@ def _carried(model: keras.Model) -> dict:
 
 
 def _predictor(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images to checked logits, compiled once."""
-    compiled = backend.function(
-        lambda batch: ops.cast(model(batch, training=False), "float32"), model
-    )
+    """A function from images to checked logits."""
+    compiled = compiled_prediction(model)
 
     def predict(x: np.ndarray) -> np.ndarray:
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
@@ -215,11 +212,6 @@ def _predictor(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np
 
 
 def _versions() -> dict[str, str]:
-    versions = {"keras": keras.__version__, "numpy": np.__version__}
-    for distribution in ("robust-zoo", *_PACKAGES[backend.name]):
-        try:
-            key = backend.name if distribution != "robust-zoo" else "robust_zoo"
-            versions[key] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = {"robust_zoo": __version__, "keras": keras.__version__, "numpy": np.__version__}
+    versions[backend.name] = importlib.import_module(backend.name).__version__
     return versions

@@ -1,10 +1,13 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, PGD, working_set
 from robust_zoo.backend import random
 
 
@@ -122,6 +125,43 @@ def test_few_shapes_are_compiled(small_cnn, images, monkeypatch):
     monkeypatch.setattr(backend, "function", recording)
     PGD(epsilon=0.05, steps=40, restarts=4).run(small_cnn, images(83), batch_size=16)
     assert {shape[0] for shape in shapes} <= {1, 4, 16}
+    assert len(shapes) > 1
+
+
+def test_nothing_is_compiled_twice(small_cnn, images, monkeypatch):
+    made = []
+    original = backend.function
+    monkeypatch.setattr(backend, "function", lambda f, m: made.append(f) or original(f, m))
+    x = images(20)
+    for epsilon in (0.01, 0.05, 0.2):
+        for restarts in (1, 2):
+            for steps in (4, 9):
+                attack = PGD(epsilon=epsilon, steps=steps, restarts=restarts, step_size=epsilon / 3)
+                result = attack.run(small_cnn, x, batch_size=8)
+                assert result.distance.max() <= epsilon + 1e-6
+    assert len(made) == 4  # predict, start, advance, judge
+    FGSM(epsilon=0.1).run(small_cnn, x)
+    assert len(made) == 7
+
+
+def test_compiled_code_does_not_keep_a_model_alive(images):
+    inputs = keras.Input((6, 6, 1))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    FGSM(epsilon=0.1).run(model, images(4))
+    assert model in working_set._COMPILED
+    reference = weakref.ref(model)
+    del model, inputs
+    gc.collect()
+    assert reference() is None
+
+
+def test_new_weights_are_seen_by_compiled_code(small_cnn, images):
+    x = images(20)
+    y = ops.convert_to_numpy(small_cnn(x)).argmax(1)
+    assert not FGSM(epsilon=1e-6).run(small_cnn, x, y).success.any()
+    *body, kernel, bias = small_cnn.get_weights()
+    small_cnn.set_weights([*body, -kernel, -bias])  # the least likely class becomes the likeliest
+    assert FGSM(epsilon=1e-6).run(small_cnn, x, y).success.all()
 
 
 def test_float32_is_used_for_mixed_precision_models(images):

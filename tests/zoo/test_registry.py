@@ -122,3 +122,19 @@ def test_a_directory_without_a_record(tmp_path):
     assert load_model(tmp_path / "plain").robustness is None
     with pytest.raises(CheckpointError, match="robustness was never measured"):
         load_record(tmp_path / "plain")
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("name", ["madry_cnn.natural_mnist", "madry_cnn.pgd_mnist"])
+def test_shipped_mnist_models_are_as_robust_as_their_records_say(name):
+    """200 images of the record's own sample: within three standard errors of its numbers."""
+    from robust_zoo.attacks import PGD
+
+    model = load_model(name)
+    pgd = model.robustness.attacks[1]
+    assert pgd.config["steps"] == 40
+    attack = PGD.from_config(pgd.config)
+    record = evaluate(model, "mnist", attacks=[attack], n=200, checks=False)
+    for found, recorded in ((record.clean, model.robustness.clean), (record.attacks[0], pgd)):
+        p = recorded.accuracy
+        assert abs(found.accuracy - p) <= 3 * np.sqrt(p * (1 - p) / 200) + 1e-9
