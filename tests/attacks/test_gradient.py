@@ -134,17 +134,22 @@ def test_pgd_success_on_a_linear_two_class_model_is_the_closed_form(images):
         np.testing.assert_array_equal(result.success[certain], (margin < epsilon * dual)[certain])
 
 
-def test_saturated_logits_do_not_hide_from_pgd(linear, images):
-    model, kernel, bias = linear
-    model.set_weights([2000 * kernel, 2000 * bias])
-    x = images(60, (2, 2, 1))
-    plain = keras.Model.from_config(model.get_config())
-    plain.set_weights([kernel, bias])
-    attack = PGD(epsilon=0.1, steps=20)
-    expected = attack.run(plain, x).success
-    assert 0 < expected.mean() < 1
-    # Scaled up, the soft maximum over the other classes is a hard one: nothing is lost by it.
-    assert (attack.run(model, x).success >= expected).all()
+def test_saturated_logits_do_not_hide_from_pgd(images):
+    """The closed form holds for logits of thousands, where softmax has no gradient in float32."""
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    kernel, bias = 2000 * np.random.default_rng(1).normal(size=(4, 2)), np.zeros(2)
+    weights = kernel[:, 0] - kernel[:, 1]
+    bias[0] = -weights.sum() / 2
+    model.set_weights([kernel, bias])
+    x = 0.3 + 0.4 * images(100, (2, 2, 1))
+    margin = np.abs(x.reshape(100, 4) @ weights + bias[0])
+    assert np.median(margin) > 100
+    epsilon = float(np.median(margin) / np.abs(weights).sum())
+    result = PGD(epsilon=epsilon, steps=30).run(model, x)
+    certain = np.abs(margin - epsilon * np.abs(weights).sum()) > 1
+    expected = margin < epsilon * np.abs(weights).sum()
+    np.testing.assert_array_equal(result.success[certain], expected[certain])
 
 
 def test_targeted_attacks_reach_or_leave(small_cnn, images):
