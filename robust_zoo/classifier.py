@@ -4,11 +4,15 @@ These functions edit a model's serialised configuration and carry the weights ov
 out is again a plain Keras model of built-in layers.
 """
 
+import hashlib
+import json
+
 import keras
 import numpy as np
 from keras import layers
 
 from robust_zoo.contract import check_classifier
+from robust_zoo.record import Configuration
 
 _OUTPUTS = ("logits", "softmax")
 
@@ -24,6 +28,18 @@ def serialise(model: keras.Model) -> dict:
     return plain(keras.saving.serialize_keras_object(model))
 
 
+def describe_config(model: keras.Model) -> Configuration:
+    """The hash of the model's configuration, as `config.json` holds it."""
+    return Configuration(sha256=config_sha256(serialise(model)))
+
+
+def config_sha256(config: dict) -> str:
+    """Hexadecimal SHA-256 of a configuration's canonical JSON, without what `compile` added."""
+    config = {key: value for key, value in config.items() if key != "compile_config"}
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _rebuild(config: dict, model: keras.Model) -> keras.Model:
     """The model of `config` with the weights of `model`."""
     rebuilt = keras.saving.deserialize_keras_object(config)
@@ -31,41 +47,47 @@ def _rebuild(config: dict, model: keras.Model) -> keras.Model:
     return rebuilt
 
 
-def _output_layer(config: dict) -> dict:
-    """The serialised layer that makes the output of a serialised model, inner models included."""
-    while config["class_name"] in ("Functional", "Sequential"):
-        inner = config["config"]
-        if config["class_name"] == "Sequential":
-            config = inner["layers"][-1]
-        else:
-            outputs = inner["output_layers"]
-            name = outputs[0][0] if isinstance(outputs[0], (list, tuple)) else outputs[0]
-            config = next(layer for layer in inner["layers"] if layer["config"]["name"] == name)
-    return config
+def _output_layer(model: keras.Model) -> keras.layers.Layer:
+    """The layer that makes the output of a functional or sequential model."""
+    return model.outputs[0]._keras_history.operation
 
 
 def _without_softmax(model: keras.Model) -> keras.Model:
-    config = serialise(model)
-    layer = _output_layer(config)
-    if layer["class_name"] == "Softmax":
-        kept = {key: layer["config"][key] for key in ("name", "dtype", "trainable")}
-        layer.update(module="keras.layers", class_name="Activation")
-        layer["config"] = {**kept, "activation": "linear"}
-    elif layer["config"].get("activation") == "softmax":
-        layer["config"]["activation"] = "linear"
-    else:
-        raise ValueError(
-            f"output='softmax' needs a model whose last layer is a softmax, but {model.name!r} ends in "
-            f"{layer['class_name']} {layer['config']['name']!r}."
-        )
-    stripped = _rebuild(config, model)
-    images = np.random.default_rng(0).random((16, *(side or 32 for side in model.input_shape[1:])))
-    logits = keras.ops.convert_to_numpy(stripped(images, training=False))
-    probabilities = keras.ops.convert_to_numpy(model(images, training=False))
+    """`model` up to its final softmax, sharing every layer but the one that has it."""
+    last = _output_layer(model)
+    stripped = []
+
+    def clone(layer):
+        if layer is not last:
+            return layer
+        if isinstance(layer, keras.Model):
+            return _without_softmax(layer)
+        if isinstance(layer, layers.Softmax):
+            return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
+        config = layer.get_config()
+        if config.get("activation") != "softmax":
+            raise ValueError(
+                f"output='softmax' needs a model whose last layer is a softmax, but {model.name!r} ends in "
+                f"{type(layer).__name__} {layer.name!r}."
+            )
+        stripped.append(type(layer).from_config({**config, "activation": "linear"}))
+        return stripped[0]
+
+    cloned = keras.models.clone_model(model, clone_function=clone)
+    for layer in stripped:
+        layer.set_weights(last.get_weights())
+    return cloned
+
+
+def _check_softmax_removed(model: keras.Model, logits_model: keras.Model, bounds) -> None:
+    low, high = bounds
+    shape = [side or 32 for side in model.input_shape[1:]]
+    images = np.random.default_rng(0).uniform(low, high, (16, *shape)).astype("float32")
+    logits = keras.ops.cast(logits_model(images, training=False), "float32")
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    if not np.allclose(probabilities, expected, atol=1e-3):
+    probabilities = keras.ops.cast(model(images, training=False), "float32")
+    if not np.allclose(keras.ops.convert_to_numpy(probabilities), expected, atol=1e-3):
         raise ValueError(f"removing the softmax of {model.name!r} changed what it predicts.")
-    return stripped
 
 
 def as_classifier(
@@ -74,8 +96,8 @@ def as_classifier(
     """A classifier that keeps robust_zoo's contract, around anybody's Keras model.
 
     Args:
-        model: functional or sequential `keras.Model`, images NHWC to (batch, classes). It shares its
-            weights with the result if `output` is "logits", and is left as it is otherwise.
+        model: functional or sequential `keras.Model`, images NHWC to (batch, classes). The result shares
+            its layers, but for the one that has the softmax.
         input_range: the pixel range (low, high) that `model` was trained on; images in [0, 1] are
             rescaled to it inside the result.
         output: "logits", or "softmax" if the model ends in one, which is removed.
@@ -93,20 +115,32 @@ def as_classifier(
     """
     if output not in _OUTPUTS:
         raise ValueError(f"output must be one of {_OUTPUTS}, got {output!r}.")
-    low, high = (float(bound) for bound in input_range)
-    if not low < high:
+    bounds = tuple(np.ravel(input_range).tolist())
+    if len(bounds) != 2 or not np.isfinite(bounds).all() or not bounds[0] < bounds[1]:
         raise ValueError(f"input_range must be (low, high) with low < high, got {input_range!r}.")
-    if not isinstance(model, (keras.Sequential, keras.models.Model)) or not getattr(
-        model, "inputs", None
-    ):
+    inputs, outputs = (getattr(model, part, None) for part in ("inputs", "outputs"))
+    if not isinstance(model, keras.Model) or not inputs or not outputs:
         raise TypeError(
             "model must be a functional or built sequential keras.Model, "
             f"got {type(model).__name__}: call it inside a keras.Model(inputs, outputs) first."
         )
-    inner = _without_softmax(model) if output == "softmax" else model
-    inputs = keras.Input(model.input_shape[1:])
-    x = layers.Rescaling(high - low, low)(inputs) if (low, high) != (0.0, 1.0) else inputs
-    return check_classifier(keras.Model(inputs, inner(x), name=model.name))
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise TypeError(
+            f"model must have one input and one output, got {len(inputs)} and {len(outputs)}: make a "
+            "keras.Model of the input and the output that are meant."
+        )
+    if not keras.backend.is_float_dtype(inputs[0].dtype):
+        raise TypeError(
+            f"model must take floating point images, got input dtype {inputs[0].dtype}."
+        )
+    inner = model
+    if output == "softmax":
+        inner = _without_softmax(model)
+        _check_softmax_removed(model, inner, bounds)
+    low, high = bounds
+    images = keras.Input(model.input_shape[1:])
+    x = layers.Rescaling(high - low, low)(images) if bounds != (0.0, 1.0) else images
+    return check_classifier(keras.Model(images, inner(x), name=model.name))
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -135,7 +169,10 @@ def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
         raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}.")
     config = serialise(model)
     named = [layer for layer in _all_layers(config) if layer["config"].get("name") == "logits"]
-    head = named[0] if named else _output_layer(config)
+    if not named:
+        last = _output_layer(model).name
+        named = [layer for layer in _all_layers(config) if layer["config"].get("name") == last]
+    head = named[0]
     width = {"Dense": "units", "Conv2D": "filters"}.get(head["class_name"])
     if width is None:
         raise ValueError(

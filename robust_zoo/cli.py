@@ -24,7 +24,7 @@ app = typer.Typer(
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps what TensorFlow says while it starts out of our output; shown if starting fails."""
+    """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as said:
@@ -33,7 +33,7 @@ def _quiet():
         os.dup2(said.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except ImportError:
             said.seek(0)
             os.write(stderr, said.read())
             raise
@@ -54,7 +54,7 @@ def number(text: str) -> float:
     """A number written as 0.3 or 8/255."""
     try:
         return float(Fraction(text.replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, OverflowError, ZeroDivisionError):
         raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
 
 
@@ -106,10 +106,14 @@ def _open_model(handle: str, input_range: str | None, output: str | None):
 
 
 def _writable(path: pathlib.Path | None, option: str) -> None:
-    if path is not None and not path.resolve().parent.is_dir():
+    if path is None:
+        return
+    if not path.resolve().parent.is_dir():
         raise FileNotFoundError(
             f"{option}: no directory {str(path.parent)!r} to write {path.name!r} into."
         )
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} must be a file, got the directory {str(path)!r}.")
 
 
 def _print_json(records) -> None:
@@ -248,6 +252,8 @@ def evaluate(
         import robust_zoo as rz
         from robust_zoo.files import write_text
 
+        if plot is not None:
+            rz.plots.picture_format(plot)
         opened = _open_model(model, input_range, output)
     record = getattr(opened, "robustness", None)
     threat = record.threat_model if record else None
@@ -318,8 +324,8 @@ def main() -> None:
     """Runs the command: 0 done, 1 failed with one sentence on stderr, 2 wrong usage."""
     try:
         app()
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        sentence = " ".join(str(error).split())
+    except Exception as error:
+        sentence = " ".join(str(error).split()) or type(error).__name__
         print(f"robust-zoo: {sentence}", file=sys.stderr)
         sys.exit(1)
 

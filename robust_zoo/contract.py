@@ -5,6 +5,7 @@ allowed and what came.
 """
 
 import math
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -70,15 +71,12 @@ def check_labels(y, num_classes: int, n: int) -> np.ndarray:
     return y.astype("int32")
 
 
-def check_epsilon(epsilon, norm: str) -> float:
+def check_epsilon(epsilon: float, norm: str) -> float:
     """Epsilon as a float, after checking that it is a size in [0, 1] pixel units.
 
     Raises:
-        TypeError: not a number.
         ValueError: not > 0, not finite, or (linf) above 1.
     """
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, np.number)):
-        raise TypeError(f"epsilon must be a number, got {epsilon!r}.")
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(f"epsilon must be > 0 and finite, got {epsilon!r}.")
     if norm == "linf" and epsilon > 1:
@@ -87,6 +85,13 @@ def check_epsilon(epsilon, norm: str) -> float:
             f"{epsilon:g}/255 for {epsilon:g} of 255 levels."
         )
     return float(epsilon)
+
+
+def check_batch_size(batch_size) -> int:
+    """The batch size; ValueError unless it is an integer >= 1."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}.")
+    return int(batch_size)
 
 
 def _final_activation(model) -> str | None:

@@ -77,8 +77,8 @@ def load_dataset(name: str, split: str = "test", *, data_dir: str | None = None)
 
     Args:
         name: "digits", a TFDS image dataset ("mnist", "cifar10", ...), or a path ending in ".npz" that
-            holds arrays "images" (floating in [0, 1], or uint8) and "labels", or "train_images",
-            "train_labels", "test_images", ... for several splits, and optionally "class_names".
+            holds arrays "images" (floating in [0, 1], or uint8) and "labels" of a test split, or "train_images",
+            "train_labels", "test_images", ... of several, and optionally "class_names".
         split: "train", "validation" or "test"; for TFDS also any split it understands.
         data_dir: where TFDS looks; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
@@ -117,14 +117,14 @@ def stream_dataset(
     Returns:
         tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], int (batch,)).
     """
+    if name == "digits" or str(name).endswith(".npz"):
+        raise DatasetError(f"{name!r} is small: use load_dataset; streams are for TFDS datasets.")
     builder = _tfds_builder(name, data_dir)
-    source = builder.as_dataset(
-        split=_tfds_split(builder, split), as_supervised=True, shuffle_files=False
-    )
-    scale = keras.layers.Rescaling(1 / 255)
+    source = _read_tfds(builder, split)
+    scale = keras.layers.Rescaling(1 / 255, dtype="float32")
     resize = None
     if image_size is not None:
-        resize = keras.layers.Resizing(*image_size, crop_to_aspect_ratio=True)
+        resize = keras.layers.Resizing(*image_size, crop_to_aspect_ratio=True, dtype="float32")
     elif None in builder.info.features["image"].shape:
         raise DatasetError(f"image_size is needed: the images of {name!r} have several sizes.")
 
@@ -173,6 +173,11 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
         raise DatasetError(f"{str(path)!r} is not a readable .npz file: {error}.") from error
 
     several = any(f"{part}_images" in arrays for part in SPLITS)
+    if not several and split != "test":
+        raise DatasetError(
+            f"{str(path)!r} holds one split, which is 'test', got split {split!r}: name the arrays "
+            "'train_images', 'train_labels', 'test_images', ... to hold several."
+        )
     part = split
     if several and split == "validation" and "validation_images" not in arrays:
         part = "train"
@@ -188,10 +193,8 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
         kept = len(images) - _held_out(len(images))
         chosen = slice(kept) if split == "train" else slice(kept, None)
         images, labels = images[chosen], labels[chosen]
-    everything = [
-        arrays[key].max() for key in arrays if key.endswith("labels") and arrays[key].size
-    ]
-    class_names = arrays.get("class_names", np.arange(int(max(everything)) + 1))
+    largest = [arrays[key].max() for key in arrays if key.endswith("labels") and arrays[key].size]
+    class_names = arrays.get("class_names", np.arange(int(max(largest, default=0)) + 1))
     return Dataset(path.name, "", split, images, labels, tuple(str(name) for name in class_names))
 
 
@@ -204,7 +207,7 @@ def _tfds_builder(name: str, data_dir: str | None):
         ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError:
+    except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError):
         raise DatasetError(
             f"unknown dataset {name!r}: it must be 'digits', a path ending in '.npz', or a TFDS image "
             "dataset such as 'mnist', 'cifar10' or 'cifar100'."
@@ -233,6 +236,20 @@ def _tfds_split(builder, split: str) -> str:
     return f"train[:{kept}]" if split == "train" else f"train[{kept}:]"
 
 
+def _read_tfds(builder, split: str, **options):
+    try:
+        return builder.as_dataset(
+            split=_tfds_split(builder, split), as_supervised=True, shuffle_files=False, **options
+        )
+    except DatasetError:
+        raise
+    except (ValueError, AssertionError) as error:
+        available = tuple(builder.info.splits)
+        raise DatasetError(
+            f"split of {builder.name!r} must be one of {available}, got {split!r}."
+        ) from error
+
+
 def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     builder = _tfds_builder(name, data_dir)
     features = builder.info.features
@@ -242,20 +259,7 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
         )
     import tensorflow_datasets as tfds
 
-    try:
-        batch = builder.as_dataset(
-            split=_tfds_split(builder, split),
-            as_supervised=True,
-            shuffle_files=False,
-            batch_size=-1,
-        )
-    except (ValueError, AssertionError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        available = tuple(builder.info.splits)
-        raise DatasetError(
-            f"split of {name!r} must be one of {available}, got {split!r}."
-        ) from error
+    batch = _read_tfds(builder, split, batch_size=-1)
     images, labels = tfds.as_numpy(batch)
     images = images.astype("float32") / 255
     names = tuple(features["label"].names)

@@ -3,8 +3,19 @@
 import pathlib
 from collections.abc import Sequence
 
+from robust_zoo.files import replacing
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo.card import describe_attack
+
+FORMATS = ("png", "pdf", "svg")
+
+
+def picture_format(path: str | pathlib.Path) -> str:
+    """The format that the ending of `path` asks for; ValueError for an ending that is none."""
+    ending = pathlib.Path(path).suffix.removeprefix(".").lower()
+    if ending not in FORMATS:
+        raise ValueError(f"a picture's file must end in one of {FORMATS}, got {str(path)!r}.")
+    return ending
 
 
 def accuracy_against_epsilon(
@@ -51,6 +62,6 @@ def accuracy_against_epsilon(
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    path = pathlib.Path(path)
-    figure.savefig(path, dpi=150)
-    return path
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format=picture_format(path))
+    return pathlib.Path(path)

@@ -24,7 +24,7 @@ from robust_zoo.evaluation import evaluate
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import save_model
-from robust_zoo.zoo.checkpoint import load_checkpoint
+from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
 _LARGE = 1_000_000  # parameters above which weights are stored as float16
 
@@ -76,6 +76,8 @@ class Recipe(pydantic.BaseModel):
     def override(self, settings: dict[str, str]) -> "Recipe":
         """A copy with some of epochs, batch_size, dtype_policy, seed, n, dataset and name replaced.
 
+        What was replaced is added to the deviations.
+
         Raises:
             RecipeError: a setting that does not exist, or a value that does not fit.
         """
@@ -84,6 +86,8 @@ class Recipe(pydantic.BaseModel):
             if key not in allowed:
                 raise RecipeError(f"setting must be one of {allowed}, got {key!r}.")
         values = {name: getattr(self, name) for name in type(self).model_fields}
+        changes = tuple(f"{key} set to {settings[key]}, not {values[key]}" for key in settings)
+        values["deviations"] += changes
         try:
             return type(self)(**{**values, **settings})
         except pydantic.ValidationError as error:
@@ -116,12 +120,13 @@ def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, str]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError) as error:
+    except Exception as error:  # whatever the file's own code does
         raise RecipeError(f"recipe {str(path)!r} cannot be read: {error}.") from error
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"recipe {str(path)!r} must assign a Recipe to `recipe`, got {recipe!r}.")
-    return recipe, f"training/recipes/{path.name}"
+    shipped = path.resolve().parent == recipes_directory().resolve()
+    return recipe, f"training/recipes/{path.name}" if shipped else path.name
 
 
 def run(
@@ -135,7 +140,8 @@ def run(
 ) -> RobustnessRecord:
     """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
 
-    Training state is kept in a hidden folder beside `output` after every epoch and removed at the end.
+    Training state is kept in a hidden folder beside `output` after every epoch and removed when the
+    checkpoint is written.
 
     Args:
         recipe: what to do.
@@ -147,22 +153,28 @@ def run(
         verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
 
     Raises:
-        RecipeError: devices that are not there or do not divide the batch.
+        RecipeError: devices that do not divide the batch, a batch larger than the data, or weights or a
+            loss that are not finite in the end.
+        ValueError: devices that are not there.
         DatasetError, CheckpointError: from reading data and writing the result.
     """
     output = pathlib.Path(output)
+    check_target(output)
     state = output.parent / f".{output.name}.training"
-    train, validation = (load_dataset(recipe.dataset, split) for split in ("train", "validation"))
-    steps = len(train) // recipe.batch_size
-    if steps < 1:
-        raise RecipeError(
-            f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
-        )
-    if recipe.batch_size % devices:
+    if devices < 1 or recipe.batch_size % devices:
         raise RecipeError(
             f"batch_size must be divisible by the number of devices, got {recipe.batch_size} and {devices}."
         )
+    # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
     with backend.devices(devices):
+        train, validation = (
+            load_dataset(recipe.dataset, split) for split in ("train", "validation")
+        )
+        steps = len(train) // recipe.batch_size
+        if steps < 1:
+            raise RecipeError(
+                f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
+            )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
         started = time.perf_counter()
         _fit(trainer, recipe, train, validation, state, resume=resume, verbose=verbose)
@@ -195,6 +207,7 @@ def run(
         ),
     )
     save_model(reloaded, output, record)
+    shutil.rmtree(state, ignore_errors=True)
     return record
 
 
@@ -246,16 +259,16 @@ def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: in
         validation_data=_Epochs(validation, min(recipe.batch_size, len(validation)), recipe.seed),
         shuffle=False,
         callbacks=[
-            keras.callbacks.BackupAndRestore(state),
+            keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.begin(epoch)),
             keras.callbacks.TerminateOnNaN(),
         ],
         verbose=verbose,
     )
     weights = [ops.convert_to_numpy(variable) for variable in trainer.trainable_variables]
-    if not np.isfinite([*history.history["loss"], *map(np.sum, weights)]).all():
+    losses = history.history.get("loss", [])  # nothing, when resumed after the last epoch
+    if not np.isfinite([*losses, *map(np.sum, weights)]).all():
         raise RecipeError(f"training {recipe.name!r} diverged: loss or weights are not finite.")
-    shutil.rmtree(state, ignore_errors=True)
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
@@ -268,16 +281,17 @@ def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
 
 def _commit() -> str:
     """The checkout's commit, "+" behind it if there are changes; empty outside a checkout."""
-    directory = pathlib.Path(__file__).resolve().parent
+    package = pathlib.Path(__file__).resolve().parent
+    directory, recipes = package.parent, recipes_directory()
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(directory), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", "recipe.py"
-        )  # another project's checkout may be around us
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        # Fails where another project's checkout is around an installed package.
+        git("ls-files", "--error-unmatch", str(package / "recipe.py"))
+        changes = git("status", "--porcelain", "--", str(package), str(recipes))
+        return git("rev-parse", "HEAD") + ("+" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

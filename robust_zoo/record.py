@@ -37,7 +37,9 @@ class RecordError(ValueError):
 
 
 class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True
+    )
 
 
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
@@ -64,6 +66,11 @@ class Accuracy(_Part):
             raise ValueError(
                 f"accuracy {self.accuracy} is not {self.correct} correct of {self.n_examples}"
             )
+        expected = wilson_interval(self.correct, self.n_examples)
+        if not all(
+            math.isclose(a, b, abs_tol=1e-9) for a, b in zip(self.ci95, expected, strict=True)
+        ):
+            raise ValueError(f"ci95 {self.ci95} is not the Wilson interval {expected}")
         return self
 
     @classmethod
@@ -165,6 +172,13 @@ class Training(_Part):
     deviations: tuple[str, ...] = ()
 
 
+class Configuration(_Part):
+    """The model's configuration: what its weights were measured in."""
+
+    file: Literal["config.json"] = "config.json"
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class Weights(_Part):
     """The weights file that everything else in the record was measured on."""
 
@@ -177,7 +191,8 @@ class Weights(_Part):
 class RobustnessRecord(_Part):
     """A model's robustness with the evidence for it; frozen, validated, unknown keys refused.
 
-    Made by `robust_zoo.evaluate` alone. It belongs to the weights whose sha256 it carries.
+    Made by `robust_zoo.evaluate` alone. It belongs to the configuration and the weights whose sha256 it
+    carries.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -196,6 +211,7 @@ class RobustnessRecord(_Part):
     checks: tuple[Check, ...] = ()
     reported: tuple[Reported, ...] = ()
     training: Training | None = None
+    config: Configuration
     weights: Weights
     versions: dict[str, str]
     license: str = "Apache-2.0"

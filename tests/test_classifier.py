@@ -43,6 +43,45 @@ def test_softmax_is_removed_and_pixels_are_rescaled(make, kind, images):
     assert "softmax" in str(theirs.get_config()).lower()  # theirs is left as it was
 
 
+def test_layers_that_keras_cannot_rebuild_are_shared(images):
+    class Theirs(keras.layers.Layer):  # registered nowhere
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+
+    model = keras.Sequential(
+        [
+            keras.Input((5, 5, 3)),
+            Theirs(0.01),
+            layers.Lambda(lambda x: x - 1),
+            layers.Flatten(),
+            layers.Dense(4, activation="softmax"),
+        ]
+    )
+    classifier = as_classifier(model, input_range=(0, 255), output="softmax")
+    x = images(6, (5, 5, 3))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(ops.softmax(classifier(x))),
+        ops.convert_to_numpy(model(255 * x)),
+        atol=1e-5,
+    )
+
+
+def test_models_with_several_ends_or_integer_images_are_refused():
+    inputs = keras.Input((5, 5, 3))
+    flat = layers.Flatten()(inputs)
+    two = keras.Model(inputs, [layers.Dense(3)(flat), layers.Dense(3)(flat)])
+    with pytest.raises(TypeError, match="one input and one output, got 1 and 2"):
+        as_classifier(two)
+    inputs = keras.Input((5, 5, 3), dtype="uint8")
+    flat = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    with pytest.raises(TypeError, match="floating point images, got input dtype uint8"):
+        as_classifier(keras.Model(inputs, layers.Dense(3)(flat)), input_range=(0, 255))
+
+
 def test_ranges_with_negative_ends(images):
     model = keras.Sequential([keras.Input((5, 5, 3)), layers.Flatten(), layers.Dense(3)])
     classifier = as_classifier(model, input_range=(-1, 1))
@@ -56,6 +95,9 @@ def test_ranges_with_negative_ends(images):
     ("arguments", "error", "message"),
     [
         ({"output": "sigmoid"}, ValueError, r"output must be one of \('logits', 'softmax'\)"),
+        ({"input_range": 255}, ValueError, "input_range must be"),
+        ({"input_range": (0, 1, 2)}, ValueError, "input_range must be"),
+        ({"input_range": (0, float("inf"))}, ValueError, "input_range must be"),
         ({"input_range": (1, 0)}, ValueError, "input_range must be .*low < high"),
         ({"output": "softmax"}, ValueError, "last layer is a softmax, but .* ends in Dense"),
     ],

@@ -127,7 +127,19 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["evaluate", "mlp.pgd_digits", "--epsilon", "lots"], "0.3 or 8/255, got 'lots'"),
         (["evaluate", "mlp.pgd_digits", "--norm", "l9"], "norm must be one of"),
         (["evaluate", "mlp.pgd_digits", "--dataset", "nosuchset"], "unknown dataset"),
-        (["evaluate", "mlp.pgd_digits", "--n", "0"], "n must be an integer in 1..500"),
+        (["evaluate", "mlp.pgd_digits", "--n", "0"], "n must be integers in 1..500"),
+        (["evaluate", "mlp.pgd_digits", "--epsilon", "1e400"], "got '1e400'"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--attack", "pgd:random_start=no"],
+            "True or False, got 'no'",
+        ),
+        (["evaluate", "mlp.pgd_digits", "--plot", "curve.xyz"], "must end in one of"),
+        (["evaluate", "mlp.pgd_digits", "--json", "/"], "--json must be a file"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--dataset", "mnist:9.9.9"],
+            "unknown dataset 'mnist:9.9.9'",
+        ),
+        (["train", "mlp.pgd_digits", "--devices", "0"], "divisible by the number of devices"),
         (["evaluate", "mlp.pgd_digits", "--json", "/no/such/out.json"], "--json: no directory"),
         (["evaluate", "mlp.pgd_digits", "--output", "softmax"], "are for .keras files"),
         (["evaluate", "/no/such.keras"], "no model file '/no/such.keras'"),
@@ -155,6 +167,38 @@ def test_wrong_usage(command, arguments):
     status, out, err = command(*arguments)
     assert status == 2
     assert "Usage" in out + err
+
+
+def test_train_resumes(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("robust_zoo.recipe.evaluate", lambda *a, **k: 1 / 0)
+    arguments = ("train", "mlp.pgd_digits", "--output", tmp_path / "m", "--set", "epochs=2")
+    status, out, err = command(*arguments)
+    assert (status, err) == (1, "robust-zoo: division by zero\n")
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", [])
+    status, out, _ = command(*arguments, "--resume", "--set", "n=20")
+    assert status == 0
+    assert "Epoch" not in out  # nothing was left to train, and nothing was lost
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_fresh_process_fails_with_one_sentence(tmp_path):
+    root = pathlib.Path(cli.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "robust_zoo.cli", "show", "nosuch"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+        },
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("robust-zoo: unknown model 'nosuch'")
+    assert done.stderr.count("\n") == 1
 
 
 def test_train_and_cards(command, tmp_path, monkeypatch):

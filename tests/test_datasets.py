@@ -58,6 +58,15 @@ def test_npz_of_one_split(npz, images):
     assert data.name == "mine.npz"
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_npz_of_one_split_is_never_trained_on(npz, images, split):
+    path = npz(images=images(6), labels=np.arange(6))
+    with pytest.raises(
+        DatasetError, match=f"holds one split, which is 'test', got split '{split}'"
+    ):
+        load_dataset(path, split)
+
+
 def test_npz_validation_is_held_out_of_train(npz, images):
     path = npz(
         train_images=images(50),

@@ -1,4 +1,6 @@
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -85,6 +87,31 @@ def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
+def test_an_output_that_is_something_else_is_refused_before_training(recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    late = recipe.model_copy(update={"classifier": lambda: 1 / 0})
+    with pytest.raises(ValueError, match="is not a checkpoint: it is left alone"):
+        run(late, tmp_path / "out")
+
+
+def test_two_devices_make_the_same_model(tmp_path):
+    """In processes of their own, since a CPU is divided before TensorFlow starts."""
+    code = (
+        "import sys, robust_zoo.recipe as r\n"
+        "recipe, source = r.load_recipe('mlp.pgd_digits')\n"
+        "recipe = recipe.override({'epochs': '1', 'n': '20'})\n"
+        "r.run(recipe, sys.argv[1], devices=int(sys.argv[2]), verbose=0)\n"
+    )
+    for devices in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / devices), devices], check=True, timeout=300
+        )
+    one, two = load_model(tmp_path / "1"), load_model(tmp_path / "2")
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_large_models_are_stored_as_float16(recipe, tmp_path):
     large = recipe.model_copy(
         update={
@@ -137,6 +164,12 @@ def test_settings_replace_fields(recipe):
     changed = recipe.override({"epochs": "7", "n": "50", "seed": "3"})
     assert (changed.epochs, changed.n, changed.seed) == (7, 50, 3)
     assert changed.classifier is recipe.classifier
+    assert changed.deviations == (
+        "small",
+        "epochs set to 7, not 4",
+        "n set to 50, not 100",
+        "seed set to 3, not 0",
+    )
 
 
 def test_bad_batches_and_devices(recipe, tmp_path):
@@ -167,6 +200,15 @@ def test_every_recipe_loads_and_builds(path):
     if recipe.defense:
         assert recipe.defense(classifier, 100).classifier is classifier
     assert f"robust-zoo train {recipe.name}" in path.read_text()
+
+
+def test_mnist_is_measured_on_enough_examples():
+    for record in list_models("*mnist"):
+        assert record.clean.n_examples == 10_000
+        seen = {outcome.config.get("steps", 1): outcome for outcome in record.attacks}
+        assert seen[1].n_examples == seen[40].n_examples == 10_000
+        assert seen[100].n_examples >= 1_000
+        assert seen[100].config["restarts"] == 20
 
 
 def test_every_shipped_model_has_its_recipe():

@@ -28,6 +28,7 @@ def record():
         threat_model={"norm": "linf", "epsilon": 0.1},
         clean=Accuracy.count(45, 50),
         attacks=(outcome,),
+        config={"sha256": "1" * 64},
         weights=Weights(sha256="0" * 64, bytes=7, dtype="float32"),
         versions={"keras": "3"},
         created=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
@@ -88,6 +89,11 @@ def changed(record, **changes):
             {"clean": {"accuracy": 0.9, "ci95": [1, 0.5], "correct": 45, "n_examples": 50}},
             r"clean.ci95: .*\(low, high\)",
         ),
+        (
+            {"clean": {"accuracy": 0.9, "ci95": [0, 1], "correct": 45, "n_examples": 50}},
+            "clean: .*is not the Wilson interval",
+        ),
+        ({"parameters": "10"}, "parameters: Input should be a valid integer"),
     ],
 )
 def test_invalid_records_name_what_is_wrong(record, changes, message):

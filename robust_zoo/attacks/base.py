@@ -3,7 +3,8 @@
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar, get_args
 
 import keras
 import numpy as np
@@ -16,17 +17,24 @@ from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_classifier, check_epsilon, check_images, check_labels
 from robust_zoo.progress import progress_bar
 
+_KINDS = {
+    bool: (bool, "True or False"),
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
     """What `Attack.run` found, as NumPy arrays over the n images in their order.
 
     Attributes:
-        x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the candidate of
-            highest loss; where the clean image is misclassified already, that image.
+        x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the last iterate of
+            highest loss over the restarts; where the clean image is misclassified already, that image.
         success: bool (n,), whether some candidate fooled the model; that candidate is in `x_adv`.
         distance: float64 (n,), from the clean image in the attack's norm.
-        queries: int64 (n,), passes through the model spent on each image (a gradient counts as one).
+        queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
+            pass that chooses labels is not counted).
         seconds: wall-clock time.
     """
 
@@ -64,6 +72,7 @@ class Attack:
     restarts: ClassVar[int] = 1
 
     def __post_init__(self):
+        self._check_types()
         get_norm(self.norm)
         object.__setattr__(self, "epsilon", check_epsilon(self.epsilon, self.norm))
         for name, value in self.defaults().items():
@@ -71,8 +80,24 @@ class Attack:
                 object.__setattr__(self, name, value)
         for name in ("steps", "restarts"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if value < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+    def _check_types(self) -> None:
+        """Numbers become plain ones; TypeError for what is no number, integer or truth value."""
+        for field in dataclasses.fields(self):
+            value, kinds = getattr(self, field.name), get_args(field.type) or (field.type,)
+            if value is None and type(None) in kinds:
+                continue
+            for kind, (accepted, what) in _KINDS.items():
+                if kind not in kinds:
+                    continue
+                if not isinstance(value, accepted) or (
+                    isinstance(value, bool) and kind is not bool
+                ):
+                    raise TypeError(f"{field.name} must be {what}, got {value!r}.")
+                object.__setattr__(self, field.name, kind(value))
+                break
 
     @property
     def reaches_given_labels(self) -> bool:
@@ -100,7 +125,7 @@ class Attack:
         return cls(**config)
 
     def replace(self, **changes) -> "Attack":
-        """A copy with some hyperparameters changed."""
+        """A copy with some hyperparameters changed; others stay, a default step size included."""
         return dataclasses.replace(self, **changes)
 
     def at_unit_epsilon(self) -> "Attack":
@@ -155,18 +180,23 @@ class Attack:
         if len(key.shape) == 1:
             key = random.fold_in(key, ops.arange(ops.shape(x)[0]))
 
+        def advance(_, state):
+            # Detached at each step: torch would keep the graph of all of them.
+            return keras.tree.map_structure(
+                ops.stop_gradient, self.step(model, x, state, epsilon)[0]
+            )
+
         def attempt(restart):
             state = self.start(model, x, y, random.fold_in(key, restart), epsilon)
-            return ops.fori_loop(
-                0, self.steps, lambda _, state: self.step(model, x, state, epsilon)[0], state
-            )
+            return ops.fori_loop(0, self.steps, advance, state)
 
         if self.restarts == 1:
             return ops.stop_gradient(attempt(0)["x_adv"])
 
         def better(restart, best):
             state = attempt(restart)
-            loss = self.loss_value(model(state["x_adv"], training=False), state)
+            logits = ops.cast(model(state["x_adv"], training=False), "float32")
+            loss = self.loss_value(logits, state)
             wins = loss > best[1]
             shape = (-1,) + (1,) * (len(x.shape) - 1)
             x_adv = ops.where(ops.reshape(wins, shape), state["x_adv"], best[0])
@@ -209,6 +239,12 @@ class Attack:
         num_classes = model.output_shape[1]
         y = None if y is None else check_labels(y, num_classes, len(x))
         self.check_model(num_classes)
+        largest = self.geometry.distance(np.ones_like(x[:1]), np.zeros_like(x[:1])).item()
+        if self.epsilon > largest:
+            raise ValueError(
+                f"epsilon must be at most {largest:.6g}, the {self.norm} distance from black to white for "
+                f"images of shape {x.shape[1:]} in [0, 1], got {self.epsilon!r}."
+            )
 
         working_set = WorkingSet(self, model, x, y, seed=seed, batch_size=batch_size)
         with progress_bar(type(self).__name__, working_set.work, enabled=progress) as advance:

@@ -1,5 +1,6 @@
 """The working set: images that still resist, packed into batches of a few fixed sizes."""
 
+import json
 import weakref
 
 import keras
@@ -8,7 +9,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.backend import random
-from robust_zoo.contract import check_logits
+from robust_zoo.contract import check_batch_size, check_logits
 
 _CHUNK = 10  # steps between two looks at which images are fooled
 _WINDOW = 16  # full batches whose state is held at once
@@ -18,28 +19,37 @@ _WINDOW = 16  # full batches whose state is held at once
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _compiled(attack, model):
-    """The compiled parts of an attack on a model (start, advance, judge), made once for the two."""
-    attacks = _COMPILED.setdefault(model, {})
-    if attack not in attacks:
-        attacks[attack] = _compile(attack, model)
-    return attacks[attack]
+def _once(model, image_shape, part, compile_part):
+    """What `compile_part()` gives, made once for a part, an image shape and a model as it now is."""
+    try:
+        structure = json.dumps(model.get_config(), default=str)
+    except NotImplementedError:  # a layer that cannot tell how it was made, nor whether it changed
+        return compile_part()
+    variables = tuple(id(variable) for variable in model.variables)
+    key = (part, image_shape, structure, variables)
+    parts = _COMPILED.setdefault(model, {})
+    if key not in parts:
+        parts[key] = compile_part()
+    return parts[key]
 
 
 def _predict(model, x):
     return ops.cast(model(x, training=False), "float32")
 
 
-def compiled_prediction(model):
-    """The model's float32 logits as a compiled function, made once for it."""
-    parts = _COMPILED.setdefault(model, {})
-    if "predict" not in parts:
-        reference = weakref.ref(model)
-        parts["predict"] = backend.function(lambda x: _predict(reference(), x), model)
-    return parts["predict"]
+def compiled_prediction(model, image_shape):
+    """The model's float32 logits of images of one shape as a compiled function."""
+    reference = weakref.ref(model)
+    return _once(
+        model,
+        image_shape,
+        "predict",
+        lambda: backend.function(lambda x: _predict(reference(), x), model),
+    )
 
 
 def _compile(attack, model):
+    """The compiled parts of an attack on a model: start, advance, judge."""
     reference = weakref.ref(model)
 
     def start(x, y, keys, epsilon):
@@ -73,15 +83,16 @@ class WorkingSet:
     """
 
     def __init__(self, attack, model, x, y, *, seed: int, batch_size: int):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}.")
+        batch_size = check_batch_size(batch_size)
         self.attack, self.x = attack, x
         self._epsilon = np.asarray(attack.epsilon, "float32")
         self._sizes = sorted({max(batch_size >> shift, 1) for shift in (0, 2, 4)})
         self._key = random.key(seed)
-        unit = attack.at_unit_epsilon()
-        self._start, self._advance, self._judge = _compiled(unit, model)
-        predict = compiled_prediction(model)
+        unit, shape = attack.at_unit_epsilon(), x.shape[1:]
+        self._start, self._advance, self._judge = _once(
+            model, shape, unit, lambda: _compile(unit, model)
+        )
+        predict = compiled_prediction(model, shape)
 
         n = len(x)
         logits = np.concatenate([self._call(predict, rows, x) for rows in self._batches(n)])

@@ -26,6 +26,7 @@ function = _backend.function
 gpu_count = _backend.gpu_count
 input_jacobian = _backend.input_jacobian
 replica_id = _backend.replica_id
+version = _backend.version
 value_and_input_gradient = _backend.value_and_input_gradient
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "random",
     "replica_id",
     "value_and_input_gradient",
+    "version",
 ]

@@ -6,6 +6,8 @@ import jax
 import keras
 from jax import numpy as jnp
 
+version = str(jax.__version__)
+
 
 def value_and_input_gradient(fn, x, has_aux=False):
     """See `robust_zoo.backend.tensorflow.value_and_input_gradient`."""
@@ -63,7 +65,7 @@ def replica_id():
     return 0
 
 
-def check_scope(model):
+def check_scope(model, trainer):
     """Nothing to check: JAX has no strategy scopes."""
 
 

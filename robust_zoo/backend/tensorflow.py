@@ -4,6 +4,8 @@ import contextlib
 
 import tensorflow as tf
 
+version = str(tf.__version__)
+
 
 def value_and_input_gradient(fn, x, has_aux=False):
     """`fn(x)` and the gradient of its sum with respect to `x`.
@@ -105,18 +107,19 @@ def replica_id():
     return context.replica_id_in_sync_group if context is not None else 0
 
 
-def check_scope(model):
-    """Raises ValueError if `model` was built outside the distribution strategy's scope now entered."""
-    if not tf.distribute.has_strategy():
-        return
-    strategy = tf.distribute.get_strategy()
-    for variable in model.variables:
-        if not strategy.extended.variable_created_in_scope(variable.value):
-            raise ValueError(
-                f"classifier {model.name!r} was built outside the scope of "
-                f"{type(strategy).__name__}: build or load it inside `with strategy.scope():`, or make a "
-                "copy there with keras.models.clone_model and set_weights."
-            )
+def check_scope(model, trainer):
+    """Raises ValueError unless `model` was built inside the scope of the strategies that will train it.
+
+    These are the one now entered and the one that `trainer`, a keras.Model, was built in.
+    """
+    for strategy in (trainer.distribute_strategy, tf.distribute.get_strategy()):
+        for variable in model.variables:
+            if not strategy.extended.variable_created_in_scope(variable.value):
+                raise ValueError(
+                    f"classifier {model.name!r} was built outside the scope of {type(strategy).__name__}: "
+                    "build or load it and its defense inside the same `with strategy.scope():`, or make a "
+                    "copy there with keras.models.clone_model and set_weights."
+                )
 
 
 class DefenseSteps:

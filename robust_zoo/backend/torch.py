@@ -4,6 +4,8 @@ import contextlib
 
 import torch
 
+version = str(torch.__version__)
+
 
 def value_and_input_gradient(fn, x, has_aux=False):
     """See `robust_zoo.backend.tensorflow.value_and_input_gradient`."""
@@ -61,7 +63,7 @@ def replica_id():
     return 0
 
 
-def check_scope(model):
+def check_scope(model, trainer):
     """Nothing to check: torch has no strategy scopes."""
 
 

@@ -1,12 +1,13 @@
 """What every defense is: a trainer around a classifier that makes its own adversarial examples."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack
 from robust_zoo.backend import random
-from robust_zoo.contract import check_classifier
+from robust_zoo.contract import check_classifier, check_images, check_labels
 
 
 class Defense(backend.DefenseSteps, keras.Model):
@@ -18,7 +19,7 @@ class Defense(backend.DefenseSteps, keras.Model):
     the clean images. A subclass states its `objective`. What gets published is `defense.classifier`.
 
     Random starts depend on `seed`, the optimizer's iteration and the example's position in the global
-    batch: not on the number of replicas, and a resumed run continues them.
+    batch: not on the number of replicas, which must divide the batch, and a resumed run continues them.
 
     Args:
         classifier: functional `keras.Model`, float32 images in [0, 1] to logits. Under a strategy it
@@ -37,15 +38,29 @@ class Defense(backend.DefenseSteps, keras.Model):
         if not isinstance(attack, Attack):
             raise TypeError(f"attack must be a robust_zoo attack, got {attack!r}.")
         attack.check_model(classifier.output_shape[1])
-        backend.check_scope(classifier)
+        if attack.reaches_given_labels:
+            raise ValueError(
+                f"attack must not aim at the labels given, which are the true ones here, got {attack!r}."
+            )
+        backend.check_scope(classifier, self)
         random.key(seed)  # refuses a bad seed now rather than inside a compiled step
         self.classifier, self.attack, self.seed = classifier, attack, seed
         self.robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
         self.built = True  # all variables are the classifier's: BackupAndRestore asks for this
 
-    def fit(self, *args, **kwargs):
-        backend.check_scope(self.classifier)
-        return super().fit(*args, **kwargs)
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Keras's `fit`; arrays are checked first.
+
+        Raises:
+            TypeError, ValueError: images or labels that `robust_zoo.contract` refuses, in `x` and `y` or in
+                `validation_data`, or a classifier built outside the strategy's scope.
+        """
+        backend.check_scope(self.classifier, self)
+        for images, labels in ((x, y), (kwargs.get("validation_data") or (None, None))[:2]):
+            if isinstance(images, np.ndarray):
+                check_images(images, self.classifier)
+                check_labels(labels, self.classifier.output_shape[1], len(images))
+        return super().fit(x, y, *args, **kwargs)
 
     def call(self, x, training=False):
         """Logits of images, or of a (clean, adversarial) pair of image batches."""
@@ -71,6 +86,10 @@ class Defense(backend.DefenseSteps, keras.Model):
             shape = None if y is None else tuple(y.shape)
             raise ValueError(
                 f"labels must be integer classes of shape (batch,), got shape {shape}."
+            )
+        if not keras.backend.is_float_dtype(x.dtype):
+            raise TypeError(
+                f"images must be floating point in [0, 1], got dtype {x.dtype}: divide 8-bit images by 255."
             )
         x = ops.cast(x, "float32")
         local_batch = ops.shape(x)[0]

@@ -1,8 +1,8 @@
 """evaluate(): from a model and data to a RobustnessRecord."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -11,8 +11,14 @@ from keras import ops
 from robust_zoo import __version__, backend
 from robust_zoo.attacks import Attack, AttackResult
 from robust_zoo.attacks.working_set import compiled_prediction
-from robust_zoo.classifier import in_float32
-from robust_zoo.contract import check_classifier, check_images, check_labels, check_logits
+from robust_zoo.classifier import describe_config, in_float32
+from robust_zoo.contract import (
+    check_batch_size,
+    check_classifier,
+    check_images,
+    check_labels,
+    check_logits,
+)
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation.checks import run_checks
 from robust_zoo.record import (
@@ -74,7 +80,8 @@ def evaluate(
         >>> evaluate(model, "mnist", attacks=[attack], n=1000, seed=0).attacks[0].accuracy
     """
     check_classifier(model)
-    attacks = tuple(attacks)
+    check_batch_size(batch_size)
+    attacks = (attacks,) if isinstance(attacks, Attack) else tuple(attacks)
     threat = _threat_model(attacks)
     dataset = _as_dataset(data, model)
     sizes = _sizes(n, len(attacks), len(dataset))
@@ -118,6 +125,7 @@ def evaluate(
         checks=flags,
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
+        config=describe_config(measured),
         weights=describe_weights(measured),
         versions=_versions(),
         created=datetime.now(UTC).replace(microsecond=0),
@@ -179,7 +187,7 @@ def _as_dataset(data, model: keras.Model) -> Dataset:
 
 
 def _sizes(n, attacks: int, available: int) -> list[int]:
-    if n is None or isinstance(n, int):
+    if not isinstance(n, Sequence):
         sizes = [n] * max(attacks, 1)
     else:
         sizes = list(n)
@@ -187,13 +195,20 @@ def _sizes(n, attacks: int, available: int) -> list[int]:
             raise ValueError(
                 f"n must be one number or one for each of {attacks} attacks, got {n!r}."
             )
-    return [available if size is None else size for size in sizes]
+    sizes = [available if size is None else size for size in sizes]
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size <= available:
+            raise ValueError(f"n must be integers in 1..{available}, the examples, got {n!r}.")
+    return [int(size) for size in sizes]
 
 
 def _carried(model: keras.Model) -> dict:
     """What the model's own record says of its origin, if it is the record of these weights."""
     record = getattr(model, "robustness", None)
-    if record is None or record.weights != describe_weights(model):
+    if record is None or (record.config, record.weights) != (
+        describe_config(model),
+        describe_weights(model),
+    ):
         return {}
     keys = ("name", "architecture", "defense", "reported", "training")
     return {key: getattr(record, key) for key in keys}
@@ -201,9 +216,9 @@ def _carried(model: keras.Model) -> dict:
 
 def _predictor(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images to checked logits."""
-    compiled = compiled_prediction(model)
 
     def predict(x: np.ndarray) -> np.ndarray:
+        compiled = compiled_prediction(model, x.shape[1:])
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         logits = [ops.convert_to_numpy(compiled(ops.convert_to_tensor(batch))) for batch in batches]
         return check_logits(np.concatenate(logits), model)
@@ -213,5 +228,4 @@ def _predictor(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np
 
 def _versions() -> dict[str, str]:
     versions = {"robust_zoo": __version__, "keras": keras.__version__, "numpy": np.__version__}
-    versions[backend.name] = importlib.import_module(backend.name).__version__
-    return versions
+    return {**versions, backend.name: backend.version}

@@ -22,9 +22,11 @@ def describe_attack(outcome: AttackOutcome) -> str:
         text += f"-{config['steps']}"
     if config.get("restarts", 1) != 1:
         text += f" x {config['restarts']}"
-    loss = config.get("loss", {}).get("name", "cross_entropy")
-    if loss != "cross_entropy":
-        text += f", {loss}"
+    loss = dict(config.get("loss", {"name": "cross_entropy"}))
+    if loss["name"] != "cross_entropy":
+        text += f", {loss.pop('name')}" + "".join(f" {value:g}" for value in loss.values())
+    if "random_start" in config and not config["random_start"]:
+        text += ", no random start"
     if config.get("labels", "true") != "true":
         text += f", {config['labels']} labels"
     return text

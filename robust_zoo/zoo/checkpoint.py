@@ -10,17 +10,17 @@
 """
 
 import contextlib
+import importlib
 import json
 import pathlib
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 
 import keras
 
 from robust_zoo import architectures
-from robust_zoo.classifier import in_float32, serialise
+from robust_zoo.classifier import config_sha256, describe_config, in_float32, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.weights import FILE, describe_weights, sha256, write_weights
@@ -28,6 +28,9 @@ from robust_zoo.zoo.card import model_card
 
 RECORD = "robustness.json"
 CARD = "README.md"
+
+# What may lie in a directory that is replaced; "assets" is Keras's own empty folder.
+_FILES = {"config.json", "metadata.json", FILE, RECORD, CARD, "assets"}
 
 # What a configuration may name: things that Keras itself makes, and none that runs code from the file.
 _MODULES = (
@@ -40,10 +43,16 @@ _MODULES = (
     "keras.constraints",
     "keras.src.models.functional",
     "keras.src.models.sequential",
-    "builtins",
 )
-_OWN = {f"robust_zoo>{architectures.ReluDecay.__name__}"}
-_CODE = {"Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer", "function"}
+_KINDS = (
+    keras.layers.Layer,
+    keras.initializers.Initializer,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+    keras.dtype_policies.DTypePolicy,
+)
+_CODE = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
+_INTERNAL = ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
 
 
 class CheckpointError(ValueError):
@@ -74,12 +83,7 @@ def save_model(
     _check_config(config, f"model {model.name!r}")
     if record is not None:
         check_record(model, record)
-    if directory.is_file() or (
-        directory.is_dir() and any(directory.iterdir()) and not (directory / FILE).is_file()
-    ):
-        raise CheckpointError(
-            f"{str(directory)!r} exists and is not a checkpoint: it is left alone."
-        )
+    check_target(directory)
     with _atomic_directory(directory) as partial:
         # Built anew: a compiled model would bring its optimizer into the weights file.
         plain = keras.saving.deserialize_keras_object(config)
@@ -93,14 +97,26 @@ def save_model(
     return directory
 
 
-def check_record(model: keras.Model, record: RobustnessRecord) -> None:
-    """Raises RecordError unless `record` was measured on exactly the weights that `model` has."""
-    weights = describe_weights(model)
-    if weights.sha256 != record.weights.sha256:
-        raise RecordError(
-            f"the record {record.name!r} belongs to weights {record.weights.sha256[:12]}, but the model's are "
-            f"{weights.sha256[:12]}: measure the model as it is now with robust_zoo.evaluate."
+def check_target(directory: str | pathlib.Path) -> None:
+    """Raises CheckpointError if `directory` holds anything but a checkpoint, which could be replaced."""
+    directory = pathlib.Path(directory)
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    if directory.is_file() or (names and not {"config.json", FILE} <= names <= _FILES):
+        raise CheckpointError(
+            f"{str(directory)!r} exists and is not a checkpoint: it is left alone."
         )
+
+
+def check_record(model: keras.Model, record: RobustnessRecord) -> None:
+    """Raises RecordError unless `record` was measured on exactly this configuration and these weights."""
+    parts = (("weights", describe_weights(model)), ("config", describe_config(model)))
+    for name, found in parts:
+        recorded = getattr(record, name).sha256
+        if found.sha256 != recorded:
+            raise RecordError(
+                f"the record {record.name!r} belongs to {name} {recorded[:12]}, but the model's is "
+                f"{found.sha256[:12]}: measure the model as it is now with robust_zoo.evaluate."
+            )
 
 
 def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
@@ -113,16 +129,19 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
     """
     directory = pathlib.Path(directory)
     _check_files(directory)
+    config = _read_json(directory / "config.json")
+    _read_json(directory / "metadata.json")
     record = None
     if (directory / RECORD).is_file():
         record = RobustnessRecord.read(directory / RECORD)
-        digest = sha256(directory / FILE)
-        if digest != record.weights.sha256:
-            raise CheckpointError(
-                f"{str(directory / FILE)!r} is truncated or was tampered with: its sha256 is {digest[:12]}, the "
-                f"record's is {record.weights.sha256[:12]}."
-            )
-    _check_config(_read_json(directory / "config.json"), str(directory / "config.json"))
+        digests = {record.weights: sha256(directory / FILE), record.config: config_sha256(config)}
+        for part, digest in digests.items():
+            if digest != part.sha256:
+                raise CheckpointError(
+                    f"{str(directory / part.file)!r} is truncated or was tampered with: its sha256 is "
+                    f"{digest[:12]}, the record's is {part.sha256[:12]}."
+                )
+    _check_config(config, str(directory / "config.json"))
     try:
         model = keras.saving.load_model(directory, compile=False, safe_mode=True)
     except (
@@ -159,16 +178,22 @@ def _check_config(node, source: str) -> None:
         return
     if "class_name" in node:
         name, module = node["class_name"], node.get("module")
-        registered = node.get("registered_name")
-        internal = name in ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
-        built_in = module in _MODULES and name not in _CODE and registered in (None, name)
-        if not (internal or built_in or registered in _OWN):
+        if name not in _INTERNAL and not _is_built_in(name, module, node.get("registered_name")):
             raise CheckpointError(
                 f"{source} asks for {module or 'an unknown module'}.{name}: only built-in Keras layers "
                 "are ever loaded or saved."
             )
     for value in node.values():
         _check_config(value, source)
+
+
+def _is_built_in(name, module, registered) -> bool:
+    if name == "ReluDecay":
+        return registered == "robust_zoo>ReluDecay" and module == architectures.ReluDecay.__module__
+    if module not in _MODULES or name in _CODE or registered not in (None, name):
+        return False
+    found = getattr(importlib.import_module(module), str(name), None)
+    return isinstance(found, type) and issubclass(found, _KINDS)
 
 
 @contextlib.contextmanager
@@ -179,6 +204,12 @@ def _atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         partial = pathlib.Path(scratch) / "new"
         partial.mkdir()
         yield partial
+        old = pathlib.Path(scratch) / "old"
         if directory.exists():
-            directory.rename(pathlib.Path(scratch) / f"old-{uuid.uuid4().hex}")
-        partial.rename(directory)
+            directory.rename(old)
+        try:
+            partial.rename(directory)
+        except BaseException:
+            if old.exists():
+                old.rename(directory)
+            raise

@@ -164,6 +164,26 @@ def test_new_weights_are_seen_by_compiled_code(small_cnn, images):
     assert FGSM(epsilon=1e-6).run(small_cnn, x, y).success.all()
 
 
+def test_a_changed_model_is_compiled_anew(small_cnn, images):
+    x = images(40)
+    before = FGSM(epsilon=0.05).run(small_cnn, x).x_adv
+    small_cnn.layers[1].activation = keras.activations.linear
+    after = FGSM(epsilon=0.05).run(small_cnn, x)
+    predicted = ops.convert_to_numpy(small_cnn(after.x_adv)).argmax(1)
+    clean = ops.convert_to_numpy(small_cnn(x)).argmax(1)
+    np.testing.assert_array_equal(after.success, predicted != clean)
+    assert not np.array_equal(before, after.x_adv)
+
+
+def test_images_of_several_sizes(images):
+    inputs = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    for side in (6, 9):
+        result = FGSM(epsilon=0.1).run(model, images(5, (side, side, 1)))
+        assert result.x_adv.shape == (5, side, side, 1)
+
+
 def test_float32_is_used_for_mixed_precision_models(images):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -271,7 +271,6 @@ def test_every_attack_stays_in_its_ball_and_in_range(name, norm, epsilon, dtype,
         ({"epsilon": 8}, r"epsilon must be at most 1 .* 8/255"),
         ({"epsilon": 0.1, "norm": "l7"}, "norm must be one of"),
         ({"epsilon": 0.1, "steps": 0}, "steps must be an integer >= 1, got 0"),
-        ({"epsilon": 0.1, "steps": 2.5}, "steps must be an integer >= 1, got 2.5"),
         ({"epsilon": 0.1, "restarts": 0}, "restarts must be an integer >= 1, got 0"),
         ({"epsilon": 0.1, "step_size": -1}, "step_size must be > 0"),
         ({"epsilon": 0.1, "labels": "guess"}, "labels must be one of"),
@@ -285,9 +284,34 @@ def test_bad_hyperparameters(arguments, message):
         PGD(**arguments)
 
 
-def test_epsilon_must_be_a_number():
-    with pytest.raises(TypeError, match="epsilon must be a number, got '8/255'"):
-        PGD(epsilon="8/255")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epsilon": "8/255"}, "epsilon must be a number, got '8/255'"),
+        ({"epsilon": True}, "epsilon must be a number, got True"),
+        ({"epsilon": 0.1, "steps": 2.5}, "steps must be an integer, got 2.5"),
+        ({"epsilon": 0.1, "steps": "x"}, "steps must be an integer, got 'x'"),
+        ({"epsilon": 0.1, "step_size": "a"}, "step_size must be a number, got 'a'"),
+        ({"epsilon": 0.1, "random_start": "False"}, "random_start must be True or False"),
+        ({"epsilon": 0.1, "targeted": 1}, "targeted must be True or False, got 1"),
+    ],
+)
+def test_hyperparameters_of_the_wrong_type(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        PGD(**arguments)
+
+
+def test_numpy_numbers_become_plain_ones():
+    attack = PGD(epsilon=np.float32(0.5), steps=np.int64(3))
+    assert (type(attack.epsilon), type(attack.steps)) == (float, int)
+
+
+def test_an_l2_epsilon_in_levels_is_refused(images):
+    model, _ = two_layer()
+    with pytest.raises(
+        ValueError, match=r"epsilon must be at most 2, .*black to white.*got 128\.0"
+    ):
+        PGD(epsilon=128, norm="l2").run(model, images(2, (2, 2, 1)))
 
 
 def test_dlr_needs_enough_classes(images):

@@ -1,4 +1,3 @@
-import json
 import os
 import pathlib
 import subprocess
@@ -120,7 +119,7 @@ np.savez(sys.argv[1], *[r.x_adv for r in found], *[r.success for r in found])
 
 @pytest.mark.skipif(backend.name == "tensorflow", reason="compares this backend with TensorFlow")
 def test_pgd_finds_the_same_images_as_on_tensorflow(tmp_path):
-    """The whole attack, random start included: at most 1e-5 apart on all pixels of 99% of images.
+    """The whole attack, random start included: at most 1e-5 apart on all pixels of 96% of images.
 
     An image may end elsewhere where a gradient is zero to within rounding, so that its sign differs.
     """
@@ -155,9 +154,7 @@ def test_only_the_backend_folder_imports_a_backend():
     assert offenders == []
 
 
-def test_an_unknown_backend_is_refused_with_a_sentence(tmp_path):
-    config = tmp_path / "keras.json"
-    config.write_text(json.dumps({"backend": "tensorflow"}))
+def test_an_unknown_backend_is_refused_with_a_sentence():
     code = (
         "import keras; keras.config.backend = lambda: 'numpy'\n"
         "try: import robust_zoo.backend\n"

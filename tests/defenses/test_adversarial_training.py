@@ -254,11 +254,47 @@ def test_mixed_bfloat16_trains():
             ValueError,
             "ends in softmax",
         ),
+        (
+            lambda m: AdversarialTraining(m, attack=PGD(epsilon=0.1, targeted=True)),
+            ValueError,
+            "must not aim at the labels given",
+        ),
     ],
 )
 def test_bad_arguments(small_cnn, make, error, message):
     with pytest.raises(error, match=message):
         make(small_cnn)
+
+
+GOOD = np.full((4, 6, 6, 1), 0.5, "float32")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        ((255 * GOOD).astype("uint8"), np.zeros(4, int), TypeError, "images must be floating"),
+        (255 * GOOD, np.zeros(4, int), ValueError, r"images must lie in \[0, 1\]"),
+        (np.nan * GOOD, np.zeros(4, int), ValueError, "images must be finite"),
+        (GOOD[:, :5], np.zeros(4, int), ValueError, "images must have shape"),
+        (GOOD, np.full(4, 99), ValueError, r"labels must lie in 0\.\.4"),
+    ],
+)
+def test_bad_arrays_are_refused_before_training(small_cnn, x, y, error, message):
+    before = small_cnn.get_weights()
+    defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1)))
+    with pytest.raises(error, match=message):
+        defense.fit(x, y, verbose=0)
+    with pytest.raises(error, match=message):
+        defense.fit(GOOD, np.zeros(4, int), validation_data=(x, y), verbose=0)
+    for a, b in zip(small_cnn.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_integer_images_in_a_stream_are_refused(small_cnn):
+    defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1)))
+    batch = ops.convert_to_tensor((255 * GOOD).astype("uint8")), ops.zeros(4, "int32")
+    with pytest.raises(TypeError, match=r"images must be floating point .* uint8"):
+        defense.prepare(batch, training=False)
 
 
 def test_one_hot_labels_are_refused_with_a_sentence(small_cnn, images):
@@ -345,5 +381,12 @@ class TestMirroredStrategy:
         ):
             AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1))
         defense = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1)))
-        with strategy.scope(), pytest.raises(ValueError, match="build or load it inside"):
+        with strategy.scope(), pytest.raises(ValueError, match="build or load it"):
             defense.fit(images(4), np.zeros(4, int), verbose=0)
+
+    def test_a_defense_built_outside_the_scope_is_refused(self, strategy, images):
+        with strategy.scope():
+            inputs = keras.Input((6, 6, 1))
+            model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)))
+        with pytest.raises(ValueError, match="build or load it and its defense inside the same"):
+            AdversarialTraining(model, attack=FGSM(epsilon=0.1))

@@ -92,6 +92,20 @@ def test_arrays_as_data(model):
     assert record.clean.correct == evaluate(model, data, checks=False).clean.correct
 
 
+def test_a_changed_activation_is_seen(model):
+    before = evaluate(model, "digits", checks=False)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    assert evaluate(copy, "digits", checks=False).clean == before.clean
+    copy.layers[3].activation = keras.activations.linear
+    after = evaluate(copy, "digits", checks=False)
+    data = load_dataset("digits")
+    right = ops.convert_to_numpy(copy(data.images)).argmax(1) == data.labels
+    assert after.clean.correct == right.sum()
+    assert after.config != before.config
+    assert after.weights == before.weights
+
+
 def test_mixed_precision_models_are_measured_in_float32(model):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -144,8 +158,14 @@ def test_anybody_s_saved_model_is_measured_in_one_line(model, tmp_path):
             ValueError,
             "must not aim at the labels given.*'least_likely' or 'random'",
         ),
-        ({"n": 501}, ValueError, r"n must be an integer in 1\.\.500"),
+        ({"n": 501}, ValueError, r"n must be integers in 1\.\.500"),
         ({"attacks": [FGSM(epsilon=0.1)], "n": [1, 2]}, ValueError, "one for each of 1 attacks"),
+        (
+            {"attacks": [FGSM(epsilon=0.1)] * 2, "n": [80, -5]},
+            ValueError,
+            "n must be integers in 1",
+        ),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer >= 1, got 0"),
         ({"data": 5}, TypeError, "data must be a Dataset, a name or"),
         ({"data": "nosuchset"}, ValueError, "unknown dataset 'nosuchset'"),
     ],

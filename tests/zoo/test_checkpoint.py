@@ -134,6 +134,41 @@ def test_saving_replaces_a_checkpoint_and_nothing_else(model, record, saved, tmp
     assert (notes / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_folder_with_more_than_a_checkpoint_is_left_alone(model, saved):
+    (saved / "thesis.txt").write_text("years of work")
+    before = sorted(path.name for path in saved.iterdir())
+    with pytest.raises(CheckpointError, match="is not a checkpoint: it is left alone"):
+        save_model(model, saved)
+    assert sorted(path.name for path in saved.iterdir()) == before
+
+
+def test_the_old_checkpoint_survives_a_failing_rename(model, record, saved, tmp_path, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    rename = pathlib.Path.rename
+
+    def failing(self, target):
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        save_model(model, saved, record)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_a_changed_configuration_is_refused(model, record, saved, tmp_path):
+    config = json.loads((saved / "config.json").read_text())
+    config["config"]["layers"][3]["config"]["activation"] = "tanh"
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json' is truncated or was tampered with"):
+        load_model(saved)
+    model.layers[3].activation = keras.activations.tanh
+    with pytest.raises(RecordError, match="belongs to config"):
+        save_model(model, tmp_path / "other", record)
+
+
 def test_nothing_half_written_remains(model, record, saved, tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
@@ -187,7 +222,7 @@ def test_missing_files(saved, name):
         load_model(saved)
 
 
-@pytest.mark.parametrize("name", ["config.json", RECORD])
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", RECORD])
 def test_truncated_json(saved, name):
     truncate(saved / name)
     with pytest.raises(ValueError, match=r"is not valid JSON|is not a valid record"):
@@ -195,6 +230,7 @@ def test_truncated_json(saved, name):
 
 
 def edit_config(saved, **changes):
+    (saved / RECORD).unlink()  # its hash would stop the edit first
     config = json.loads((saved / "config.json").read_text())
     config["config"]["layers"][2].update(changes)
     (saved / "config.json").write_text(json.dumps(config))
@@ -208,6 +244,11 @@ def edit_config(saved, **changes):
         {"module": "mypackage.layers", "class_name": "Dense", "registered_name": "mine>Dense"},
         {"module": "builtins", "class_name": "function", "config": "eval"},
         {"module": "keras.layers", "class_name": "TorchModuleWrapper"},
+        {"module": "keras.layers", "class_name": "mine>Evil"},
+        {"module": "keras.layers", "class_name": "Nonsense"},
+        {"module": "keras.activations", "class_name": "softmax"},
+        {"class_name": "__lambda__", "registered_name": "robust_zoo>ReluDecay"},
+        {"module": "os", "class_name": "ReluDecay", "registered_name": "robust_zoo>ReluDecay"},
         {"config": {"kernel_initializer": {"module": "evil", "class_name": "Run", "config": {}}}},
     ],
 )
