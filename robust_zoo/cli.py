@@ -8,7 +8,6 @@ import os
 import pathlib
 import sys
 import tempfile
-from fractions import Fraction
 from typing import Annotated
 
 import typer
@@ -52,9 +51,10 @@ def _console():
 
 def number(text: str) -> float:
     """A number written as 0.3 or 8/255."""
+    numerator, _, denominator = text.partition("/")
     try:
-        return float(Fraction(text.replace(" ", "")))
-    except (ValueError, OverflowError, ZeroDivisionError):
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
         raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
 
 

@@ -110,9 +110,12 @@ def replica_id():
 def check_scope(model, trainer):
     """Raises ValueError unless `model` was built inside the scope of the strategies that will train it.
 
-    These are the one now entered and the one that `trainer`, a keras.Model, was built in.
+    These are the one that `trainer`, a keras.Model, was built in and, inside a scope, that one.
     """
-    for strategy in (trainer.distribute_strategy, tf.distribute.get_strategy()):
+    strategies = [trainer.distribute_strategy]
+    if tf.distribute.has_strategy():
+        strategies.append(tf.distribute.get_strategy())
+    for strategy in strategies:
         for variable in model.variables:
             if not strategy.extended.variable_created_in_scope(variable.value):
                 raise ValueError(

@@ -56,10 +56,10 @@ class Defense(backend.DefenseSteps, keras.Model):
                 `validation_data`, or a classifier built outside the strategy's scope.
         """
         backend.check_scope(self.classifier, self)
-        for images, labels in ((x, y), (kwargs.get("validation_data") or (None, None))[:2]):
-            if isinstance(images, np.ndarray):
-                check_images(images, self.classifier)
-                check_labels(labels, self.classifier.output_shape[1], len(images))
+        for data in ((x, y), kwargs.get("validation_data")):
+            if isinstance(data, (tuple, list)) and isinstance(data[0], np.ndarray):
+                check_images(data[0], self.classifier)
+                check_labels(data[1], self.classifier.output_shape[1], len(data[0]))
         return super().fit(x, y, *args, **kwargs)
 
     def call(self, x, training=False):
@@ -87,9 +87,10 @@ class Defense(backend.DefenseSteps, keras.Model):
             raise ValueError(
                 f"labels must be integer classes of shape (batch,), got shape {shape}."
             )
-        if not keras.backend.is_float_dtype(x.dtype):
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if not keras.backend.is_float_dtype(dtype):
             raise TypeError(
-                f"images must be floating point in [0, 1], got dtype {x.dtype}: divide 8-bit images by 255."
+                f"images must be floating point in [0, 1], got dtype {dtype}: divide 8-bit images by 255."
             )
         x = ops.cast(x, "float32")
         local_batch = ops.shape(x)[0]
