@@ -1,7 +1,7 @@
 """From anybody's Keras model to a classifier that keeps our contract, and copies of one.
 
-These functions edit a model's serialised configuration and carry the weights over, so that what comes
-out is again a plain Keras model of built-in layers.
+What comes out is always a plain functional Keras model. Wrapping shares the layers of the model that
+came in; a copy in float32 or with a new head is made of an edited configuration and the same weights.
 """
 
 import hashlib
