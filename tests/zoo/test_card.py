@@ -71,7 +71,7 @@ def test_cards_of_models_without_defense_or_attacks(record):
     [
         ({"steps": 40}, "PGD-40"),
         ({"steps": 100, "restarts": 20}, "PGD-100 x 20"),
-        ({"loss": {"name": "cw_margin", "confidence": 0}}, "PGD, cw_margin"),
+        ({"loss": {"name": "cw_margin", "confidence": 0}}, "PGD, cw_margin 0"),
         ({"labels": "random"}, "PGD, random labels"),
     ],
 )
