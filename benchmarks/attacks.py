@@ -12,7 +12,7 @@
 All run in one process on the TensorFlow backend, interleaved: after one warm-up call of each, every
 round calls all of them once and starts with another one. Times are medians over the rounds; a ratio
 is the median of the ratios within a round, so that it survives a machine whose speed drifts.
-`PGD.run` drops the images that it has fooled, and compiles anew in every call. Without --model the
+`PGD.run` drops the images that it has fooled. Without --model the
 network is untrained: the times of the others mean the same, but hardly an image is left to `run`.
 """
 
@@ -104,7 +104,7 @@ def bare_loop(task: Task) -> Call:
 
     def attack(x, y, seed):
         lower, upper = tf.maximum(x - EPSILON, 0.0), tf.minimum(x + EPSILON, 1.0)
-        noise = tf.random.stateless_uniform(x.shape, seed, -EPSILON, EPSILON)
+        noise = tf.random.stateless_uniform(tf.shape(x), seed, -EPSILON, EPSILON)
 
         def step(x_adv):
             moved = x_adv + STEP_SIZE * tf.sign(gradient(task.model, x_adv, y))
