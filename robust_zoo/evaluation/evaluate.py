@@ -24,6 +24,7 @@ from robust_zoo.evaluation.checks import run_checks
 from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
+    Configuration,
     DatasetInfo,
     DefenseInfo,
     Input,
@@ -31,6 +32,7 @@ from robust_zoo.record import (
     RobustnessRecord,
     ThreatModel,
     Training,
+    Weights,
     WorstCase,
 )
 from robust_zoo.weights import describe_weights
@@ -86,8 +88,9 @@ def evaluate(
     dataset = _as_dataset(data, model)
     sizes = _sizes(n, len(attacks), len(dataset))
     sample = dataset.sample(max(sizes), seed)
-    carried = _carried(model)
     measured = in_float32(model)
+    config, weights = describe_config(measured), describe_weights(measured)
+    carried = _carried(model, config, weights)
     x = check_images(sample.images, measured)
     y = check_labels(sample.labels, measured.output_shape[1], len(x))
     for attack in attacks:
@@ -125,8 +128,8 @@ def evaluate(
         checks=flags,
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
-        config=describe_config(measured),
-        weights=describe_weights(measured),
+        config=config,
+        weights=weights,
         versions=_versions(),
         created=datetime.now(UTC).replace(microsecond=0),
     )
@@ -202,13 +205,10 @@ def _sizes(n, attacks: int, available: int) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def _carried(model: keras.Model) -> dict:
-    """What the model's own record says of its origin, if it is the record of these weights."""
+def _carried(model: keras.Model, config: Configuration, weights: Weights) -> dict:
+    """What the model's own record says of its origin, if it is the record of this very model."""
     record = getattr(model, "robustness", None)
-    if record is None or (record.config, record.weights) != (
-        describe_config(model),
-        describe_weights(model),
-    ):
+    if record is None or (record.config, record.weights) != (config, weights):
         return {}
     keys = ("name", "architecture", "defense", "reported", "training")
     return {key: getattr(record, key) for key in keys}

@@ -37,7 +37,6 @@ _MODULES = (
     "keras",
     "keras.layers",
     "keras.models",
-    "keras.activations",
     "keras.initializers",
     "keras.regularizers",
     "keras.constraints",

@@ -16,17 +16,6 @@ def digits():
     return load_dataset("digits")
 
 
-@pytest.fixture(scope="module")
-def trained(digits):
-    keras.utils.set_random_seed(0)
-    model = architectures.mlp((8, 8, 1), hidden=(32,))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
-    data = load_dataset("digits", "train")
-    model.fit(data.images, data.labels, epochs=15, verbose=0)
-    return model
-
-
 def scaled(model, factor):
     """The same decisions with logits `factor` times as large."""
     copy = keras.models.clone_model(model)

@@ -12,15 +12,9 @@ from robust_zoo.record import wilson_interval
 from robust_zoo.weights import describe_weights
 
 
-@pytest.fixture(scope="module")
-def model():
-    keras.utils.set_random_seed(0)
-    model = architectures.mlp((8, 8, 1), hidden=(32,))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
-    data = load_dataset("digits", "train")
-    model.fit(data.images, data.labels, epochs=15, verbose=0)
-    return model
+@pytest.fixture
+def model(trained):
+    return trained
 
 
 def test_numbers_against_a_count_by_hand(model):
