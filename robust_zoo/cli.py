@@ -58,19 +58,29 @@ def number(text: str) -> float:
         raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
 
 
-def parse_attack(text: str, epsilon: float, norm: str):
+def parse_attack(text: str, epsilon: float | None, norm: str | None):
     """An attack from "name" or "name:key=value,...", such as "pgd:steps=100,restarts=20,step_size=0.01".
+
+    Args:
+        text: what was asked for.
+        epsilon: of fixed-budget attacks.
+        norm: unless their name or settings say otherwise; None for their own, which minimum-norm attacks
+            that do not have `norm` keep.
 
     Raises:
         ValueError: an unknown attack or hyperparameter, or a value that does not fit.
     """
-    from robust_zoo.attacks import ATTACKS
+    from robust_zoo.attacks import ATTACKS, FixedBudgetAttack
 
     name, _, settings = text.partition(":")
     if name not in ATTACKS:
         raise ValueError(f"unknown attack {name!r}: it must be one of {', '.join(ATTACKS)}.")
-    allowed = [field.name for field in dataclasses.fields(ATTACKS[name])]
-    values = {"epsilon": epsilon, "norm": norm}
+    kind = ATTACKS[name].func
+    allowed = [field.name for field in dataclasses.fields(kind)]
+    budget = issubclass(kind, FixedBudgetAttack)
+    values = {"epsilon": epsilon} if budget else {}
+    if norm is not None and "norm" not in ATTACKS[name].keywords and (budget or norm in kind.norms):
+        values["norm"] = norm
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
         if key not in allowed:
@@ -82,6 +92,14 @@ def parse_attack(text: str, epsilon: float, norm: str):
         except ValueError:
             values[key] = number(value) if "/" in value else value
     return ATTACKS[name](**values)
+
+
+def _needs_epsilon(text: str) -> bool:
+    """Whether an attack has a budget (an unknown one has: what it is will be said later)."""
+    from robust_zoo.attacks import ATTACKS, MinimumNormAttack
+
+    attack = ATTACKS.get(text.partition(":")[0])
+    return attack is None or not issubclass(attack.func, MinimumNormAttack)
 
 
 def _open_model(handle: str, input_range: str | None, output: str | None):
@@ -116,14 +134,20 @@ def _writable(path: pathlib.Path | None, option: str) -> None:
         raise IsADirectoryError(f"{option} must be a file, got the directory {str(path)!r}.")
 
 
-def _print_json(records) -> None:
-    print(json.dumps([json.loads(record.to_json()) for record in records], indent=2))
+def _as_json(records) -> str:
+    return json.dumps([json.loads(record.to_json()) for record in records], indent=2) + "\n"
 
 
 def _print_record(record) -> None:
     from rich.table import Table
 
-    from robust_zoo.zoo.card import describe_attack, describe_threat, interval, percent
+    from robust_zoo.zoo.card import (
+        describe_attack,
+        describe_threat,
+        distance_rows,
+        interval,
+        percent,
+    )
 
     console = _console()
     facts = Table(title=record.name, show_header=False, title_justify="left")
@@ -142,12 +166,30 @@ def _print_record(record) -> None:
         interval(record.clean),
         str(record.clean.n_examples),
     )
-    parts = [(describe_attack(outcome), outcome) for outcome in record.attacks]
+    for outcome in record.attacks:
+        results.add_row(
+            describe_attack(outcome),
+            percent(outcome.accuracy),
+            interval(outcome),
+            str(outcome.n_examples),
+        )
+        for component, accuracy in outcome.components.items():
+            results.add_row(f"  after {component}", percent(accuracy), "", "")
     if record.worst_case:
-        parts.append(("worst case of all attacks", record.worst_case))
-    for name, part in parts:
-        results.add_row(name, percent(part.accuracy), interval(part), str(part.n_examples))
+        worst = record.worst_case
+        results.add_row(
+            "worst case of all attacks",
+            percent(worst.accuracy),
+            interval(worst),
+            str(worst.n_examples),
+        )
     console.print(results)
+
+    if record.minimum_norm:
+        distances = Table("closest adversarial example", "norm", "found", "mean", "median", "rho")
+        for row in distance_rows(record):
+            distances.add_row(*row)
+        console.print(distances)
 
     if record.checks:
         checks = Table("check", "", "value")
@@ -173,7 +215,7 @@ def list_command(
 
         records = rz.list_models(pattern, dataset=dataset, norm=norm, defense=defense)
     if as_json:
-        _print_json(records)
+        print(_as_json(records), end="")
         return
     from rich.table import Table
 
@@ -216,14 +258,20 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="fgsm, basic-iterative, pgd or momentum-iterative, with settings after a colon: "
-            "pgd:steps=100,restarts=20. Repeatable; by default pgd."
+            help="Such as autoattack, pgd, apgd-ce, fab-t, square, deepfool, carlini-wagner or jsma (an unknown "
+            "name prints all), with settings after a colon: pgd:steps=100,restarts=20. Repeatable; by default pgd."
         ),
     ] = None,
     epsilon: Annotated[
         str | None, typer.Option(help="Such as 8/255; by default the record's.")
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2; by default the record's.")] = None,
+    epsilons: Annotated[
+        str | None,
+        typer.Option(help="Several, such as 2/255,4/255,8/255, each measured by itself."),
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="linf, l2 or l0; by default the record's.")
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Examples; by default the whole split.")] = None,
     dataset: Annotated[
         str | None,
@@ -244,6 +292,10 @@ def evaluate(
     plot: Annotated[
         pathlib.Path | None, typer.Option(help="Picture of accuracy against epsilon to write.")
     ] = None,
+    state: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder to keep the state in; the same command goes on from it."),
+    ] = None,
 ) -> None:
     """Measures a model's robustness."""
     _writable(json_file, "--json")
@@ -257,20 +309,54 @@ def evaluate(
         opened = _open_model(model, input_range, output)
     record = getattr(opened, "robustness", None)
     threat = record.threat_model if record else None
-    if epsilon is None and threat is None:
-        raise ValueError(f"--epsilon is needed: {model!r} has no record that says which.")
     if dataset is None and record is None:
         raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
-    norm = norm or (threat.norm if threat else "linf")
-    radius = number(epsilon) if epsilon is not None else threat.epsilon
-    attacks = [parse_attack(text, radius, norm) for text in attack or ["pgd"]]
+    names = attack or ["pgd"]
+    budgets = _budgets(names, epsilon, epsilons, threat, model)
+    plans = [
+        [parse_attack(name, budget, norm or _own_norm(name, threat)) for name in names]
+        for budget in budgets
+    ]
     data = rz.load_dataset(dataset or record.dataset.name, split)
-    measured = rz.evaluate(opened, data, attacks=attacks, n=n, seed=seed, batch_size=batch_size)
+    measured = []
+    for budget, attacks in zip(budgets, plans, strict=True):
+        folder = state / f"epsilon_{budget:.6g}" if state and len(budgets) > 1 else state
+        options = {"n": n, "seed": seed, "batch_size": batch_size, "state_directory": folder}
+        measured.append(rz.evaluate(opened, data, attacks=attacks, **options))
     if json_file is not None:
-        write_text(json_file, measured.to_json())
+        if epsilons is None:
+            write_text(json_file, measured[0].to_json())
+        else:
+            write_text(json_file, _as_json(measured))
     if plot is not None:
-        rz.plots.accuracy_against_epsilon([measured], plot)
-    _print_record(measured)
+        rz.plots.accuracy_against_epsilon(measured, plot)
+    for result in measured:
+        _print_record(result)
+
+
+def _own_norm(name: str, threat) -> str | None:
+    """The norm to give an attack when none is asked for: that of the record, for an attack with a budget."""
+    return threat.norm if threat and _needs_epsilon(name) else None
+
+
+def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> list[float | None]:
+    """The epsilons to measure at; one None if no attack has a budget."""
+    if epsilon is not None and epsilons is not None:
+        raise ValueError("--epsilon and --epsilons cannot both be given.")
+    if epsilons is not None:
+        without = [name for name in names if not _needs_epsilon(name)]
+        if without:
+            raise ValueError(
+                f"--epsilons is for attacks with a budget, but {', '.join(without)} has none: measure it by itself."
+            )
+        return [number(part) for part in epsilons.split(",")]
+    if epsilon is not None:
+        return [number(epsilon)]
+    if threat is not None:
+        return [threat.epsilon]
+    if any(map(_needs_epsilon, names)):
+        raise ValueError(f"--epsilon is needed: {model!r} has no record that says which.")
+    return [None]
 
 
 @app.command()

@@ -49,6 +49,8 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Norm = Literal["linf", "l2", "l0"]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
 
 
@@ -94,6 +96,7 @@ class AttackOutcome(Accuracy):
     max_distance: float = Field(ge=0)
     seconds: float = Field(ge=0)
     components: dict[str, Fraction] = {}
+    """Of an ensemble: the accuracy left after each of its attacks, in their order."""
 
 
 class WorstCase(Accuracy):
@@ -102,15 +105,33 @@ class WorstCase(Accuracy):
     attacks: tuple[str, ...]
 
 
+class Distances(_Part):
+    """Distances to adversarial examples in some norm; None where there are none to average.
+
+    `rho` is the mean of distance / norm of the image (l0: number of values); black images are left out.
+    """
+
+    n_examples: int = Field(ge=0)
+    mean: NonNegative | None
+    median: NonNegative | None
+    rho: NonNegative | None
+
+
 class MinimumNorm(_Part):
-    """Distances to the closest adversarial examples, over all and over clean-correct examples."""
+    """The closest adversarial examples that an attack found, each checked by a forward pass.
+
+    `found` is over all examples and, as in the papers, counts misclassified ones by what the attack
+    leaves: its own prediction (they have a distance like any other) or the true label (distance 0).
+    """
 
     name: str
     config: dict[str, Any]
-    rho_2: float = Field(ge=0)
-    mean_l2: float = Field(ge=0)
-    median_l2: float = Field(ge=0)
-    clean_correct_only: dict[str, float]
+    seed: int
+    norm: Norm
+    n_examples: int = Field(ge=1)
+    found: Distances
+    clean_correct_only: Distances
+    seconds: float = Field(ge=0)
 
 
 class Check(_Part):
@@ -154,9 +175,9 @@ class DefenseInfo(_Part):
 
 
 class ThreatModel(_Part):
-    """The ball that the attacks stay in, in [0, 1] pixel units."""
+    """The ball that the attacks stay in, in [0, 1] pixel units (l0: changed values)."""
 
-    norm: Literal["linf", "l2", "l0", "l1"]
+    norm: Norm
     epsilon: float = Field(gt=0)
 
 

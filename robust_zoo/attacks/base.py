@@ -1,6 +1,7 @@
 """What every attack is: immutable hyperparameters, a pure call, and a batched run."""
 
 import dataclasses
+import pathlib
 import time
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,10 +12,17 @@ import numpy as np
 from keras import ops
 
 from robust_zoo.attacks.norms import get_norm
+from robust_zoo.attacks.state_file import StateFile, identity
 from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
 from robust_zoo.classifier import in_float32
-from robust_zoo.contract import check_classifier, check_epsilon, check_images, check_labels
+from robust_zoo.contract import (
+    check_batch_size,
+    check_classifier,
+    check_epsilon,
+    check_images,
+    check_labels,
+)
 from robust_zoo.progress import progress_bar
 
 _KINDS = {
@@ -30,8 +38,9 @@ class AttackResult:
 
     Attributes:
         x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the last iterate of
-            highest loss over the restarts; where the clean image is misclassified already, that image.
-        success: bool (n,), whether some candidate fooled the model; that candidate is in `x_adv`.
+            highest loss over the restarts (fixed budget) or the clean image (minimum norm); where the
+            clean image is misclassified already, that image.
+        success: bool (n,), whether some candidate fooled the model; the closest one seen is in `x_adv`.
         distance: float64 (n,), from the clean image in the attack's norm.
         queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
             pass that chooses labels is not counted).
@@ -46,42 +55,51 @@ class AttackResult:
 
     def __repr__(self) -> str:
         return (
-            f"AttackResult(n={len(self.success)}, success={self.success.mean():.4f}, "
+            f"{type(self).__name__}(n={len(self.success)}, success={self.success.mean():.4f}, "
             f"max_distance={self.distance.max():.6g}, seconds={self.seconds:.1f})"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Base of the attacks.
+    """Base of both kinds of attack, `FixedBudgetAttack` and `MinimumNormAttack`.
 
-    A subclass states its hyperparameters as fields and implements `start`, `step`, `loss_value` and
+    An attack makes `attempts_on(model)` attempts (restarts, or targets) of `steps_on(shape)` steps each. A subclass states
+    its hyperparameters as fields and implements `start`, `step` and, where the defaults do not fit,
     `succeeded`; calling, running, bookkeeping and checking are done here.
 
     Attributes:
-        epsilon: radius of the ball that is never left, > 0, in [0, 1] pixel units.
-        norm: "linf" or "l2".
-        steps: iterations.
+        norm: "linf", "l2" or "l0", as far as the attack has them.
+        steps: iterations of an attempt; 0 if its first candidate is its only one.
         restarts: how often `run` starts over on the images that still resist.
     """
 
-    epsilon: float
     norm: str = "linf"
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     steps: ClassVar[int] = 1
     restarts: ClassVar[int] = 1
+    look_every: ClassVar[int] = 10
+    """Most steps between two looks at which images are done."""
 
     def __post_init__(self):
         self._check_types()
-        get_norm(self.norm)
-        object.__setattr__(self, "epsilon", check_epsilon(self.epsilon, self.norm))
+        if self.norm not in self.norms:
+            raise ValueError(
+                f"norm must be one of {self.norms} in {type(self).__name__}, got {self.norm!r}."
+            )
+        self._check_budget()
         for name, value in self.defaults().items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name in ("steps", "restarts"):
+        fields = {field.name for field in dataclasses.fields(self)}
+        for name in fields & {"steps", "restarts"}:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+    def _check_budget(self) -> None:
+        """ValueError for an epsilon that does not fit the norm."""
 
     def _check_types(self) -> None:
         """Numbers become plain ones; TypeError for what is no number, integer or truth value."""
@@ -104,13 +122,30 @@ class Attack:
         """Whether the labels given are targets to reach, instead of classes to leave."""
         return False
 
-    def defaults(self) -> dict[str, Any]:
-        """Values of hyperparameters left None, where they follow from others."""
-        return {}
+    @property
+    def stop_distance(self) -> float:
+        """An image is done once a candidate this close has fooled the model."""
+        return np.inf
 
     @property
     def geometry(self):
         return get_norm(self.norm)
+
+    def defaults(self) -> dict[str, Any]:
+        """Values of hyperparameters left None, where they follow from others."""
+        return {}
+
+    def attempts_on(self, model: keras.Model) -> int:
+        """How often `start` is called on an image that resists, for each restart or target."""
+        return self.restarts
+
+    def passes_on(self, model: keras.Model) -> int:
+        """Passes through the model in one step."""
+        return 1
+
+    def steps_on(self, image_shape: tuple[int, ...]) -> int:
+        """Steps of an attempt on images of one shape."""
+        return self.steps
 
     def get_config(self) -> dict[str, Any]:
         """All hyperparameters, as plain JSON values."""
@@ -128,19 +163,23 @@ class Attack:
         """A copy with some hyperparameters changed; others stay, a default step size included."""
         return dataclasses.replace(self, **changes)
 
-    def at_unit_epsilon(self) -> "Attack":
-        """The same steps in units of epsilon: attacks that agree in it share their compiled code."""
-        raise NotImplementedError
+    def template(self) -> "Attack":
+        """The attack that stands for all whose compiled steps are the same as this one's."""
+        return self
 
-    def start(self, model, x, y, keys, epsilon) -> dict[str, Any]:
+    def start(self, model, x, y, keys, epsilon, attempt) -> dict[str, Any]:
         """The state before the first step: tensors (batch, ...), the first candidate as "x_adv".
+
+        A state may hold "finished", bool (batch,): these images need no more steps in this attempt, and
+        no later candidate of theirs counts.
 
         Args:
             model: the classifier.
             x: float32 (batch, ...), clean images.
             y: int32 (batch,), labels.
-            keys: (batch, 2), one random key an example.
-            epsilon: scalar tensor or float, or tensor (batch, 1, ...).
+            keys: (batch, 2), one random key an example, another one in each attempt.
+            epsilon: scalar tensor or float, or tensor (batch, 1, ...); minimum-norm attacks ignore it.
+            attempt: int or integer scalar tensor.
         """
         raise NotImplementedError
 
@@ -148,16 +187,138 @@ class Attack:
         """The next state, and the logits (batch, classes) of the candidate it started from."""
         raise NotImplementedError
 
+    def succeeded(self, logits, y):
+        """Which logits (batch, classes) are a success against the labels `y`, bool (batch,)."""
+        predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
+        return predicted == y if self.reaches_given_labels else predicted != y
+
+    def reference(self, logits, y):
+        """The labels that success is judged by, (batch,), from the clean logits and the labels given."""
+        return y
+
     def loss_value(self, logits, state):
         """How close a candidate came, (batch,), from its logits; larger is worse for the model."""
         raise NotImplementedError
 
-    def succeeded(self, logits, y):
-        """Which logits (batch, classes) are a success against the labels `y`, bool (batch,)."""
-        raise NotImplementedError
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError if the attack cannot work on that classifier."""
 
-    def check_model(self, num_classes: int) -> None:
-        """Raises ValueError if the attack cannot work with that many classes."""
+    def follow(self, model, x, y, state, closest, epsilon, count):
+        """`count` steps on a batch: the next state, the closest success, its distance (batch,).
+
+        Only successes closer than `closest` (batch,) are kept; without one, the clean image and `closest`.
+        """
+        shape = (-1,) + (1,) * (len(x.shape) - 1)
+
+        def body(_, carry):
+            state, found, closest = carry
+            candidate, finished = state["x_adv"], state.get("finished", False)
+            state, logits = self.step(model, x, state, epsilon)
+            distance = ops.reshape(self.geometry.length(candidate - x), (-1,))
+            closer = ops.logical_and(self.succeeded(logits, y), distance < closest)
+            closer = ops.logical_and(closer, ops.logical_not(finished))
+            found = ops.where(ops.reshape(closer, shape), candidate, found)
+            # Detached at each step: torch would keep the graph of all of them.
+            state = keras.tree.map_structure(ops.stop_gradient, state)
+            return state, ops.stop_gradient(found), ops.where(closer, distance, closest)
+
+        return ops.fori_loop(0, count, body, (state, x, closest))
+
+    def run(
+        self,
+        model: keras.Model,
+        x,
+        y=None,
+        *,
+        seed: int = 0,
+        batch_size: int = 128,
+        progress: bool = True,
+        state_file: str | pathlib.Path | None = None,
+    ) -> AttackResult:
+        """Attacks a whole set of images in float32.
+
+        Images leave the working set as soon as they are done (fixed budget: a candidate fools the model,
+        the clean image included); what is left is packed into batches of a few fixed sizes. An image's
+        random numbers depend on `seed` and on its index in `x` alone.
+
+        Args:
+            model: classifier, images in [0, 1] to logits.
+            x: float array (n, height, width, channels) in [0, 1].
+            y: integer array (n,); by default the predicted labels.
+            seed: of every random number.
+            batch_size: images in a full batch.
+            progress: whether to show a progress bar (on a terminal only).
+            state_file: file (.npz) that keeps how far the attack is, once in half a minute and at the end.
+                If it is there, the attack goes on from it; remove it to start over.
+
+        Raises:
+            TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or a state file of another
+                attack, model, data or seed.
+            RuntimeError: a candidate outside the ball or outside [0, 1], which is a bug in the attack.
+        """
+        started = time.perf_counter()
+        model = in_float32(check_classifier(model))
+        x = check_images(x, model)
+        y = None if y is None else check_labels(y, model.output_shape[1], len(x))
+        batch_size = check_batch_size(batch_size)
+        random.key(seed)  # refuses what is no seed before any work
+        if y is None and self.reaches_given_labels:
+            raise ValueError(
+                "labels are needed: they are the targets of a targeted attack, got None."
+            )
+        self.check_model(model)
+        self._check_shape(x.shape[1:])
+        state = StateFile(state_file, lambda: identity(self, model, x, y, seed))
+        found = self._search(
+            model, x, y, seed=seed, batch_size=batch_size, progress=progress, state=state
+        )
+        distance = self.geometry.distance(found["x_adv"], x)
+        self._verify(found["x_adv"], distance)
+        return self._result(**found, distance=distance, seconds=time.perf_counter() - started)
+
+    _result: ClassVar[type[AttackResult]] = AttackResult
+
+    def _search(self, model, x, y, *, seed, batch_size, progress, state: StateFile) -> dict:
+        """The fields of the result, without distance and seconds."""
+        working_set = WorkingSet(self, model, x, y, key=random.key(seed), batch_size=batch_size)
+        working_set.restore(state.load())
+        title = type(self).__name__
+        with progress_bar(title, working_set.work, enabled=progress) as advance:
+            working_set.run(advance, lambda: state.save(working_set.snapshot))
+        state.save(working_set.snapshot, now=True)
+        return working_set.found()
+
+    def _check_shape(self, image_shape: tuple[int, ...]) -> None:
+        """Raises ValueError if images of that shape cannot be attacked."""
+
+    def _verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
+        if not (x_adv.min() >= 0 and x_adv.max() <= 1):
+            raise RuntimeError(
+                f"{self!r} left [0, 1]: values from {x_adv.min():.9g} to {x_adv.max():.9g}."
+            )
+
+    def _prepare_call(self, model, x, y, key):
+        """Labels as int32 and one key an example."""
+        y = ops.argmax(model(x, training=False), axis=1) if y is None else y
+        if len(key.shape) == 1:
+            key = random.fold_in(key, ops.arange(ops.shape(x)[0]))
+        return ops.cast(y, "int32"), key
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedBudgetAttack(Attack):
+    """Base of the attacks that stay in a ball: any candidate in it that fools the model is a success.
+
+    Subclasses also implement `loss_value`, and `template` if their steps only depend on epsilon by scale.
+
+    Attributes:
+        epsilon: radius of the ball that is never left, > 0, in [0, 1] pixel units (l0: changed values).
+    """
+
+    epsilon: float
+
+    def _check_budget(self):
+        check_epsilon(self.epsilon, self.norm)
 
     def __call__(self, model, x, y=None, *, key, epsilon=None):
         """Adversarial images for a batch: pure and traceable, for use inside a training step.
@@ -170,15 +331,12 @@ class Attack:
             epsilon: replaces the attack's own, its step size in proportion: scalar or (batch,) tensor.
 
         Returns:
-            The last iterate, in the shape of `x`: with restarts, each example's of highest loss.
+            The last iterate, in the shape of `x`: of several attempts, each example's of highest loss.
         """
         epsilon = self.epsilon if epsilon is None else ops.cast(epsilon, "float32")
         if len(getattr(epsilon, "shape", ())) == 1:
             epsilon = ops.reshape(epsilon, (-1,) + (1,) * (len(x.shape) - 1))
-        y = ops.argmax(model(x, training=False), axis=1) if y is None else y
-        y = ops.cast(y, "int32")
-        if len(key.shape) == 1:
-            key = random.fold_in(key, ops.arange(ops.shape(x)[0]))
+        y, key = self._prepare_call(model, x, y, key)
 
         def advance(_, state):
             # Detached at each step: torch would keep the graph of all of them.
@@ -186,15 +344,16 @@ class Attack:
                 ops.stop_gradient, self.step(model, x, state, epsilon)[0]
             )
 
-        def attempt(restart):
-            state = self.start(model, x, y, random.fold_in(key, restart), epsilon)
-            return ops.fori_loop(0, self.steps, advance, state)
+        def attempt(number):
+            state = self.start(model, x, y, random.fold_in(key, number), epsilon, number)
+            return ops.fori_loop(0, self.steps_on(x.shape[1:]), advance, state)
 
-        if self.restarts == 1:
+        attempts = self.attempts_on(model)
+        if attempts == 1:
             return ops.stop_gradient(attempt(0)["x_adv"])
 
-        def better(restart, best):
-            state = attempt(restart)
+        def better(number, best):
+            state = attempt(number)
             logits = ops.cast(model(state["x_adv"], training=False), "float32")
             loss = self.loss_value(logits, state)
             wins = loss > best[1]
@@ -203,71 +362,61 @@ class Attack:
             return x_adv, ops.maximum(loss, best[1])
 
         lowest = ops.full((ops.shape(x)[0],), -np.inf, dtype="float32")
-        return ops.stop_gradient(ops.fori_loop(0, self.restarts, better, (x, lowest))[0])
+        return ops.stop_gradient(ops.fori_loop(0, attempts, better, (x, lowest))[0])
 
-    def run(
-        self,
-        model: keras.Model,
-        x,
-        y=None,
-        *,
-        seed: int = 0,
-        batch_size: int = 128,
-        progress: bool = True,
-    ) -> AttackResult:
-        """Attacks a whole set of images in float32.
-
-        Images leave the working set as soon as a candidate fools the model, the clean image included;
-        what is left is packed into batches of a few fixed sizes. An image's random numbers depend on
-        `seed` and on its index in `x` alone.
-
-        Args:
-            model: classifier, images in [0, 1] to logits.
-            x: float array (n, height, width, channels) in [0, 1].
-            y: integer array (n,); by default the predicted labels.
-            seed: of every random number.
-            batch_size: images in a full batch.
-            progress: whether to show a progress bar (on a terminal only).
-
-        Raises:
-            TypeError, ValueError: inputs that `robust_zoo.contract` refuses.
-            RuntimeError: a candidate outside the ball or outside [0, 1], which is a bug in the attack.
-        """
-        started = time.perf_counter()
-        model = in_float32(check_classifier(model))
-        x = check_images(x, model)
-        num_classes = model.output_shape[1]
-        y = None if y is None else check_labels(y, num_classes, len(x))
-        self.check_model(num_classes)
-        largest = self.geometry.distance(np.ones_like(x[:1]), np.zeros_like(x[:1])).item()
+    def _check_shape(self, image_shape):
+        white = np.ones((1, *image_shape), "float32")
+        largest = self.geometry.distance(white, np.zeros_like(white)).item()
         if self.epsilon > largest:
             raise ValueError(
                 f"epsilon must be at most {largest:.6g}, the {self.norm} distance from black to white for "
-                f"images of shape {x.shape[1:]} in [0, 1], got {self.epsilon!r}."
+                f"images of shape {image_shape} in [0, 1], got {self.epsilon!r}."
             )
 
-        working_set = WorkingSet(self, model, x, y, seed=seed, batch_size=batch_size)
-        with progress_bar(type(self).__name__, working_set.work, enabled=progress) as advance:
-            working_set.run(advance)
-
-        distance = self.geometry.distance(working_set.x_adv, x)
-        self._verify(working_set.x_adv, distance)
-        return AttackResult(
-            x_adv=working_set.x_adv,
-            success=working_set.success,
-            distance=distance,
-            queries=working_set.queries,
-            seconds=time.perf_counter() - started,
-        )
-
-    def _verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
+    @property
+    def allowed_distance(self) -> float:
+        """Epsilon with room for rounding: 1e-5 of it, and 1e-7."""
         # A float32 pixel near 1 is only exact to 6e-8, which matters for the smallest epsilons.
-        allowed = self.epsilon * (1 + 1e-5) + 1e-7
-        if not (distance <= allowed).all():
+        return self.epsilon * (1 + 1e-5) + 1e-7
+
+    def _verify(self, x_adv, distance):
+        if not (distance <= self.allowed_distance).all():
             raise RuntimeError(
                 f"{self!r} left its ball: {self.norm} distance {distance.max():.9g} > {self.epsilon:.9g}."
             )
-        if not (x_adv.min() >= 0 and x_adv.max() <= 1):
-            raise RuntimeError(
-                f"{self!r} left [0, 1]: values from {x_adv.min():.9g} to {x_adv.max():.9g}."
-            )
+        super()._verify(x_adv, distance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinimumNormAttack(Attack):
+    """Base of the attacks that look for the closest adversarial example; the clean image if there is none."""
+
+    def loss_value(self, logits, state):
+        # Nothing that failed to fool the model is worth keeping.
+        return ops.full((ops.shape(logits)[0],), -np.inf, dtype="float32")
+
+    def __call__(self, model, x, y=None, *, key):
+        """The closest adversarial images found for a batch, and `x` itself where there is none: pure.
+
+        Args:
+            model: classifier, images to logits; called with `training=False`.
+            x: float32 tensor (batch, height, width, channels) in [0, 1].
+            y: integer tensor (batch,); by default the predicted labels.
+            key: one random key (2,), from `robust_zoo.backend.random.key`, or one an example (batch, 2).
+        """
+        y, key = self._prepare_call(model, x, y, key)
+        # One more step looks at what the last one made.
+        steps, shape = self.steps_on(x.shape[1:]) + 1, (-1,) + (1,) * (len(x.shape) - 1)
+        logits = ops.cast(model(x, training=False), "float32")
+        y = ops.cast(self.reference(logits, y), "int32")
+        done = ops.where(self.succeeded(logits, y), 0.0, np.inf)
+
+        def attempt(number, best):
+            x_adv, closest = best
+            keys = random.fold_in(key, number)
+            state = self.start(model, x, y, keys, 0.0, number)
+            _, found, distance = self.follow(model, x, y, state, closest, 0.0, steps)
+            closer = ops.reshape(distance < closest, shape)
+            return ops.where(closer, found, x_adv), distance
+
+        return ops.stop_gradient(ops.fori_loop(0, self.attempts_on(model), attempt, (x, done))[0])

@@ -1,4 +1,4 @@
-"""The gradient family: FGSM, basic iterative, PGD and momentum iterative are one loop."""
+"""The gradient family: one-step, basic iterative, PGD and momentum iterative attacks are one loop."""
 
 import dataclasses
 import math
@@ -9,18 +9,19 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks.base import Attack
+from robust_zoo.attacks.base import FixedBudgetAttack
 from robust_zoo.attacks.labels import POLICIES, choose_labels
 from robust_zoo.attacks.losses import Loss, get_loss
+from robust_zoo.attacks.norms import get_norm
 from robust_zoo.backend import random
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack(Attack):
+class GradientAttack(FixedBudgetAttack):
     """Projected steps along the normalised gradient of a loss.
 
     Attributes:
-        loss: a `Loss`, or its name: "cross_entropy", "cw_margin", "dlr".
+        loss: a `Loss`, or its name: "cross_entropy", "cw_margin", "dlr", "entropy".
         labels: which label is attacked: "true" (the labels given), "predicted", "least_likely" or
             "random" (uniform over the classes other than the predicted), fixed from the clean image.
         targeted: whether to move towards that label. With labels "true" the labels given are targets
@@ -53,21 +54,17 @@ class GradientAttack(Attack):
     def reaches_given_labels(self) -> bool:
         return self.targeted and self.labels == "true"
 
-    def check_model(self, num_classes: int) -> None:
-        needed = self.loss.min_classes_targeted if self.targeted else self.loss.min_classes
-        if num_classes < needed:
-            raise ValueError(
-                f"loss {self.loss.name!r} needs a model of at least {needed} classes, got {num_classes}."
-            )
+    def check_model(self, model):
+        self.loss.check_classes(model.output_shape[1], targeted=self.targeted)
 
-    def at_unit_epsilon(self):
+    def template(self):
         # Rounded, so that the same default in other epsilons is the same number.
         unit = {"epsilon": 1.0, "step_size": round(self.step_size / self.epsilon, 12)}
         unit |= {"steps": 1, "restarts": 1}
         fields = {field.name for field in dataclasses.fields(self)}
         return self.replace(**{name: value for name, value in unit.items() if name in fields})
 
-    def start(self, model, x, y, keys, epsilon):
+    def start(self, model, x, y, keys, epsilon, attempt):
         chosen = y
         clean = None
         if self.labels != "true" or self.targeted:
@@ -96,16 +93,17 @@ class GradientAttack(Attack):
             mean = ops.mean(ops.abs(gradient), axis=tuple(range(1, len(x.shape))), keepdims=True)
             gradient = self.decay * state["momentum"] + gradient / ops.maximum(mean, 1e-12)
             state["momentum"] = gradient
-        step = (self.step_size / self.epsilon) * epsilon * self.geometry.direction(gradient)
+        length = (self.step_size / self.epsilon) * epsilon
+        step = self.move(gradient, length)
         state["x_adv"] = self.geometry.project(state["x_adv"] + step, x, epsilon)
         return state, logits
 
+    def move(self, gradient, length):
+        """The step along a gradient: of that length in the attack's norm, uphill."""
+        return length * self.geometry.direction(gradient)
+
     def loss_value(self, logits, state):
         return self.loss(logits, state["labels"], state.get("targets"))
-
-    def succeeded(self, logits, y):
-        predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
-        return predicted == y if self.reaches_given_labels else predicted != y
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -113,8 +111,10 @@ class GradientAttack(Attack):
 class FGSM(GradientAttack):
     """Fast gradient sign method: one step of length epsilon (Goodfellow et al., arXiv:1412.6572).
 
-    With norm "l2" the step goes along the normalised gradient. Kurakin's FGSM-pred is
-    labels="predicted", step l.l. is labels="least_likely", targeted=True (arXiv:1611.01236).
+    With norm "l2" the step goes along the gradient divided by its L2 norm. Of the variants that Kurakin et
+    al. compare (arXiv:1611.01236, section 3 and appendix), FGSM-pred is labels="predicted", fast entropy is
+    loss="entropy", fast gradient L2 is norm="l2", step l.l. is labels="least_likely", targeted=True and
+    step rnd. is labels="random", targeted=True.
 
     Example:
         >>> FGSM(epsilon=0.3).run(model, x, y).success.mean()
@@ -127,8 +127,40 @@ class FGSM(GradientAttack):
 
 @keras.saving.register_keras_serializable("robust_zoo")
 @dataclass(frozen=True, kw_only=True)
+class FastGradient(FGSM):
+    """One step along the gradient itself, scaled and cut to the ball (norm "linf" only).
+
+    Without `scale` the gradient is divided by its largest entry, which then moves by epsilon: Kurakin's
+    fast gradient Linf (arXiv:1611.01236). With it the gradient is divided by its L2 norm, multiplied by
+    `scale` and cut to [-epsilon, epsilon]: the fast gradient L2 of Galloway et al. with scale 100
+    (arXiv:1804.03308, released code).
+
+    Attributes:
+        scale: of the gradient of unit L2 norm, > 0; None for a largest entry of epsilon.
+    """
+
+    scale: float | None = None
+
+    norms: ClassVar = ("linf",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"scale must be > 0, got {self.scale!r}.")
+
+    def move(self, gradient, length):
+        if self.scale is None:
+            largest = self.geometry.length(gradient)
+            return length * gradient / ops.where(largest > 0, largest, 1.0)
+        return ops.clip(self.scale * get_norm("l2").direction(gradient), -length, length)
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
 class BasicIterative(GradientAttack):
     """Basic iterative method, without random start (Kurakin et al., arXiv:1611.01236, section 2).
+
+    Their iterative least-likely attack is labels="least_likely", targeted=True.
 
     Attributes:
         step_size: alpha; by default 1/255.

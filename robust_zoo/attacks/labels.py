@@ -27,3 +27,12 @@ def choose_labels(policy: str, logits, y, keys):
     num_classes = logits.shape[1]
     shift = 1 + random.integers(keys, num_classes - 1)
     return (predicted + shift) % num_classes
+
+
+def ranked_class(logits, rank):
+    """The class of a rank among the logits (batch, classes), int32 (batch,); rank 0 is the highest.
+
+    `rank` is an int or an integer scalar tensor below the number of classes.
+    """
+    order = ops.argsort(-logits, axis=1)
+    return ops.cast(ops.take(order, rank, axis=1), "int32")

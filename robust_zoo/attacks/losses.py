@@ -4,6 +4,7 @@ Each is called with float32 logits (batch, classes), the reference labels (batch
 attack, the targets (batch,), and returns (batch,) values that grow as the attack comes closer.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -27,9 +28,20 @@ class Loss:
     name: ClassVar[str]
     min_classes: ClassVar[int] = 2
     min_classes_targeted: ClassVar[int] = 2
+    usual_zero: ClassVar[float] = 0.0
+    """This loss where its usual form is zero."""
 
     def __call__(self, logits, labels, targets=None):
         raise NotImplementedError
+
+    def check_classes(self, num_classes: int, *, targeted: bool) -> None:
+        """Raises ValueError if the loss is not defined for so few classes."""
+        needed = self.min_classes_targeted if targeted else self.min_classes
+        if num_classes < needed:
+            raise ValueError(
+                f"loss {self.name!r}{' with targets' if targeted else ''} needs a model of at least {needed} "
+                f"classes, got {num_classes}."
+            )
 
     def get_config(self) -> dict:
         return {"name": self.name, **asdict(self)}
@@ -46,6 +58,7 @@ class CrossEntropy(Loss):
     """
 
     name: ClassVar[str] = "cross_entropy"
+    usual_zero: ClassVar[float] = -math.inf
 
     def __call__(self, logits, labels, targets=None):
         labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
@@ -104,7 +117,18 @@ class DLR(Loss):
         return -gap / (spread + 1e-12)
 
 
-LOSSES = {loss.name: loss for loss in (CrossEntropy, CWMargin, DLR)}
+@dataclass(frozen=True, kw_only=True)
+class Entropy(Loss):
+    """Entropy of the predicted probabilities, whatever the label (Kurakin et al., arXiv:1611.01236)."""
+
+    name: ClassVar[str] = "entropy"
+
+    def __call__(self, logits, labels, targets=None):
+        log_p = ops.log_softmax(logits, axis=1)
+        return -ops.sum(ops.exp(log_p) * log_p, axis=1)
+
+
+LOSSES = {loss.name: loss for loss in (CrossEntropy, CWMargin, DLR, Entropy)}
 
 
 def get_loss(loss: "Loss | str | dict") -> Loss:

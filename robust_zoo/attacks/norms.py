@@ -23,6 +23,10 @@ class Linf:
 
     name = "linf"
 
+    def length(self, change):
+        """Of each example, (batch, 1, ...)."""
+        return ops.max(ops.abs(change), axis=_axes(change), keepdims=True)
+
     def direction(self, gradient):
         """The steepest ascent of unit norm."""
         return ops.sign(gradient)
@@ -37,6 +41,11 @@ class Linf:
         noise = random.uniform(keys, x.shape[1:], -1.0, 1.0)
         return ops.clip(x + epsilon * noise, 0.0, 1.0)
 
+    def surface_start(self, keys, x, epsilon):
+        """Random, stretched to the surface of the ball, then clipped to [0, 1]."""
+        noise = random.uniform(keys, x.shape[1:], -1.0, 1.0)
+        return ops.clip(x + epsilon * noise / (self.length(noise) + 1e-12), 0.0, 1.0)
+
     def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """NumPy, float64 (n,)."""
         return np.abs(x_adv.astype("float64") - x).max(axis=_axes(x))
@@ -48,17 +57,21 @@ class L2:
 
     name = "l2"
 
+    def length(self, change):
+        """Of each example, (batch, 1, ...)."""
+        return ops.sqrt(ops.sum(ops.square(change), axis=_axes(change), keepdims=True))
+
     def direction(self, gradient):
         """The steepest ascent of unit norm; zero where the gradient is."""
         # Divided by its largest entry first: squares of tiny gradients vanish in float32.
         largest = ops.max(ops.abs(gradient), axis=_axes(gradient), keepdims=True)
         scaled = gradient / ops.where(largest > 0, largest, 1.0)
-        return scaled / ops.maximum(self._length(scaled), 1e-12)
+        return scaled / ops.maximum(self.length(scaled), 1e-12)
 
     def project(self, x_adv, x, epsilon):
         """`x_adv` pulled back along the ray to the ball around `x`, then clipped to [0, 1]."""
         change = x_adv - x
-        shrink = ops.minimum(1.0, epsilon / ops.maximum(self._length(change), 1e-12))
+        shrink = ops.minimum(1.0, epsilon / ops.maximum(self.length(change), 1e-12))
         return ops.clip(x + change * shrink, 0.0, 1.0)
 
     def random_start(self, keys, x, epsilon):
@@ -67,22 +80,40 @@ class L2:
         direction = random.normal(random.fold_in(keys, 0), shape)
         radius = random.uniform(random.fold_in(keys, 1), (1,) * len(shape))
         radius = radius ** (1.0 / math.prod(shape))
-        unit = direction / ops.maximum(self._length(direction), 1e-12)
+        unit = direction / ops.maximum(self.length(direction), 1e-12)
         return ops.clip(x + epsilon * radius * unit, 0.0, 1.0)
+
+    def surface_start(self, keys, x, epsilon):
+        """Uniform on the sphere, then clipped to [0, 1]."""
+        noise = random.normal(keys, x.shape[1:])
+        return ops.clip(x + epsilon * noise / (self.length(noise) + 1e-12), 0.0, 1.0)
 
     def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """NumPy, float64 (n,)."""
         return np.sqrt(np.square(x_adv.astype("float64") - x).sum(axis=_axes(x)))
 
-    def _length(self, change):
-        return ops.sqrt(ops.sum(ops.square(change), axis=_axes(change), keepdims=True))
+
+@dataclass(frozen=True)
+class L0:
+    """How many numbers (channels of pixels) change."""
+
+    name = "l0"
+
+    def length(self, change):
+        """Of each example, float32 (batch, 1, ...)."""
+        changed = ops.cast(ops.not_equal(change, 0), "float32")
+        return ops.sum(changed, axis=_axes(change), keepdims=True)
+
+    def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """NumPy, float64 (n,)."""
+        return (x_adv != x).sum(axis=_axes(x)).astype("float64")
 
 
-NORMS = {norm.name: norm for norm in (Linf(), L2())}
+NORMS = {norm.name: norm for norm in (Linf(), L2(), L0())}
 
 
-def get_norm(name: str) -> Linf | L2:
-    """The geometry of "linf" or "l2"; ValueError for any other name."""
+def get_norm(name: str) -> Linf | L2 | L0:
+    """The geometry of "linf", "l2" or "l0"; ValueError for any other name."""
     if name not in NORMS:
         raise ValueError(f"norm must be one of {tuple(NORMS)}, got {name!r}.")
     return NORMS[name]

@@ -1,4 +1,4 @@
-"""The working set: images that still resist, packed into batches of a few fixed sizes."""
+"""The working set: images that are not done yet, packed into batches of a few fixed sizes."""
 
 import json
 import weakref
@@ -9,10 +9,10 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.backend import random
-from robust_zoo.contract import check_batch_size, check_logits
+from robust_zoo.contract import check_logits
 
-_CHUNK = 10  # steps between two looks at which images are fooled
-_WINDOW = 16  # full batches whose state is held at once
+# Images whose state is held at once: so many, or fewer if they are large, but always some.
+_WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 
 
 # What was compiled for a model goes when the model does: nothing in it refers to the model itself.
@@ -37,152 +37,234 @@ def _predict(model, x):
     return ops.cast(model(x, training=False), "float32")
 
 
-def compiled_prediction(model, image_shape):
-    """The model's float32 logits of images of one shape as a compiled function."""
+def predict(model, x: np.ndarray, batch_size: int) -> np.ndarray:
+    """The model's logits, float32 (n, classes), in batches of fixed sizes.
+
+    Raises:
+        ValueError: logits that are not finite, or probabilities.
+    """
     reference = weakref.ref(model)
-    return _once(
+    compiled = _once(
         model,
-        image_shape,
+        x.shape[1:],
         "predict",
         lambda: backend.function(lambda x: _predict(reference(), x), model),
     )
+    sizes = batch_sizes(batch_size)
+    return check_logits(
+        np.concatenate([call(compiled, sizes, rows, x) for rows in batches(sizes, len(x))]), model
+    )
+
+
+def batch_sizes(batch_size: int) -> list[int]:
+    """The fixed sizes that batches are padded to, in rising order."""
+    return sorted({max(batch_size >> shift, 1) for shift in (0, 2, 4)})
+
+
+def batches(sizes: list[int], rows):
+    """Row numbers, or all below a count, in batches no longer than the largest fixed size."""
+    rows = np.arange(rows) if isinstance(rows, int) else rows
+    return (rows[i : i + sizes[-1]] for i in range(0, len(rows), sizes[-1]))
+
+
+def call(function, sizes: list[int], rows: np.ndarray, *arrays):
+    """`function` of some rows of the (nested) arrays, padded to a fixed size; NumPy, cut again.
+
+    Numbers are handed on as they are.
+    """
+    size = next(size for size in sizes if size >= len(rows))
+    padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+
+    def take(leaf):
+        return ops.convert_to_tensor(leaf[padded] if leaf.ndim else leaf)
+
+    result = function(*keras.tree.map_structure(take, arrays))
+    return keras.tree.map_structure(lambda leaf: ops.convert_to_numpy(leaf)[: len(rows)], result)
 
 
 def _compile(attack, model):
-    """The compiled parts of an attack on a model: start, advance, judge."""
+    """The compiled parts of an attack on a model: start, follow, judge."""
     reference = weakref.ref(model)
 
-    def start(x, y, keys, epsilon):
-        return attack.start(reference(), x, y, keys, epsilon)
+    def start(x, y, keys, epsilon, attempt):
+        return attack.start(reference(), x, y, random.fold_in(keys, attempt), epsilon, attempt)
 
-    def advance(x, y, state, epsilon, count):
-        def body(_, carry):
-            state, fooled, found = carry
-            candidate = state["x_adv"]
-            state, logits = attack.step(reference(), x, state, epsilon)
-            new = ops.logical_and(attack.succeeded(logits, y), ops.logical_not(fooled))
-            mask = ops.reshape(new, (-1,) + (1,) * (len(x.shape) - 1))
-            return state, ops.logical_or(fooled, new), ops.where(mask, candidate, found)
+    def follow(x, y, state, closest, epsilon, count):
+        return attack.follow(reference(), x, y, state, closest, epsilon, count)
 
-        return ops.fori_loop(0, count, body, (state, ops.zeros_like(y, dtype="bool"), x))
+    def judge(x, y, state):
+        candidate = state["x_adv"]
+        logits = _predict(reference(), candidate)
+        distance = ops.reshape(attack.geometry.length(candidate - x), (-1,))
+        distance = ops.where(attack.succeeded(logits, y), distance, np.inf)
+        return distance, attack.loss_value(logits, state)
 
-    def judge(state, y):
-        logits = _predict(reference(), state["x_adv"])
-        return attack.succeeded(logits, y), attack.loss_value(logits, state)
-
-    return tuple(backend.function(part, model) for part in (start, advance, judge))
+    return tuple(backend.function(part, model) for part in (start, follow, judge))
 
 
 class WorkingSet:
-    """Runs one attack over all images. See `Attack.run`, its only caller.
+    """Runs one attack over all images. See `Attack.run`.
 
-    Work goes on window by window, restart by restart, a few steps at a time. After these the fooled
-    images are dropped and the others repacked, so that all batches of a window but the last are full.
+    Work goes on window by window, attempt by attempt, a few steps at a time. After these the images that
+    are done are dropped and the others repacked, so that all batches of a window but the last are full.
     The last is padded to the batch size, a quarter or a sixteenth of it: nothing is compiled for any
     other shape.
+
+    Args:
+        attack: any `Attack`.
+        model: float32 classifier.
+        x: float32 (n, height, width, channels) in [0, 1].
+        y: int32 (n,), or None for the predicted labels.
+        key: random key (2,); an image's own is folded from it and its number.
+        batch_size: images in a full batch.
+        numbers: int (n,), the images' numbers; by default their places in `x`.
+        stop_distance: replaces the attack's own.
+
+    Attributes:
+        work: image-steps to do at most.
     """
 
-    def __init__(self, attack, model, x, y, *, seed: int, batch_size: int):
-        batch_size = check_batch_size(batch_size)
+    def __init__(self, attack, model, x, y, *, key, batch_size, numbers=None, stop_distance=None):
         self.attack, self.x = attack, x
-        self._epsilon = np.asarray(attack.epsilon, "float32")
-        self._sizes = sorted({max(batch_size >> shift, 1) for shift in (0, 2, 4)})
-        self._key = random.key(seed)
-        unit, shape = attack.at_unit_epsilon(), x.shape[1:]
-        self._start, self._advance, self._judge = _once(
-            model, shape, unit, lambda: _compile(unit, model)
+        self._epsilon = np.asarray(getattr(attack, "epsilon", 0.0), "float32")
+        self._sizes = batch_sizes(batch_size)
+        self._stop = attack.stop_distance if stop_distance is None else stop_distance
+        self._keys = ops.convert_to_numpy(
+            random.fold_in(key, np.arange(len(x)) if numbers is None else numbers)
         )
-        predict = compiled_prediction(model, shape)
+        template, shape = attack.template(), x.shape[1:]
+        self._start, self._follow, self._judge = _once(
+            model, shape, template, lambda: _compile(template, model)
+        )
+        logits = predict(model, x, batch_size)
+        y = logits.argmax(1).astype("int32") if y is None else y
+        self.y = ops.convert_to_numpy(attack.reference(logits, y))
+        fooled = np.concatenate(
+            [self._call(attack.succeeded, rows, logits, self.y) for rows in self._batches(len(x))]
+        )
+        self._x_adv = x.copy()
+        self._closest = np.where(fooled, 0.0, np.inf).astype("float32")
+        self._worst = np.full(len(x), -np.inf, "float32")
+        self._queries = np.ones(len(x), "int64")
+        self._todo = np.flatnonzero(~fooled)
+        self._window = min(_WINDOW, max(_WINDOW_LEAST, _WINDOW_BYTES // x[0].nbytes))
+        self._passes = attack.passes_on(model)
+        self._steps, self._attempts = attack.steps_on(shape), attack.attempts_on(model)
+        # How far it is: the window's first place in `todo`, the attempt, the steps done in it, the images
+        # that are active in it and, between steps, their state.
+        self._first = self._attempt = self._done = 0
+        self._active, self._state = None, None
+        self.work = len(self._todo) * self._attempts * max(self._steps, 1)
 
-        n = len(x)
-        logits = np.concatenate([self._call(predict, rows, x) for rows in self._batches(n)])
-        check_logits(logits, model)
-        self.y = logits.argmax(1).astype("int32") if y is None else y
-        self.x_adv = x.copy()
-        self.success = np.concatenate(
-            [self._call(attack.succeeded, rows, logits, self.y) for rows in self._batches(n)]
-        )
-        self.queries = np.ones(n, "int64")
-        self.work = int((~self.success).sum()) * attack.steps * attack.restarts
+    def found(self) -> dict[str, np.ndarray]:
+        """x_adv, success and queries, as in `AttackResult`."""
+        success = np.isfinite(self._closest)
+        return {"x_adv": self._x_adv, "success": success, "queries": self._queries}
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs to go on from here."""
+        arrays = {
+            name: getattr(self, f"_{name}") for name in ("x_adv", "closest", "worst", "queries")
+        }
+        arrays["cursor"] = np.asarray([self._first, self._attempt, self._done])
+        if self._state is not None:
+            arrays["active"] = self._active
+            arrays |= {f"state/{name}": value for name, value in self._state.items()}
+        return arrays
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Goes back to where `snapshot` was taken; nothing happens if `arrays` is empty."""
+        if not arrays:
+            return
+        for name in ("x_adv", "closest", "worst", "queries"):
+            setattr(self, f"_{name}", arrays[name])
+        self._first, self._attempt, self._done = map(int, arrays["cursor"])
+        if "active" in arrays:
+            self._active = arrays["active"]
+            self._state = {
+                name.removeprefix("state/"): value
+                for name, value in arrays.items()
+                if name.startswith("state/")
+            }
 
     def _batches(self, rows):
-        """Row numbers, or all below a count, in batches no longer than the largest fixed size."""
-        rows = np.arange(rows) if isinstance(rows, int) else rows
-        return (rows[i : i + self._sizes[-1]] for i in range(0, len(rows), self._sizes[-1]))
+        return batches(self._sizes, rows)
 
     def _call(self, function, rows, *arrays):
-        """`function` of some rows of the (nested) arrays, padded to a fixed size; NumPy, cut again.
+        return call(function, self._sizes, rows, *arrays)
 
-        Numbers are handed on as they are.
+    def run(self, tick, save=lambda: None) -> None:
+        """Attacks everything.
+
+        Args:
+            tick: told of image-steps as they are done or saved.
+            save: called now and then, when `snapshot` may be taken.
         """
-        size = next(size for size in self._sizes if size >= len(rows))
-        padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+        per_image = self._attempts * max(self._steps, 1)
+        tick(self._first * per_image)
+        while self._first < len(self._todo):
+            window = self._todo[self._first : self._first + self._window]
+            before = self._attempt * self._steps + self._done
+            tick(before * len(window))
+            while self._attempt < self._attempts:
+                self._run_attempt(window, tick, save)
+                self._attempt += 1
+            self._first, self._attempt = self._first + len(window), 0
 
-        def take(leaf):
-            return ops.convert_to_tensor(leaf[padded] if leaf.ndim else leaf)
+    def _resisting(self, rows, window):
+        closest = self._closest[window[rows]]
+        return rows[np.isinf(closest) | (closest > self._stop)]
 
-        result = function(*keras.tree.map_structure(take, arrays))
-        return keras.tree.map_structure(
-            lambda leaf: ops.convert_to_numpy(leaf)[: len(rows)], result
-        )
-
-    def run(self, tick) -> None:
-        """Attacks everything; `tick(count)` is told of image-steps as they are done or saved."""
-        resisting = np.flatnonzero(~self.success)
-        length = _WINDOW * self._sizes[-1]
-        for first in range(0, len(resisting), length):
-            self._run_window(resisting[first : first + length], tick)
-
-    def _run_window(self, window: np.ndarray, tick) -> None:
-        """All restarts on the images `window`; positions below count within the window."""
+    def _run_attempt(self, window: np.ndarray, tick, save) -> None:
+        """One attempt on the images `window`; `rows` and the state count within the window."""
         attack, x, y = self.attack, self.x[window], self.y[window]
-        keys = random.fold_in(self._key, window)
-        x_adv, worst = x.copy(), np.full(len(window), -np.inf)
-        alive = np.arange(len(window))
-        queries = np.zeros(len(window), "int64")
-        success = np.zeros(len(window), bool)
+        everyone = self._resisting(np.arange(len(window)), window)
+        if self._state is None:
+            self._active = everyone
+            keys, attempt = self._keys[window], np.asarray(self._attempt, "int32")
+            for rows in self._batches(self._active):
+                new = self._call(self._start, rows, x, y, keys, self._epsilon, attempt)
+                self._scatter(rows, new, len(window))
+        while self._done < self._steps and len(self._active):
+            # One step, then one more, then two: many images are done soon.
+            count = min(attack.look_every, max(1, self._done), self._steps - self._done)
+            closest = self._closest[window]
+            for rows in self._batches(self._active):
+                new, candidate, distance = self._call(
+                    self._follow, rows, x, y, self._state, closest, self._epsilon,
+                    np.asarray(count, "int32"),
+                )  # fmt: skip
+                self._scatter(rows, new, len(window))
+                self._keep(window[rows], candidate, distance)
+                self._queries[window[rows]] += count * self._passes
+            self._done += count
+            tick(count * len(window))
+            self._active = self._resisting(self._active, window)
+            if "finished" in self._state:
+                self._active = self._active[~self._state["finished"][self._active]]
+            save()
+        tick((max(self._steps, 1) - self._done) * len(window))
+        for rows in self._batches(self._resisting(everyone, window)):
+            distance, loss = self._call(self._judge, rows, x, y, self._state)
+            last, images = self._state["x_adv"][rows], window[rows]
+            self._queries[images] += 1
+            worse = ~np.isfinite(self._closest[images]) & (loss > self._worst[images])
+            self._x_adv[images[worse]] = last[worse]
+            self._worst[images] = np.maximum(self._worst[images], loss)
+            self._keep(images, last, distance)
+        self._done, self._active, self._state = 0, None, None
 
-        for restart in range(attack.restarts):
-            restart_keys = ops.convert_to_numpy(random.fold_in(keys, restart))
-            state = None
-            for rows in self._batches(alive):
-                state = _scatter(
-                    state, rows, self._call(self._start, rows, x, y, restart_keys, self._epsilon), x
-                )
-            left = (attack.restarts - restart) * attack.steps
-            for done in range(0, attack.steps, _CHUNK):
-                count = min(_CHUNK, attack.steps - done)
-                for rows in self._batches(alive):
-                    new_state, fooled, found = self._call(
-                        self._advance, rows, x, y, state, self._epsilon, np.asarray(count, "int32")
-                    )
-                    state = _scatter(state, rows, new_state, x)
-                    x_adv[rows[fooled]], success[rows[fooled]] = found[fooled], True
-                    queries[rows] += count
-                    tick(count * len(rows) + (left - done - count) * int(fooled.sum()))
-                alive = alive[~success[alive]]
-            for rows in self._batches(alive):
-                fooled, loss = self._call(self._judge, rows, state, y)
-                success[rows] = fooled
-                queries[rows] += 1
-                better = fooled | (loss > worst[rows])
-                x_adv[rows[better]] = state["x_adv"][rows[better]]
-                worst[rows] = np.maximum(worst[rows], loss)
-                tick((left - attack.steps) * int(fooled.sum()))
-            alive = alive[~success[alive]]
-            if not len(alive):
-                break
+    def _keep(self, images, candidates, distances) -> None:
+        """Notes candidates that are closer than what was found before."""
+        closer = distances < self._closest[images]
+        self._x_adv[images[closer]] = candidates[closer]
+        self._closest[images] = np.minimum(self._closest[images], distances)
 
-        self.x_adv[window], self.success[window] = x_adv, success
-        self.queries[window] += queries
-
-
-def _scatter(state, rows, new, x):
-    """`new` written to `rows` of `state`, arrays as long as `x`; made on the first call."""
-    if state is None:
-        state = keras.tree.map_structure(
-            lambda leaf: np.zeros((len(x), *leaf.shape[1:]), leaf.dtype), new
-        )
-    for target, source in zip(keras.tree.flatten(state), keras.tree.flatten(new), strict=True):
-        target[rows] = source
-    return state
+    def _scatter(self, rows, new, size: int) -> None:
+        """Writes `new` to `rows` of the state, arrays of length `size` that are made when needed."""
+        if self._state is None:
+            self._state = {
+                name: np.zeros((size, *value.shape[1:]), value.dtype) for name, value in new.items()
+            }
+        for name, value in new.items():
+            self._state[name][rows] = value

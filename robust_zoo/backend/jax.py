@@ -18,13 +18,13 @@ def value_and_input_gradient(fn, x, has_aux=False):
     return value, pullback(jnp.ones_like(value))[0]
 
 
-def input_jacobian(fn, x):
+def input_jacobian(fn, x, has_aux=False):
     """See `robust_zoo.backend.tensorflow.input_jacobian`."""
-    logits, pullback = jax.vjp(fn, x)
-    # Examples do not mix, so that one cotangent a class serves the whole batch.
-    rows = jnp.eye(logits.shape[1], dtype=logits.dtype)
-    jacobian = jax.vmap(lambda row: pullback(jnp.broadcast_to(row, logits.shape))[0])(rows)
-    return logits, jnp.moveaxis(jacobian, 0, 1)
+    outputs, pullback, *aux = jax.vjp(fn, x, has_aux=has_aux)
+    # Examples do not mix, so that one cotangent an output serves the whole batch.
+    rows = jnp.eye(outputs.shape[1], dtype=outputs.dtype)
+    jacobian = jax.vmap(lambda row: pullback(jnp.broadcast_to(row, outputs.shape))[0])(rows)
+    return (outputs, *aux) if has_aux else outputs, jnp.moveaxis(jacobian, 0, 1)
 
 
 def function(fn, model):

@@ -94,6 +94,14 @@ def normal(keys, shape):
     return ops.reshape(values, (-1, *shape))
 
 
+def truncated_normal(keys, shape):
+    """Standard normal numbers conditioned on [-2, 2], float32 of shape (batch, *shape)."""
+    # By inversion: erf(2 / sqrt(2)) is the probability of that interval.
+    inside = math.erf(math.sqrt(2.0))
+    values = math.sqrt(2.0) * ops.erfinv(uniform(keys, shape, -inside, inside))
+    return ops.clip(values, -2.0, 2.0)
+
+
 def integers(keys, maxval):
     """One integer in [0, maxval) an example, int32 of shape (batch,), from `keys` (batch, 2)."""
     return ops.cast(ops.floor(uniform(keys, ()) * maxval), "int32")

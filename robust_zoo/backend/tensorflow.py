@@ -35,12 +35,16 @@ def value_and_input_gradient(fn, x, has_aux=False):
     return apart.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))(x)
 
 
-def input_jacobian(fn, x):
-    """Logits (batch, classes) and their Jacobian with respect to `x` (batch, classes, *x.shape[1:])."""
+def input_jacobian(fn, x, has_aux=False):
+    """Outputs (batch, k) of `fn` and their Jacobian with respect to `x`, (batch, k, *x.shape[1:]).
+
+    With `has_aux`, `fn` returns a pair, of which only the first is differentiated.
+    """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
-        logits = fn(x)
-    return logits, tape.batch_jacobian(logits, x)
+        result = fn(x)
+        outputs = result[0] if has_aux else result
+    return result, tape.batch_jacobian(outputs, x)
 
 
 def function(fn, model):

@@ -20,17 +20,18 @@ def value_and_input_gradient(fn, x, has_aux=False):
     return result, gradient
 
 
-def input_jacobian(fn, x):
+def input_jacobian(fn, x, has_aux=False):
     """See `robust_zoo.backend.tensorflow.input_jacobian`."""
     recorded = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if recorded and x.requires_grad else x.detach().requires_grad_()
-        logits = fn(x)
+        result = fn(x)
+        outputs = result[0] if has_aux else result
         rows = [
-            torch.autograd.grad(logits[:, k].sum(), x, create_graph=recorded, retain_graph=True)[0]
-            for k in range(logits.shape[1])
+            torch.autograd.grad(outputs[:, k].sum(), x, create_graph=recorded, retain_graph=True)[0]
+            for k in range(outputs.shape[1])
         ]
-    return logits, torch.stack(rows, dim=1)
+    return result, torch.stack(rows, dim=1)
 
 
 def function(fn, model):

@@ -7,18 +7,15 @@ measured, when it fires and what to do.
 
 import keras
 import numpy as np
-from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks.flags import randomness, softmax_output, zero_gradients
 from robust_zoo.attacks.norms import get_norm
-from robust_zoo.contract import softmax_deviation
 from robust_zoo.record import Check, ThreatModel, wilson_interval
 
 N_EXAMPLES = 256  # how many of the evaluated examples the checks look at
 _EPSILONS = 4  # radii from the threat model's to the one that covers every image
 _STEPS = 20
-_REPETITIONS, _REPEATED = 5, 32  # forward passes, and images in each
 
 
 def run_checks(
@@ -32,7 +29,7 @@ def run_checks(
     batch_size: int,
     progress: bool,
 ) -> tuple[Check, ...]:
-    """All checks on the first `N_EXAMPLES` images; those that attack only if there is a threat model.
+    """All checks on the first `N_EXAMPLES` images; those that attack only if PGD has the threat model's norm.
 
     Args:
         model: float32 classifier.
@@ -50,67 +47,13 @@ def run_checks(
         softmax_output(logits),
         randomness(model, x),
     ]
-    if threat is not None:
+    if threat is not None and threat.norm in PGD.norms:
         options = {"seed": seed, "batch_size": batch_size, "progress": progress}
         checks += [
             pgd_beats_fgsm(model, x, y, threat, **options),
             reaches_chance(model, x, y, threat, **options),
         ]
     return tuple(checks)
-
-
-def zero_gradients(model, x, y, *, batch_size: int) -> Check:
-    """Share of clean images at which the gradient of the cross-entropy is zero in every pixel."""
-
-    def cross_entropy(x, y):
-        logits = ops.cast(model(x, training=False), "float32")
-        return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
-
-    def is_zero(x, y):
-        _, gradient = backend.value_and_input_gradient(lambda x: cross_entropy(x, y), x)
-        return ops.all(ops.equal(ops.reshape(gradient, (ops.shape(x)[0], -1)), 0), axis=1)
-
-    compiled = backend.function(is_zero, model)
-    zeros = 0
-    for first in range(0, len(x), batch_size):
-        batch = x[first : first + batch_size], y[first : first + batch_size]
-        zeros += int(ops.convert_to_numpy(compiled(*map(ops.convert_to_tensor, batch))).sum())
-    share = zeros / len(x)
-    return Check(
-        name="zero_gradients",
-        passed=zeros == 0,
-        value=share,
-        explanation=f"{zeros} of {len(x)} clean images have a cross-entropy gradient of exactly zero. Attacks "
-        "that follow it go nowhere there; if this fires, trust only margin losses and attacks without "
-        "gradients.",
-    )
-
-
-def softmax_output(logits: np.ndarray) -> Check:
-    """Distance of the outputs from probabilities."""
-    deviation = softmax_deviation(logits)
-    return Check(
-        name="softmax_output",
-        passed=deviation > 1e-5,
-        value=deviation,
-        explanation="Outputs within 1e-5 of probabilities would be a softmax, whose saturation hides "
-        "gradients; if this fires, attack the logits (as_classifier removes a final softmax).",
-    )
-
-
-def randomness(model, x) -> Check:
-    """Largest difference of the logits between forward passes of the same images."""
-    tensor = ops.convert_to_tensor(x[:_REPEATED])
-    # Not compiled: a compiled function of the variables would start from the same random state each time.
-    passes = [ops.convert_to_numpy(model(tensor, training=False)) for _ in range(_REPETITIONS)]
-    spread = float(np.ptp(np.stack(passes), axis=0).max())
-    return Check(
-        name="randomness",
-        passed=spread <= 1e-4,
-        value=spread,
-        explanation=f"Largest spread of a logit over {_REPETITIONS} passes of the same images; above 1e-4 the model is "
-        "random and a single gradient misleads: average gradients over its randomness.",
-    )
 
 
 def _accuracy(attack, model, x, y, **options) -> float:

@@ -1,6 +1,7 @@
 """evaluate(): from a model and data to a RobustnessRecord."""
 
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from numbers import Integral
 
@@ -9,15 +10,14 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import __version__, backend
-from robust_zoo.attacks import Attack, AttackResult
-from robust_zoo.attacks.working_set import compiled_prediction
+from robust_zoo.attacks import Attack, AttackResult, FixedBudgetAttack
+from robust_zoo.attacks.working_set import predict
 from robust_zoo.classifier import describe_config, in_float32
 from robust_zoo.contract import (
     check_batch_size,
     check_classifier,
     check_images,
     check_labels,
-    check_logits,
 )
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation.checks import run_checks
@@ -27,7 +27,9 @@ from robust_zoo.record import (
     Configuration,
     DatasetInfo,
     DefenseInfo,
+    Distances,
     Input,
+    MinimumNorm,
     Reported,
     RobustnessRecord,
     ThreatModel,
@@ -48,6 +50,7 @@ def evaluate(
     batch_size: int = 128,
     checks: bool = True,
     progress: bool = True,
+    state_directory: str | pathlib.Path | None = None,
     name: str | None = None,
     architecture: str | None = None,
     defense: DefenseInfo | None = None,
@@ -60,13 +63,15 @@ def evaluate(
         model: classifier, images in [0, 1] to logits. If it carries the record of the very weights it
             now has, name, architecture, defense, reported numbers and training are taken from there.
         data: a `Dataset`, the name of one (its test split), or arrays (images, labels).
-        attacks: fixed-budget attacks of one norm and epsilon, the threat model.
+        attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks.
         n: number of examples, drawn with `seed`: one number for everything, or one for each attack (clean
             accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
         seed: of the sample and of every attack.
         batch_size: images in a batch; no number depends on it.
         checks: whether to run the gradient-masking checks.
         progress: whether to show progress bars (on a terminal only).
+        state_directory: folder, made if need be, that keeps how far each attack is (see `Attack.run`), so
+            that an interrupted evaluation goes on when it is called again with the same arguments.
         name: of the model; by default `model.name`.
         architecture: its architecture; by default `model.name`.
         defense: how it was trained.
@@ -94,25 +99,39 @@ def evaluate(
     x = check_images(sample.images, measured)
     y = check_labels(sample.labels, measured.output_shape[1], len(x))
     for attack in attacks:
-        attack.check_model(measured.output_shape[1])
+        attack.check_model(measured)
+    states = _state_files(state_directory, attacks)
 
-    predict = _predictor(measured, batch_size)
-    logits = predict(x)
+    logits = predict(measured, x, batch_size)
     clean = logits.argmax(1) == y
-    outcomes, survivors = [], []
-    for attack, size in zip(attacks, sizes, strict=False):
+    outcomes, survivors, distances, flags = [], [], [], []
+    for attack, size, state_file in zip(attacks, sizes, states, strict=False):
         result = attack.run(
-            measured, x[:size], y[:size], seed=seed, batch_size=batch_size, progress=progress
+            measured,
+            x[:size],
+            y[:size],
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            state_file=state_file,
         )
-        # Robust means that neither the attack nor the second look at what it returned found an error.
-        held = clean[:size] & ~result.success & (predict(result.x_adv).argmax(1) == y[:size])
-        outcomes.append(_outcome(attack, result, held, seed))
-        survivors.append(held)
-    flags = ()
+        # A second look at what the attack returned.
+        seen = predict(measured, result.x_adv, batch_size).argmax(1)
+        if isinstance(attack, FixedBudgetAttack):
+            held = clean[:size] & ~result.success & (seen == y[:size])
+            outcomes.append(_outcome(attack, result, held, seed))
+            survivors.append(held)
+            flags += getattr(result, "flags", ())
+        else:
+            left = ops.convert_to_numpy(attack.reference(logits[:size], y[:size]))
+            fooled = result.success & (seen != left)
+            distances.append(_minimum_norm(attack, result, x[:size], fooled, clean[:size], seed))
     if checks:
-        flags = run_checks(
-            measured, x, y, logits, threat, seed=seed, batch_size=batch_size, progress=progress
-        )
+        options = {"seed": seed, "batch_size": batch_size, "progress": progress}
+        own = run_checks(measured, x, y, logits, threat, **options)
+        # Ours look at more images than the flags of the same name.
+        names = {check.name for check in own}
+        flags = [*own, *(flag for flag in flags if flag.name not in names)]
     return RobustnessRecord(
         name=name or carried.get("name", model.name),
         architecture=architecture or carried.get("architecture", model.name),
@@ -124,8 +143,9 @@ def evaluate(
         threat_model=threat,
         clean=Accuracy.count(int(clean.sum()), len(x)),
         attacks=tuple(outcomes),
-        worst_case=_worst_case(outcomes, survivors) if attacks else None,
-        checks=flags,
+        worst_case=_worst_case(outcomes, survivors) if outcomes else None,
+        minimum_norm=tuple(distances),
+        checks=tuple(flags),
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
         config=config,
@@ -144,11 +164,48 @@ def _outcome(attack: Attack, result: AttackResult, held: np.ndarray, seed: int) 
         seed=seed,
         max_distance=float(result.distance.max()),
         seconds=round(result.seconds, 3),
+        components=getattr(result, "components", {}),
+    )
+
+
+def _minimum_norm(
+    attack: Attack,
+    result: AttackResult,
+    x: np.ndarray,
+    fooled: np.ndarray,
+    clean: np.ndarray,
+    seed: int,
+) -> MinimumNorm:
+    """`fooled` and `clean`, bool (n,): the attack's successes and the correctly classified images."""
+    if attack.norm == "l0":
+        norms = np.full(len(x), float(x[0].size))
+    else:
+        norms = attack.geometry.distance(x, np.zeros_like(x))
+
+    def summary(rows: np.ndarray) -> Distances:
+        distance, norm = result.distance[rows], norms[rows]
+        relative = distance[norm > 0] / norm[norm > 0]
+        return Distances(
+            n_examples=int(rows.sum()),
+            mean=float(distance.mean()) if len(distance) else None,
+            median=float(np.median(distance)) if len(distance) else None,
+            rho=float(relative.mean()) if len(relative) else None,
+        )
+
+    return MinimumNorm(
+        name=type(attack).__name__,
+        config=attack.get_config(),
+        seed=seed,
+        norm=attack.norm,
+        n_examples=len(x),
+        found=summary(fooled),
+        clean_correct_only=summary(fooled & clean),
+        seconds=round(result.seconds, 3),
     )
 
 
 def _worst_case(outcomes: list[AttackOutcome], survivors: list[np.ndarray]) -> WorstCase:
-    """Over the examples that all attacks saw; samples are nested, so these are the first ones."""
+    """Over the examples that all fixed-budget attacks saw; samples are nested, so these are the first ones."""
     common = min(map(len, survivors))
     held = np.logical_and.reduce([survivor[:common] for survivor in survivors])
     names = tuple(outcome.name for outcome in outcomes)
@@ -164,7 +221,8 @@ def _threat_model(attacks: tuple[Attack, ...]) -> ThreatModel | None:
                 f"attacks must not aim at the labels given, which are the true ones here, got {attack!r}: "
                 "a targeted attack needs labels 'least_likely' or 'random'."
             )
-    budgets = sorted({(attack.norm, attack.epsilon) for attack in attacks})
+    fixed = [attack for attack in attacks if isinstance(attack, FixedBudgetAttack)]
+    budgets = sorted({(attack.norm, attack.epsilon) for attack in fixed})
     if len(budgets) > 1:
         raise ValueError(
             f"attacks must share one norm and epsilon, the threat model, got {budgets}: evaluate each "
@@ -214,16 +272,15 @@ def _carried(model: keras.Model, config: Configuration, weights: Weights) -> dic
     return {key: getattr(record, key) for key in keys}
 
 
-def _predictor(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images to checked logits."""
-
-    def predict(x: np.ndarray) -> np.ndarray:
-        compiled = compiled_prediction(model, x.shape[1:])
-        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
-        logits = [ops.convert_to_numpy(compiled(ops.convert_to_tensor(batch))) for batch in batches]
-        return check_logits(np.concatenate(logits), model)
-
-    return predict
+def _state_files(directory, attacks: tuple[Attack, ...]) -> list[pathlib.Path | None]:
+    """One file for each attack, by its place and name."""
+    if directory is None:
+        return [None] * len(attacks)
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    return [
+        directory / f"{number}_{type(attack).__name__}.npz" for number, attack in enumerate(attacks)
+    ]
 
 
 def _versions() -> dict[str, str]:

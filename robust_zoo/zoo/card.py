@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from robust_zoo.record import Accuracy, AttackOutcome, RobustnessRecord
+from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
 
 
 def percent(accuracy: float) -> str:
@@ -14,7 +14,7 @@ def interval(part: Accuracy) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
-def describe_attack(outcome: AttackOutcome) -> str:
+def describe_attack(outcome: AttackOutcome | MinimumNorm) -> str:
     """A short unambiguous name, such as "PGD-100 x 20, cw_margin"."""
     config = outcome.config
     text = outcome.name
@@ -25,11 +25,38 @@ def describe_attack(outcome: AttackOutcome) -> str:
     loss = dict(config.get("loss", {"name": "cross_entropy"}))
     if loss["name"] != "cross_entropy":
         text += f", {loss.pop('name')}" + "".join(f" {value:g}" for value in loss.values())
+    if config.get("targets"):
+        text += f", {config['targets']} targets"
     if "random_start" in config and not config["random_start"]:
         text += ", no random start"
-    if config.get("labels", "true") != "true":
+    if config.get("scale") is not None:
+        text += f", scale {config['scale']:g}"
+    if config.get("labels", "true") not in ("true", "predicted") or (
+        config.get("labels") == "predicted" and isinstance(outcome, AttackOutcome)
+    ):
         text += f", {config['labels']} labels"
     return text
+
+
+def distance_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
+    """Attack, norm, found, mean, median and rho: over all examples, then over the clean-correct."""
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4g}"
+
+    rows = []
+    for item in record.minimum_norm:
+        kinds = ((item.found, ""), (item.clean_correct_only, ", clean-correct only"))
+        for part, which in kinds:
+            rows.append(
+                (
+                    describe_attack(item) + which,
+                    item.norm,
+                    f"{part.n_examples} of {item.n_examples}",
+                    *map(cell, (part.mean, part.median, part.rho)),
+                )
+            )
+    return rows
 
 
 def describe_threat(record: RobustnessRecord) -> str:
@@ -48,7 +75,32 @@ def _results(record: RobustnessRecord) -> list[str]:
         f"| {name} | {percent(part.accuracy)} | {interval(part)} | {part.n_examples} | {distance} |"
         for name, part, distance in rows
     ]
+    for outcome in record.attacks:
+        if outcome.components:
+            left = ", ".join(
+                f"{percent(accuracy)} after {component}"
+                for component, accuracy in outcome.components.items()
+            )
+            lines += ["", f"{describe_attack(outcome)} left {left}."]
     return lines
+
+
+def _distances(record: RobustnessRecord) -> list[str]:
+    if not record.minimum_norm:
+        return []
+    lines = [
+        "",
+        "## Closest adversarial examples",
+        "",
+        "| attack | norm | found | mean distance | median | rho |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(row)} |" for row in distance_rows(record)]
+    return [
+        *lines,
+        "",
+        "Distances in [0, 1] pixel units of the examples found; rho is the mean of distance / norm of the image.",
+    ]
 
 
 def _metadata(record: RobustnessRecord) -> str:
@@ -84,6 +136,21 @@ def _metadata(record: RobustnessRecord) -> str:
                 },
             )
         )
+    for item in record.minimum_norm:
+        if item.clean_correct_only.mean is not None:
+            results.append(
+                EvalResult(
+                    **dataset,
+                    metric_type="mean_adversarial_distance",
+                    metric_name=f"mean {item.norm} distance of clean-correct examples, {describe_attack(item)}",
+                    metric_value=item.clean_correct_only.mean,
+                    metric_args={
+                        "attack": item.name,
+                        "norm": item.norm,
+                        "n_examples": item.clean_correct_only.n_examples,
+                    },
+                )
+            )
     tags = ["robust_zoo", "adversarial-robustness"]
     tags += [record.threat_model.norm] if record.threat_model else []
     data = ModelCardData(
@@ -129,6 +196,7 @@ def model_card(record: RobustnessRecord) -> str:
         "",
         "Accuracy counts an example if it is classified correctly on the clean image and on every candidate "
         "of the attack. Nothing is claimed beyond this threat model.",
+        *_distances(record),
     ]
     if record.checks:
         lines += [

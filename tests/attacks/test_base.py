@@ -47,12 +47,22 @@ def test_nothing_depends_on_the_batch_size(small_cnn, images, attack):
 def test_windows_do_not_change_anything(small_cnn, images, attack, monkeypatch):
     x = images(50)
     together = attack.run(small_cnn, x, batch_size=4)
-    monkeypatch.setattr("robust_zoo.attacks.working_set._WINDOW", 2)
-    monkeypatch.setattr("robust_zoo.attacks.working_set._CHUNK", 3)
+    monkeypatch.setattr("robust_zoo.attacks.working_set._WINDOW", 7)
     apart = attack.run(small_cnn, x, batch_size=4)
     np.testing.assert_array_equal(apart.success, together.success)
     np.testing.assert_allclose(apart.x_adv, together.x_adv, atol=1e-5)
-    assert apart.queries.sum() < together.queries.sum()  # fooled images leave sooner
+    np.testing.assert_array_equal(apart.queries, together.queries)
+
+
+def test_looking_more_often_saves_queries_and_changes_no_verdict(
+    small_cnn, images, attack, monkeypatch
+):
+    x = images(50)
+    seldom = attack.run(small_cnn, x, batch_size=16)
+    monkeypatch.setattr(PGD, "look_every", 1)
+    often = attack.run(small_cnn, x, batch_size=16)
+    np.testing.assert_array_equal(often.success, seldom.success)
+    assert often.queries.sum() < seldom.queries.sum()
 
 
 def test_seeds_matter_and_repeat(small_cnn, images, attack):

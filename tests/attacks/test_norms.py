@@ -80,8 +80,22 @@ def test_distances():
     x, x_adv = np.zeros((1, 2, 1, 1)), np.array([3.0, -4.0]).reshape(1, 2, 1, 1)
     assert get_norm("linf").distance(x_adv, x).tolist() == [4]
     assert get_norm("l2").distance(x_adv, x).tolist() == [5]
+    assert get_norm("l0").distance(x_adv, x).tolist() == [2]
+    for name, length in (("linf", 4), ("l2", 5), ("l0", 2)):
+        change = ops.convert_to_tensor(np.stack([x_adv[0], x[0]]).astype("float32"))
+        found = ops.convert_to_numpy(get_norm(name).length(change))
+        np.testing.assert_allclose(found.ravel(), [length, 0])
+
+
+@pytest.mark.parametrize("name", ["linf", "l2"])
+def test_surface_start_is_on_the_surface(name):
+    x = np.full((200, 3, 2, 1), 0.5, "float32")
+    keys = random.fold_in(random.key(0), np.arange(len(x)))
+    start = get_norm(name).surface_start(keys, ops.convert_to_tensor(x), 0.3)
+    distance = get_norm(name).distance(ops.convert_to_numpy(start), x)
+    np.testing.assert_allclose(distance, 0.3, rtol=1e-5)
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match=r"norm must be one of \('linf', 'l2'\), got 'l3'"):
+    with pytest.raises(ValueError, match=r"norm must be one of \('linf', 'l2', 'l0'\), got 'l3'"):
         get_norm("l3")

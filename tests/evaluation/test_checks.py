@@ -3,6 +3,7 @@ import pytest
 from keras import ops
 
 from robust_zoo import architectures
+from robust_zoo.attacks import flags
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import checks
 from robust_zoo.record import ThreatModel
@@ -47,14 +48,14 @@ def test_checks_without_a_threat_model_do_not_attack(trained, digits):
 
 def test_saturated_logits_fire_zero_gradients(trained, digits):
     x, y = digits.images[:100], digits.labels[:100]
-    check = checks.zero_gradients(scaled(trained, 1e3), x, y, batch_size=64)
+    check = flags.zero_gradients(scaled(trained, 1e3), x, y, batch_size=64)
     assert not check.passed
     assert check.value > 0.8
 
 
 def test_softmax_fires(trained, digits):
     logits = ops.convert_to_numpy(ops.softmax(trained(digits.images[:50])))
-    check = checks.softmax_output(logits)
+    check = flags.softmax_output(logits)
     assert not check.passed
     assert check.value < 1e-5
 
@@ -71,8 +72,8 @@ def test_randomness_fires(digits):
 
     model = architectures.mlp((8, 8, 1))
     noisy = keras.Model(model.inputs[0], Noise()(model.outputs[0]))
-    assert checks.randomness(model, digits.images[:8]).passed
-    check = checks.randomness(noisy, digits.images[:8])
+    assert flags.randomness(model, digits.images[:8]).passed
+    check = flags.randomness(noisy, digits.images[:8])
     assert not check.passed
     assert check.value > 0.1
 

@@ -1,0 +1,163 @@
+"""Auto-PGD, two of the four attacks of AutoAttack."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.labels import ranked_class
+from robust_zoo.attacks.losses import Loss, get_loss
+
+_MOMENTUM = 0.75  # weight of the new step against the last one
+
+
+def checkpoints(steps: int) -> list[int]:
+    """After how many steps the step size is looked at: 22, 41, 57, 70, 80, 87, 93, 99 of 100.
+
+    The first interval is 0.22 of the steps; each is 0.03 of them shorter than the last, but at least 0.06
+    (arXiv:2003.01690, section 3.1; rounded down as in the authors' code).
+    """
+    length, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    points = [length]
+    while points[-1] + max(length - shorter, least) <= steps:
+        length = max(length - shorter, least)
+        points.append(points[-1] + length)
+    return points
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class APGD(FixedBudgetAttack):
+    """Auto-PGD (Croce and Hein, arXiv:2003.01690, algorithm 1), equal to that of AutoAttack.
+
+    Steps with momentum, of a size that starts at 2 epsilon and is halved, going back to the best point,
+    where the loss stops rising. APGD-CE is the default; APGD-T is loss="dlr", targets=9: one attempt
+    towards each of the 9 classes that are most likely on the clean image after the first.
+
+    Attributes:
+        loss: a `Loss`, or its name: "cross_entropy", "dlr", "cw_margin".
+        steps: iterations of each attempt.
+        targets: how many classes are targeted, one after the other; 0 for an untargeted attack.
+        restarts: random starts (of each target).
+        rho: share of steps that must raise the loss, or the step size is halved.
+
+    Example:
+        >>> APGD(epsilon=8 / 255, loss="dlr", targets=9).run(model, x, y)
+    """
+
+    loss: Loss | str = "cross_entropy"
+    steps: int = 100
+    targets: int = 0
+    restarts: int = 1
+    rho: float = 0.75
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "loss", get_loss(self.loss))
+        if self.targets < 0:
+            raise ValueError(f"targets must be an integer >= 0, got {self.targets!r}.")
+        if not 0 < self.rho <= 1:
+            raise ValueError(f"rho must lie in (0, 1], got {self.rho!r}.")
+
+    def attempts_on(self, model) -> int:
+        return max(self.targets, 1) * self.restarts
+
+    def template(self):
+        return self.replace(epsilon=1.0)
+
+    def check_model(self, model):
+        num_classes = model.output_shape[1]
+        self.loss.check_classes(num_classes, targeted=self.targets > 0)
+        if self.targets >= num_classes:
+            raise ValueError(
+                f"targets must be at most {num_classes - 1}, the model's other classes, got {self.targets}."
+            )
+
+    def start(self, model, x, y, keys, epsilon, attempt):
+        x_adv = self.geometry.surface_start(keys, x, epsilon)
+        lowest = ops.cast(ops.zeros_like(y), "float32") - np.inf
+        state = {
+            "x_adv": x_adv,
+            "previous": x_adv,
+            "labels": y,
+            "iteration": ops.zeros_like(y),
+            "step_size": ops.cast(ops.zeros_like(y), "float32") + 2.0,  # in units of epsilon
+            "best": x_adv,
+            "best_gradient": ops.zeros_like(x),
+            "best_loss": lowest,
+            # At the last look at the step size, and since then.
+            "best_loss_then": lowest,
+            "halved_then": ops.ones_like(y, dtype="bool"),
+            "last_loss": lowest,
+            "rises": ops.zeros_like(y),
+        }
+        if self.targets:
+            logits = ops.cast(model(x, training=False), "float32")
+            state["targets"] = ranked_class(logits, 1 + attempt // self.restarts)
+        return state
+
+    def loss_value(self, logits, state):
+        return self.loss(logits, state["labels"], state.get("targets"))
+
+    def _checkpoint(self, done):
+        """Whether the step size is looked at after `done` steps (batch,), and how many are looked back at."""
+        points = checkpoints(self.steps)
+        lengths = np.diff([0, *points]).astype("float32")
+        here = done[:, None] == ops.convert_to_tensor(np.asarray(points, "int32"))
+        length = ops.sum(ops.cast(here, "float32") * ops.convert_to_tensor(lengths), axis=1)
+        return ops.any(here, axis=1), length
+
+    def step(self, model, x, state, epsilon):
+        shape = (-1,) + (1,) * (len(x.shape) - 1)
+
+        def choose(mask, yes, no):
+            return ops.where(ops.reshape(mask, shape), yes, no)
+
+        def ascended(x_adv):
+            logits = ops.cast(model(x_adv, training=False), "float32")
+            return self.loss_value(logits, state), logits
+
+        x_adv = state["x_adv"]
+        (loss, logits), gradient = backend.value_and_input_gradient(ascended, x_adv, has_aux=True)
+        done = state["iteration"]  # steps that led to x_adv
+        state = {**state, "iteration": done + 1}
+
+        better = loss > state["best_loss"]
+        state["best"] = choose(better, x_adv, state["best"])
+        state["best_gradient"] = choose(better, gradient, state["best_gradient"])
+        state["best_loss"] = ops.where(better, loss, state["best_loss"])
+
+        # As in the authors' code, the first step rises if it ends above a loss of zero.
+        last = ops.where(done == 1, self.loss.usual_zero, state["last_loss"])
+        rose = ops.logical_and(done >= 1, loss > last)
+        rises = state["rises"] + ops.cast(rose, "int32")
+        state["last_loss"] = loss
+
+        look, window = self._checkpoint(done)
+        oscillates = ops.cast(rises, "float32") <= self.rho * window
+        stalls = ops.logical_and(
+            ops.logical_not(state["halved_then"]), state["best_loss_then"] >= state["best_loss"]
+        )
+        first = done == 0
+        halve = ops.logical_and(look, ops.logical_or(oscillates, stalls))
+        state["rises"] = ops.where(look, 0, rises)
+        state["halved_then"] = ops.where(look, halve, state["halved_then"])
+        state["best_loss_then"] = ops.where(
+            ops.logical_or(look, first), state["best_loss"], state["best_loss_then"]
+        )
+        state["step_size"] = ops.where(halve, state["step_size"] / 2, state["step_size"])
+        point = choose(halve, state["best"], x_adv)
+        gradient = choose(halve, state["best_gradient"], gradient)
+
+        project = self.geometry.project
+        size = ops.reshape(state["step_size"], shape) * epsilon
+        forward = project(point + size * self.geometry.direction(gradient), x, epsilon)
+        mixed = (
+            point + _MOMENTUM * (forward - point) + (1 - _MOMENTUM) * (point - state["previous"])
+        )
+        state["x_adv"] = choose(first, forward, project(mixed, x, epsilon))
+        state["previous"] = point
+        return state, logits

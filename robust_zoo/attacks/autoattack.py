@@ -1,0 +1,144 @@
+"""AutoAttack: the field's standard ensemble."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import numpy as np
+
+from robust_zoo.attacks import flags
+from robust_zoo.attacks.apgd import APGD
+from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack
+from robust_zoo.attacks.fab import FAB
+from robust_zoo.attacks.square import Square
+from robust_zoo.attacks.working_set import WorkingSet, predict
+from robust_zoo.backend import random
+from robust_zoo.progress import progress_bar
+from robust_zoo.record import Check
+
+_FLAGGED = 128  # images that the flags look at
+_TARGETS = 9
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AutoAttackResult(AttackResult):
+    """What `AutoAttack.run` found.
+
+    Attributes:
+        broken_by: str (n,), which component broke each image: "apgd-ce", "apgd-t", "fab-t" or "square";
+            "clean" where it was misclassified to begin with, "" where it withstood all.
+        components: accuracy that is left after each component, in their order.
+        flags: signs that the verdict cannot be trusted; those that fired have `passed` false.
+    """
+
+    broken_by: np.ndarray
+    components: dict[str, float]
+    flags: tuple[Check, ...]
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(FixedBudgetAttack):
+    """AutoAttack, standard version (Croce and Hein, arXiv:2003.01690), for norms "linf" and "l2".
+
+    APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still
+    robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets. A model of fewer
+    than 10 classes has fewer targets, and one of fewer than 4, for which targeted DLR is not defined, a
+    margin loss in APGD-T; the flag "too_few_classes" then says so.
+
+    Example:
+        >>> result = AutoAttack(epsilon=8 / 255).run(model, x, y, seed=0, state_file="state.npz")
+        >>> result.components
+        {'apgd-ce': 0.54, 'apgd-t': 0.51, 'fab-t': 0.51, 'square': 0.51}
+    """
+
+    _result: ClassVar = AutoAttackResult
+
+    def __call__(self, model, x, y=None, *, key, epsilon=None):
+        raise TypeError("AutoAttack is for measuring: use run, or another attack inside training.")
+
+    def standard(self, num_classes: int) -> tuple[dict[str, Attack], list[str]]:
+        """The components by name, and in what they differ from the authors' because of too few classes."""
+        targets = min(_TARGETS, num_classes - 1)
+        loss, changes = "dlr", []
+        if targets < _TARGETS:
+            changes.append(f"apgd-t and fab-t have {targets} targets, not {_TARGETS}")
+        if num_classes < 4:
+            loss = "cw_margin"
+            changes.append("apgd-t ascends cw_margin, not dlr")
+        budget = {"epsilon": self.epsilon, "norm": self.norm}
+        components = {
+            "apgd-ce": APGD(**budget),
+            "apgd-t": APGD(**budget, loss=loss, targets=targets),
+            "fab-t": FAB(norm=self.norm, targets=targets),
+            "square": Square(**budget),
+        }
+        return components, changes
+
+    def _search(self, model, x, y, *, seed, batch_size, progress, state):
+        num_classes = model.output_shape[1]
+        components, changes = self.standard(num_classes)
+        logits = predict(model, x, batch_size)
+        y = logits.argmax(1).astype("int32") if y is None else y
+        clean = np.where(logits.argmax(1) == y, "", "clean").astype("<U8")
+        found = {"x_adv": x.copy(), "queries": np.ones(len(x), "int64"), "broken_by": clean}
+        accuracy = []
+        saved = state.load()
+        if saved:
+            found = {name: saved[name] for name in found}
+            accuracy = saved["accuracy"].tolist()
+        inner = {
+            name.removeprefix("inside/"): value
+            for name, value in saved.items()
+            if name.startswith("inside/")
+        }
+
+        for number, (name, attack) in enumerate(components.items()):
+            if number < len(accuracy):
+                continue
+            robust = np.flatnonzero(found["broken_by"] == "")
+            if len(robust):
+                working_set = WorkingSet(
+                    attack,
+                    model,
+                    x[robust],
+                    y[robust],
+                    key=random.fold_in(random.key(seed), number),
+                    batch_size=batch_size,
+                    numbers=robust,
+                    # FAB has no ball of its own: what it finds inside ours is enough.
+                    stop_distance=self.epsilon if isinstance(attack, FAB) else None,
+                )
+                working_set.restore(inner)
+
+                def snapshot(working_set=working_set):
+                    inside = working_set.snapshot()
+                    inside = {f"inside/{name}": value for name, value in inside.items()}
+                    return {**found, "accuracy": np.asarray(accuracy), **inside}
+
+                title = f"AutoAttack {name}"
+                with progress_bar(title, working_set.work, enabled=progress) as advance:
+                    working_set.run(advance, lambda snapshot=snapshot: state.save(snapshot))
+                self._take_over(found, robust, name, x, **working_set.found())
+            inner = {}
+            accuracy.append(float((found["broken_by"] == "").mean()))
+            state.save(lambda: {**found, "accuracy": np.asarray(accuracy)}, now=True)
+
+        after = dict(zip(components, accuracy, strict=True))
+        some = slice(_FLAGGED)
+        signs = (
+            flags.randomness(model, x[some]),
+            flags.softmax_output(logits[some]),
+            flags.zero_gradients(model, x[some], y[some], batch_size=batch_size),
+            flags.square_stronger(after["fab-t"], after["square"]),
+            flags.too_few_classes(num_classes, changes),
+        )
+        success = found["broken_by"] != ""
+        return {**found, "success": success, "components": after, "flags": signs}
+
+    def _take_over(self, found, robust, name, x, *, x_adv, success, queries) -> None:
+        """Notes what a component found on the images `robust`."""
+        broken = success & (self.geometry.distance(x_adv, x[robust]) <= self.allowed_distance)
+        found["queries"][robust] += queries
+        found["broken_by"][robust[broken]] = name
+        found["x_adv"][robust[broken]] = x_adv[broken]

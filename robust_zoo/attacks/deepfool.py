@@ -1,0 +1,95 @@
+"""DeepFool: steps to the nearest linearised boundary."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks.base import MinimumNormAttack
+
+REFERENCES = ("predicted", "true")
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(MinimumNormAttack):
+    """DeepFool (Moosavi-Dezfooli et al., arXiv:1511.04599, algorithm 2; linf: section 3).
+
+    Each step adds the change that reaches the nearest of the linearised boundaries, a little more than
+    that (1e-4 of distance), and the candidate is the clean image plus (1 + overshoot) times the sum of all
+    steps, clipped to [0, 1]. One forward pass and one gradient for each candidate class make a step.
+
+    Attributes:
+        steps: most iterations; 5 in DeepDefense (arXiv:1803.00404).
+        overshoot: >= 0.
+        candidates: how many of the classes most likely on the clean image are looked at, that class
+            included; the whole Jacobian is never made where there are more.
+        labels: the class to leave: "predicted" on the clean image, as in the paper, so that images that
+            are misclassified have a distance too; or "true", so that theirs is 0.
+
+    Example:
+        >>> DeepFool().run(model, x).distance.mean()
+    """
+
+    norm: str = "l2"
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int = 10
+    labels: str = "predicted"
+
+    look_every = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.overshoot >= 0:
+            raise ValueError(f"overshoot must be >= 0, got {self.overshoot!r}.")
+        if self.candidates < 2:
+            raise ValueError(f"candidates must be an integer >= 2, got {self.candidates!r}.")
+        if self.labels not in REFERENCES:
+            raise ValueError(f"labels must be one of {REFERENCES}, got {self.labels!r}.")
+
+    def passes_on(self, model) -> int:
+        return min(self.candidates, model.output_shape[1])
+
+    def template(self):
+        return self.replace(steps=1)
+
+    def reference(self, logits, y):
+        return ops.cast(ops.argmax(logits, axis=1), "int32") if self.labels == "predicted" else y
+
+    def start(self, model, x, y, keys, epsilon, attempt):
+        logits = ops.cast(model(x, training=False), "float32")
+        # Whatever is to be left comes first, even where it is not the most likely class.
+        given = ops.cast(ops.one_hot(y, logits.shape[1]), "float32")
+        order = ops.argsort(-(logits + 1e9 * given), axis=1)
+        count = min(self.candidates, logits.shape[1])
+        return {
+            "x_adv": x,
+            "change": ops.zeros_like(x),
+            "classes": ops.cast(order[:, :count], "int32"),
+        }
+
+    def step(self, model, x, state, epsilon):
+        def chosen(x_adv):
+            logits = ops.cast(model(x_adv, training=False), "float32")
+            return ops.take_along_axis(logits, state["classes"], axis=1), logits
+
+        (z, logits), jacobian = backend.input_jacobian(chosen, state["x_adv"], has_aux=True)
+        batch, count = ops.shape(x)[0], state["classes"].shape[1]
+        rows = ops.reshape(jacobian, (batch, count, -1))
+        gap = z[:, 1:] - z[:, :1]
+        normal = rows[:, 1:] - rows[:, :1]
+        if self.norm == "l2":
+            size = ops.sqrt(ops.sum(ops.square(normal), axis=2))
+        else:
+            size = ops.sum(ops.abs(normal), axis=2)  # the dual norm
+        distance = ops.abs(gap) / (size + 1e-8)
+        nearest = ops.argmin(distance, axis=1)[:, None]
+        distance = ops.take_along_axis(distance, nearest, axis=1) + 1e-4
+        size = ops.take_along_axis(size, nearest, axis=1)
+        normal = ops.squeeze(ops.take_along_axis(normal, nearest[..., None], axis=1), 1)
+        direction = normal / (size + 1e-8) if self.norm == "l2" else ops.sign(normal)
+        change = state["change"] + ops.reshape(distance * direction, ops.shape(x))
+        x_adv = ops.clip(x + (1 + self.overshoot) * change, 0.0, 1.0)
+        return {**state, "x_adv": x_adv, "change": change}, logits

@@ -1,0 +1,57 @@
+"""Random perturbations, the baselines that any attack must beat (Kurakin et al., arXiv:1611.01236)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+from keras import ops
+
+from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.losses import CrossEntropy
+from robust_zoo.backend import random
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseAttack(FixedBudgetAttack):
+    """One random candidate for each restart.
+
+    Attributes:
+        restarts: candidates of which any may fool the model.
+    """
+
+    restarts: int = 1
+
+    norms: ClassVar = ("linf",)
+    steps: ClassVar = 0
+
+    def noise(self, keys, shape):
+        """Numbers in [-1, 1], float32 (batch, *shape)."""
+        raise NotImplementedError
+
+    def template(self):
+        return self.replace(epsilon=1.0, restarts=1)
+
+    def start(self, model, x, y, keys, epsilon, attempt):
+        x_adv = x + epsilon * self.noise(keys, x.shape[1:])
+        return {"x_adv": self.geometry.project(x_adv, x, epsilon), "labels": y}
+
+    def loss_value(self, logits, state):
+        return CrossEntropy()(logits, state["labels"])
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class SignNoise(NoiseAttack):
+    """The sign of random: every value moves by epsilon, up or down (arXiv:1611.01236, appendix)."""
+
+    def noise(self, keys, shape):
+        return ops.where(random.uniform(keys, shape) < 0.5, -1.0, 1.0)
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class TruncatedNormalNoise(NoiseAttack):
+    """Normal noise of standard deviation epsilon / 2, truncated at epsilon (arXiv:1611.01236, appendix)."""
+
+    def noise(self, keys, shape):
+        return random.truncated_normal(keys, shape) / 2.0

@@ -1,0 +1,89 @@
+"""State files: how far a long attack is, so that an interrupted one can go on."""
+
+import hashlib
+import json
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from robust_zoo.classifier import describe_config
+from robust_zoo.files import replacing
+from robust_zoo.weights import describe_weights
+
+_SECONDS = 30.0  # between two writes
+_IDENTITY = "identity"
+
+
+def _sha256(array: np.ndarray | None) -> str:
+    if array is None:
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, seed: int) -> dict:
+    """What a state belongs to: all that the numbers of an attack depend on."""
+    return {
+        "attack": f"{type(attack).__name__} {json.dumps(attack.get_config(), sort_keys=True)}",
+        "model": f"{describe_config(model).sha256} {describe_weights(model).sha256}",
+        "images": f"{x.shape} {_sha256(x)}",
+        "labels": _sha256(y),
+        "seed": str(int(seed)),
+    }
+
+
+class StateFile:
+    """Arrays under names in an .npz file that is tied to what they belong to.
+
+    Args:
+        path: the file, or None to keep nothing.
+        belongs_to: gives the identity of the run; called once, if there is a path.
+
+    Raises:
+        FileNotFoundError: no directory to write it into.
+        ValueError: a path that does not end in .npz.
+    """
+
+    def __init__(self, path: str | pathlib.Path | None, belongs_to: Callable[[], dict]):
+        self._path = None if path is None else pathlib.Path(path)
+        self._saved = time.monotonic()
+        if self._path is None:
+            return
+        if self._path.suffix != ".npz":
+            raise ValueError(f"state_file must end in .npz, got {str(path)!r}.")
+        if not self._path.resolve().parent.is_dir():
+            raise FileNotFoundError(
+                f"state_file: no directory {str(self._path.parent)!r} to write {self._path.name!r} into."
+            )
+        self._identity = belongs_to()
+
+    def load(self) -> dict[str, np.ndarray]:
+        """What was saved, empty if nothing was; ValueError if it is damaged or belongs to something else."""
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                arrays = dict(file)
+            saved = json.loads(str(arrays.pop(_IDENTITY)))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"state_file {str(self._path)!r} is no readable state: {error}."
+            ) from None
+        for part, value in self._identity.items():
+            if saved.get(part) != value:
+                raise ValueError(
+                    f"state_file {str(self._path)!r} belongs to another run: its {part} differs. Give the "
+                    "same model, data, attack and seed, or remove the file to start over."
+                )
+        return arrays
+
+    def save(self, snapshot: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
+        """Writes `snapshot()` in the file's place, at most once in half a minute unless `now`."""
+        if self._path is None or not (now or time.monotonic() - self._saved > _SECONDS):
+            return
+        with replacing(self._path) as partial, partial.open("wb") as file:
+            np.savez(file, **{_IDENTITY: np.asarray(json.dumps(self._identity))}, **snapshot())
+        self._saved = time.monotonic()

@@ -1,0 +1,104 @@
+import time
+
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo.attacks import PGD, CarliniWagner, Square, state_file
+from robust_zoo.attacks.working_set import WorkingSet
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(monkeypatch, saves):
+    """Saves at every opportunity, and stops in the middle after so many of them."""
+    monkeypatch.setattr(state_file, "_SECONDS", -1.0)
+    original, count = state_file.StateFile.save, 0
+
+    def save(self, *arguments, **options):
+        nonlocal count
+        original(self, *arguments, **options)
+        count += 1
+        if count == saves:
+            raise Interrupted
+
+    monkeypatch.setattr(state_file.StateFile, "save", save)
+    return lambda: monkeypatch.setattr(state_file.StateFile, "save", original)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(epsilon=0.02, steps=30, restarts=3),
+        Square(epsilon=0.02, steps=40, restarts=2),
+        CarliniWagner(steps=30, binary_search_steps=3),
+    ],
+)
+@pytest.mark.parametrize("saves", [1, 4, 9])
+def test_an_interrupted_attack_goes_on(small_cnn, images, monkeypatch, tmp_path, attack, saves):
+    x, path = images(40), tmp_path / "state.npz"
+    monkeypatch.setattr("robust_zoo.attacks.working_set._WINDOW", 25)
+    whole = attack.run(small_cnn, x, seed=3, batch_size=8)
+    restore = interrupt_after(monkeypatch, saves)
+    with pytest.raises(Interrupted):
+        attack.run(small_cnn, x, seed=3, batch_size=8, state_file=path)
+    restore()
+
+    steps = []
+    original = WorkingSet._call
+    monkeypatch.setattr(
+        WorkingSet, "_call", lambda *arguments: steps.append(1) or original(*arguments)
+    )
+    resumed = attack.run(small_cnn, x, seed=3, batch_size=8, state_file=path)
+    for field in ("x_adv", "success", "distance", "queries"):
+        np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
+    assert len(steps) > 5
+
+    steps.clear()
+    again = attack.run(small_cnn, x, seed=3, batch_size=8, state_file=path)
+    np.testing.assert_array_equal(again.x_adv, whole.x_adv)
+    assert len(steps) <= 5 + 5  # only the clean images are looked at again
+    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_a_state_of_something_else_is_refused(small_cnn, images, tmp_path):
+    x, path = images(6), tmp_path / "state.npz"
+    y = ops.convert_to_numpy(small_cnn(x)).argmax(1)
+    attack = PGD(epsilon=0.02, steps=3)
+    attack.run(small_cnn, x, y, state_file=path)
+    for arguments, part in (
+        ((attack.replace(epsilon=0.03), x, y, 0), "attack"),
+        ((attack, x[::-1], y, 0), "images"),
+        ((attack, x, (y + 1) % 5, 0), "labels"),
+        ((attack, x, y, 1), "seed"),
+    ):
+        other, images_given, labels, seed = arguments
+        with pytest.raises(ValueError, match=f"belongs to another run: its {part} differs"):
+            other.run(small_cnn, images_given, labels, seed=seed, state_file=path)
+    small_cnn.layers[-1].bias.assign([1.0, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match="its model differs"):
+        attack.run(small_cnn, x, y, state_file=path)
+
+
+def test_bad_state_files(small_cnn, images, tmp_path):
+    attack = PGD(epsilon=0.02, steps=3)
+    with pytest.raises(ValueError, match=r"state_file must end in \.npz, got"):
+        attack.run(small_cnn, images(2), state_file=tmp_path / "state.json")
+    with pytest.raises(FileNotFoundError, match="state_file: no directory"):
+        attack.run(small_cnn, images(2), state_file=tmp_path / "no" / "state.npz")
+    for content in (b"", b"PK\x03\x04 broken", b"text"):
+        (tmp_path / "state.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="is no readable state"):
+            attack.run(small_cnn, images(2), state_file=tmp_path / "state.npz")
+
+
+def test_it_is_written_once_in_a_while_and_at_the_end(small_cnn, images, monkeypatch, tmp_path):
+    times = []
+    original = np.savez
+    monkeypatch.setattr(
+        state_file.np, "savez", lambda *a, **k: times.append(time.monotonic()) or original(*a, **k)
+    )
+    PGD(epsilon=0.001, steps=50).run(small_cnn, images(4), state_file=tmp_path / "state.npz")
+    assert len(times) == 1
