@@ -92,6 +92,57 @@ def test_evaluate_uses_the_record_s_threat_model_by_default(command, tmp_path):
     assert [outcome.name for outcome in record.attacks] == ["PGD"]
 
 
+def test_evaluate_with_several_kinds_of_attack(command, tmp_path):
+    path = tmp_path / "out.json"
+    names = ("autoattack", "deepfool:norm=linf", "jsma:gamma=0.1", "pgd-cw+:steps=5")
+    options = [part for name in names for part in ("--attack", name)]
+    status, out, err = command(
+        *("evaluate", "mlp.natural_digits", *options, "--n", 30, "--json", path),
+        *("--state", tmp_path / "state"),
+    )
+    assert (status, err) == (0, "")
+    record = RobustnessRecord.read(path)
+    assert [outcome.name for outcome in record.attacks] == ["AutoAttack", "PGD"]
+    assert record.attacks[1].config["loss"] == {"name": "cw_margin", "confidence": 50.0}
+    assert [(item.name, item.norm) for item in record.minimum_norm] == [
+        ("DeepFool", "linf"),
+        ("JSMA", "l0"),
+    ]
+    for text in ("after apgd-ce", "after square", "DeepFool-50", "clean-correct only", "JSMA"):
+        assert text in out
+    assert len(list((tmp_path / "state").iterdir())) == 4
+
+
+def test_evaluate_at_several_epsilons(command, tmp_path):
+    path, picture = tmp_path / "out.json", tmp_path / "curve.svg"
+    status, out, err = command(
+        *("evaluate", "mlp.pgd_digits", "--attack", "pgd:steps=5", "--attack", "apgd-ce:steps=5"),
+        *("--epsilons", "5/255,25.5/255,0.5", "--n", 40, "--json", path, "--plot", picture),
+        *("--state", tmp_path / "state"),
+    )
+    assert (status, err) == (0, "")
+    records = [
+        RobustnessRecord.from_json(json.dumps(part)) for part in json.loads(path.read_text())
+    ]
+    assert [record.threat_model.epsilon for record in records] == pytest.approx([5 / 255, 0.1, 0.5])
+    accuracy = [record.attacks[0].accuracy for record in records]
+    assert accuracy[0] > accuracy[1] > accuracy[2]
+    assert out.count("epsilon ") == 3
+    assert "APGD-5" in picture.read_text()
+    assert len(list((tmp_path / "state").iterdir())) == 3
+
+
+def test_an_attack_without_a_budget_needs_no_epsilon(command, tmp_path):
+    load_model("mlp.pgd_digits").save(tmp_path / "mine.keras")
+    options = ("evaluate", tmp_path / "mine.keras", "--dataset", "digits", "--n", 10)
+    status, out, err = command(*options, "--attack", "deepfool")
+    assert (status, err) == (0, "")
+    assert "10 of 10" in out
+    status, _, err = command(*options, "--attack", "deepfool", "--attack", "pgd")
+    assert status == 1
+    assert "--epsilon is needed" in err
+
+
 def test_evaluate_anybody_s_keras_file(command, tmp_path):
     zoo = load_model("mlp.pgd_digits")
     theirs = keras.Sequential(
@@ -121,7 +172,16 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["show", "mlp.pgd_digit"], "did you mean mlp.pgd_digits"),
         (["show", "./nowhere"], "no checkpoint directory './nowhere'"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pdg"], "unknown attack 'pdg'"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pdg"], "apgd-t, fab-t, square"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pgd:stps=3"], "has no 'stps'"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "fab-t:targets=10"], "at most 9"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pixel-swap"], "norm must be one of ('l0',)"),
+        (["evaluate", "mlp.pgd_digits", "--epsilon", "0.1", "--epsilons", "0.2"], "both"),
+        (["evaluate", "mlp.pgd_digits", "--epsilons", "0.1,x"], "0.3 or 8/255, got 'x'"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--epsilons", "0.1,0.2", "--attack", "deepfool"],
+            "deepfool has none",
+        ),
         (["evaluate", "mlp.pgd_digits", "--attack", "pgd:steps=x"], "steps must be an integer"),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "8"], "epsilon must be at most 1"),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "lots"], "0.3 or 8/255, got 'lots'"),

@@ -65,17 +65,17 @@ class StateFile:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            with np.load(self._path, allow_pickle=False) as file:
-                arrays = dict(file)
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                arrays = dict(content)
             saved = json.loads(str(arrays.pop(_IDENTITY)))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"state_file {str(self._path)!r} is no readable state: {error}."
             ) from None
         for part, value in self._identity.items():
             if saved.get(part) != value:
                 raise ValueError(
-                    f"state_file {str(self._path)!r} belongs to another run: its {part} differs. Give the "
+                    f"state_file {str(self._path)!r} belongs to another run: not the same {part}. Give the "
                     "same model, data, attack and seed, or remove the file to start over."
                 )
         return arrays

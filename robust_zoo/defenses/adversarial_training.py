@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from robust_zoo.attacks import Attack
+from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.defenses.base import Defense
 
 
@@ -34,7 +34,7 @@ class AdversarialTraining(Defense):
         self,
         classifier: keras.Model,
         *,
-        attack: Attack,
+        attack: FixedBudgetAttack,
         ramp_steps: int = 0,
         seed: int = 0,
         **kwargs,

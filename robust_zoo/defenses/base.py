@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import Attack
+from robust_zoo.attacks import AutoAttack, FixedBudgetAttack
 from robust_zoo.backend import random
 from robust_zoo.contract import check_classifier, check_images, check_labels
 
@@ -24,20 +24,24 @@ class Defense(backend.DefenseSteps, keras.Model):
     Args:
         classifier: functional `keras.Model`, float32 images in [0, 1] to logits. Under a strategy it
             must have been built inside the scope.
-        attack: a fixed-budget `Attack`.
+        attack: any `FixedBudgetAttack` but AutoAttack.
         seed: of the attack's random numbers.
 
     Raises:
-        TypeError: `attack` is not an `Attack`.
+        TypeError: `attack` is something else.
         ValueError: a classifier that `robust_zoo.contract` refuses, or one built outside the scope.
     """
 
-    def __init__(self, classifier: keras.Model, *, attack: Attack, seed: int = 0, **kwargs):
+    def __init__(
+        self, classifier: keras.Model, *, attack: FixedBudgetAttack, seed: int = 0, **kwargs
+    ):
         super().__init__(**kwargs)
         check_classifier(classifier)
-        if not isinstance(attack, Attack):
-            raise TypeError(f"attack must be a robust_zoo attack, got {attack!r}.")
-        attack.check_model(classifier.output_shape[1])
+        if not isinstance(attack, FixedBudgetAttack) or isinstance(attack, AutoAttack):
+            raise TypeError(
+                f"attack must be a robust_zoo attack with a budget, and not AutoAttack, got {attack!r}."
+            )
+        attack.check_model(classifier)
         if attack.reaches_given_labels:
             raise ValueError(
                 f"attack must not aim at the labels given, which are the true ones here, got {attack!r}."

@@ -130,11 +130,11 @@ def test_few_classes_are_measured_and_flagged(images, short, classes):
 def test_saturated_logits_are_broken_and_flagged(ten_classes, images, short):
     """Logits of thousands, where softmax has no gradient in float32."""
     x = images(60)
-    honest = AutoAttack(epsilon=0.05).run(ten_classes, x)
+    honest = AutoAttack(epsilon=0.15).run(ten_classes, x)
     masked = keras.models.clone_model(ten_classes)
     weights = ten_classes.get_weights()
     masked.set_weights([*weights[:-2], 1e4 * weights[-2], 1e4 * weights[-1]])
-    result = AutoAttack(epsilon=0.05).run(masked, x)
+    result = AutoAttack(epsilon=0.15).run(masked, x)
     assert honest.success.mean() > 0.8
     assert result.success.mean() > honest.success.mean() - 0.05
     fired = {flag.name: flag.passed for flag in result.flags}
@@ -210,9 +210,9 @@ def test_an_interrupted_run_goes_on(ten_classes, images, short, monkeypatch, tmp
     for field in ("x_adv", "success", "broken_by", "queries"):
         np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
     assert resumed.components == whole.components
-    with pytest.raises(ValueError, match="its seed differs"):
+    with pytest.raises(ValueError, match="not the same seed"):
         attack.run(ten_classes, x, seed=5, state_file=path)
-    with pytest.raises(ValueError, match="its attack differs"):
+    with pytest.raises(ValueError, match="not the same attack"):
         attack.replace(epsilon=0.02).run(ten_classes, x, seed=4, state_file=path)
 
 

@@ -8,10 +8,6 @@ from robust_zoo.attacks import PGD, CarliniWagner, Square, state_file
 from robust_zoo.attacks.working_set import WorkingSet
 
 
-class Interrupted(Exception):
-    pass
-
-
 def interrupt_after(monkeypatch, saves):
     """Saves at every opportunity, and stops in the middle after so many of them."""
     monkeypatch.setattr(state_file, "_SECONDS", -1.0)
@@ -22,7 +18,7 @@ def interrupt_after(monkeypatch, saves):
         original(self, *arguments, **options)
         count += 1
         if count == saves:
-            raise Interrupted
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(state_file.StateFile, "save", save)
     return lambda: monkeypatch.setattr(state_file.StateFile, "save", original)
@@ -42,7 +38,7 @@ def test_an_interrupted_attack_goes_on(small_cnn, images, monkeypatch, tmp_path,
     monkeypatch.setattr("robust_zoo.attacks.working_set._WINDOW", 25)
     whole = attack.run(small_cnn, x, seed=3, batch_size=8)
     restore = interrupt_after(monkeypatch, saves)
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         attack.run(small_cnn, x, seed=3, batch_size=8, state_file=path)
     restore()
 
@@ -75,10 +71,10 @@ def test_a_state_of_something_else_is_refused(small_cnn, images, tmp_path):
         ((attack, x, y, 1), "seed"),
     ):
         other, images_given, labels, seed = arguments
-        with pytest.raises(ValueError, match=f"belongs to another run: its {part} differs"):
+        with pytest.raises(ValueError, match=f"belongs to another run: not the same {part}"):
             other.run(small_cnn, images_given, labels, seed=seed, state_file=path)
     small_cnn.layers[-1].bias.assign([1.0, 0, 0, 0, 0])
-    with pytest.raises(ValueError, match="its model differs"):
+    with pytest.raises(ValueError, match="not the same model"):
         attack.run(small_cnn, x, y, state_file=path)
 
 

@@ -5,7 +5,7 @@ from keras import ops
 
 import robust_zoo as rz
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, JSMA, PGD, AutoAttack, CarliniWagner, DeepFool, PixelSwap
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
 from robust_zoo.record import wilson_interval
@@ -174,3 +174,79 @@ def test_bad_arguments(model, arguments, error, message):
 def test_softmax_models_are_refused(model):
     with pytest.raises(ValueError, match="as_classifier"):
         evaluate(keras.Sequential([model, keras.layers.Softmax()]), "digits")
+
+
+def test_minimum_norm_numbers_against_a_count_by_hand(model):
+    attacks = [DeepFool(), CarliniWagner(steps=30, binary_search_steps=3), JSMA(gamma=0.1)]
+    data = load_dataset("digits")
+    x, y = data.images[:60], data.labels[:60].copy()
+    y[:6] = (y[:6] + 1) % 10
+    record = evaluate(model, (x, y), attacks=attacks, seed=3, checks=False)
+    assert record.threat_model is None
+    assert record.worst_case is None
+    assert record.attacks == ()
+    order = np.random.default_rng(3).permutation(60)
+    x, y = x[order], y[order]
+    clean = ops.convert_to_numpy(model(x)).argmax(1)
+    for attack, item in zip(attacks, record.minimum_norm, strict=True):
+        left = clean if isinstance(attack, DeepFool) else y
+        x_adv = attack.run(model, x, y, seed=3).x_adv
+        fooled = ops.convert_to_numpy(model(x_adv)).argmax(1) != left
+        change = (x_adv - x).reshape(60, -1)
+        flat = x.reshape(60, -1)
+        if attack.norm == "l2":
+            distance, norm = np.linalg.norm(change, axis=1), np.linalg.norm(flat, axis=1)
+        else:
+            distance, norm = (change != 0).sum(1), np.full(60, 64)
+        assert (item.name, item.norm, item.n_examples) == (type(attack).__name__, attack.norm, 60)
+        for part, rows in ((item.found, fooled), (item.clean_correct_only, fooled & (clean == y))):
+            assert part.n_examples == rows.sum()
+            assert part.mean == pytest.approx(distance[rows].mean(), rel=1e-5)
+            assert part.median == pytest.approx(np.median(distance[rows]), rel=1e-5)
+            assert part.rho == pytest.approx((distance / norm)[rows].mean(), rel=1e-5)
+    deepfool, carlini, _ = record.minimum_norm
+    assert deepfool.found.n_examples == 60
+    # Misclassified images have a distance for the predicted label, and none for the true one.
+    assert deepfool.found.mean == pytest.approx(deepfool.clean_correct_only.mean, rel=0.2)
+    assert carlini.found.mean < carlini.clean_correct_only.mean
+
+
+def test_black_images_have_no_relative_distance(model):
+    x = np.zeros((3, 8, 8, 1), "float32")
+    y = ops.convert_to_numpy(model(x)).argmax(1)
+    item = evaluate(model, (x, y), attacks=[DeepFool()], checks=False).minimum_norm[0]
+    assert item.found.rho is None
+    assert item.found.mean > 0
+
+
+def test_autoattack_in_a_record(model, tmp_path):
+    options = {"n": 40, "seed": 1, "state_directory": tmp_path / "state"}
+    attacks = [AutoAttack(epsilon=0.1), FGSM(epsilon=0.1), DeepFool()]
+    record = evaluate(model, "digits", attacks=attacks, **options)
+    outcome = record.attacks[0]
+    assert list(outcome.components) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert outcome.components["square"] == outcome.accuracy
+    assert outcome.accuracy <= record.attacks[1].accuracy
+    assert record.worst_case.attacks == ("AutoAttack", "FGSM")
+    names = [check.name for check in record.checks]
+    assert len(names) == len(set(names))
+    assert {"square_stronger_than_white_box", "too_few_classes", "zero_gradients"} <= set(names)
+    assert all(check.passed for check in record.checks)
+    files = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert files == ["0_AutoAttack.npz", "1_FGSM.npz", "2_DeepFool.npz"]
+    again = evaluate(model, "digits", attacks=attacks, **options)
+    assert again.attacks[0].components == outcome.components
+    assert again.attacks[0].seconds < outcome.seconds
+    with pytest.raises(ValueError, match="belongs to another run: not the same images"):
+        evaluate(model, "digits", attacks=attacks, **{**options, "seed": 2})
+
+
+def test_an_l0_threat_model(model):
+    record = evaluate(model, "digits", attacks=[PixelSwap(epsilon=8)], n=30)
+    assert record.threat_model.model_dump() == {"norm": "l0", "epsilon": 8.0}
+    # No gradient attack has that norm, so that no check attacks.
+    assert [check.name for check in record.checks] == [
+        "zero_gradients",
+        "softmax_output",
+        "randomness",
+    ]
