@@ -8,7 +8,7 @@ A minute on two cores. No paper has these numbers; ours are in the model's card.
 import keras
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.recipe import Recipe
 
@@ -27,6 +27,11 @@ recipe = Recipe(
     ),
     epochs=60,
     batch_size=64,
-    attacks=(FGSM(epsilon=0.15), PGD(epsilon=0.15, steps=40, step_size=0.015, restarts=5)),
+    attacks=(
+        FGSM(epsilon=0.15),
+        PGD(epsilon=0.15, steps=40, step_size=0.015, restarts=5),
+        AutoAttack(epsilon=0.15),
+        DeepFool(),
+    ),
     deviations=("epsilon is ramped up from 0 over the first quarter of training",),
 )

@@ -9,7 +9,7 @@ Less than half an hour on two cores with AMX, and as much for measuring. The pap
 import keras
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.recipe import Recipe
 from robust_zoo.record import Reported
@@ -38,8 +38,10 @@ recipe = Recipe(
         FGSM(epsilon=0.3),
         PGD(epsilon=0.3, steps=40, step_size=0.01),
         PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20),
+        AutoAttack(epsilon=0.3),
+        DeepFool(),
     ),
-    n=(10_000, 10_000, 1_000),
+    n=(10_000, 10_000, 1_000, 1_000, 1_000),
     reported=(
         Reported(source=SOURCE, setting="clean", accuracy=0.988),
         Reported(source=SOURCE, setting="FGSM", accuracy=0.956),
