@@ -344,9 +344,11 @@ class FixedBudgetAttack(Attack):
                 ops.stop_gradient, self.step(model, x, state, epsilon)[0]
             )
 
+        steps = self.steps_on(x.shape[1:])
+
         def attempt(number):
             state = self.start(model, x, y, random.fold_in(key, number), epsilon, number)
-            return ops.fori_loop(0, self.steps_on(x.shape[1:]), advance, state)
+            return ops.fori_loop(0, steps, advance, state) if steps else state
 
         attempts = self.attempts_on(model)
         if attempts == 1:
