@@ -216,6 +216,19 @@ def test_an_interrupted_run_goes_on(ten_classes, images, short, monkeypatch, tmp
         attack.replace(epsilon=0.02).run(ten_classes, x, seed=4, state_file=path)
 
 
+def test_nothing_to_attack(ten_classes, images, short):
+    x = images(6)
+    wrong = (predictions(ten_classes, x) + 1) % 10
+    result = AutoAttack(epsilon=0.1).run(ten_classes, x, wrong)
+    assert (result.broken_by == "clean").all()
+    np.testing.assert_array_equal(result.x_adv, x)
+    assert set(result.components.values()) == {0.0}
+    with pytest.raises(ValueError, match="images must not be empty"):
+        AutoAttack(epsilon=0.1).run(ten_classes, x[:0])
+    constant = AutoAttack(epsilon=0.1).run(ten_classes, np.zeros((3, 6, 6, 1), "float32"))
+    assert np.isfinite(constant.x_adv).all()
+
+
 def test_training_uses_another_attack(ten_classes, images):
     with pytest.raises(TypeError, match="AutoAttack is for measuring"):
         AutoAttack(epsilon=0.1)(ten_classes, images(1), key=random.key(0))

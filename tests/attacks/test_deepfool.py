@@ -77,15 +77,18 @@ def test_agrees_with_the_loop_on_one_image():
     assert len(set(result.queries.tolist())) > 1  # some images need more steps
 
 
-def test_fewer_candidates_are_the_likeliest(small_cnn, images):
+def test_candidates_are_the_class_to_leave_and_the_likeliest_others(small_cnn, images):
     x = images(30)
-    clean = ops.convert_to_numpy(small_cnn(x))
-    result = DeepFool(candidates=2).run(small_cnn, x)
-    found = ops.convert_to_numpy(small_cnn(result.x_adv)).argmax(1)
-    second = clean.argsort(1)[:, -2]
-    # The only boundary looked at is that of the runner-up, which most images then cross.
-    assert (found == second)[result.success].mean() > 0.5
-    assert DeepFool().run(small_cnn, x).distance.mean() <= result.distance.mean() + 1e-6
+    logits = ops.convert_to_numpy(small_cnn(x))
+    for y in (logits.argmax(1), logits.argmin(1)):
+        arguments = (ops.convert_to_tensor(x), ops.convert_to_tensor(y.astype("int32")))
+        state = DeepFool(candidates=3).start(small_cnn, *arguments, None, 0.0, 0)
+        others = logits.copy()
+        others[np.arange(30), y] = -np.inf
+        expected = np.stack([y, *np.argsort(-others, axis=1)[:, :2].T], axis=1)
+        np.testing.assert_array_equal(ops.convert_to_numpy(state["classes"]), expected)
+    few = DeepFool(candidates=2).run(small_cnn, x)
+    assert DeepFool().run(small_cnn, x).distance.mean() <= few.distance.mean() + 1e-6
 
 
 def test_labels_say_what_is_left(small_cnn, images):

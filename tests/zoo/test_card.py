@@ -28,7 +28,12 @@ def test_front_matter_holds_the_numbers(record):
     assert set(data["tags"]) == {"robust_zoo", "adversarial-robustness", "linf"}
     metrics = data["model-index"][0]["results"][0]["metrics"]
     assert metrics[0]["value"] == record.clean.accuracy
-    for metric, outcome in zip(metrics[1:], record.attacks, strict=True):
+    attacks, distances = metrics[1 : 1 + len(record.attacks)], metrics[1 + len(record.attacks) :]
+    for metric, item in zip(distances, record.minimum_norm, strict=True):
+        assert metric["type"] == "mean_adversarial_distance"
+        assert metric["value"] == item.clean_correct_only.mean
+        assert metric["args"]["norm"] == item.norm
+    for metric, outcome in zip(attacks, record.attacks, strict=True):
         assert metric["type"] == "robust_accuracy"
         assert metric["value"] == outcome.accuracy
         assert metric["args"]["n_examples"] == outcome.n_examples
@@ -40,6 +45,15 @@ def test_the_card_shows_every_number_check_and_deviation(record):
     for part in (record.clean, record.worst_case, *record.attacks):
         low, high = part.ci95
         assert f"{100 * part.accuracy:.2f}% | {100 * low:.2f} to {100 * high:.2f}" in card
+    for outcome in record.attacks:
+        for component, accuracy in outcome.components.items():
+            assert f"{100 * accuracy:.2f}% after {component}" in card
+    assert record.minimum_norm
+    for item in record.minimum_norm:
+        for part in (item.found, item.clean_correct_only):
+            values = f"{part.mean:.4g} | {part.median:.4g} | {part.rho:.4g} |"
+            assert f"| {part.n_examples} of {item.n_examples} | {values}" in card
+        assert f"{item.norm} {item.clean_correct_only.mean:.3g}" in zoo_table([record])
     for check in record.checks:
         assert check.name in card
         assert check.explanation in card
@@ -59,8 +73,15 @@ def test_a_failed_check_stands_out(record):
 
 def test_cards_of_models_without_defense_or_attacks(record):
     plain = record.model_copy(
-        update={"defense": None, "threat_model": None, "attacks": (), "worst_case": None}
+        update={
+            "defense": None,
+            "threat_model": None,
+            "attacks": (),
+            "worst_case": None,
+            "minimum_norm": (),
+        }
     )
+    assert "## Closest adversarial examples" not in model_card(plain)
     assert "none (natural training)" in model_card(plain)
     assert "| threat model | none |" in model_card(plain)
     assert plain.name in zoo_table([plain])
@@ -73,6 +94,9 @@ def test_cards_of_models_without_defense_or_attacks(record):
         ({"steps": 100, "restarts": 20}, "PGD-100 x 20"),
         ({"loss": {"name": "cw_margin", "confidence": 0}}, "PGD, cw_margin 0"),
         ({"labels": "random"}, "PGD, random labels"),
+        ({"labels": "predicted"}, "PGD, predicted labels"),
+        ({"steps": 100, "loss": {"name": "dlr"}, "targets": 9}, "PGD-100, dlr, 9 targets"),
+        ({"scale": 100.0}, "PGD, scale 100"),
     ],
 )
 def test_short_names_of_attacks(record, config, expected):
