@@ -312,6 +312,10 @@ def evaluate(
     if dataset is None and record is None:
         raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
     names = attack or ["pgd"]
+    if plot is not None and not all(map(_needs_epsilon, names)):
+        raise ValueError(
+            "--plot draws accuracy against epsilon: it needs attacks with a budget only."
+        )
     budgets = _budgets(names, epsilon, epsilons, threat, model)
     plans = [
         [parse_attack(name, budget, norm or _own_norm(name, threat)) for name in names]
@@ -323,20 +327,22 @@ def evaluate(
         folder = state / f"epsilon_{budget:.6g}" if state and len(budgets) > 1 else state
         options = {"n": n, "seed": seed, "batch_size": batch_size, "state_directory": folder}
         measured.append(rz.evaluate(opened, data, attacks=attacks, **options))
-    if json_file is not None:
-        if epsilons is None:
-            write_text(json_file, measured[0].to_json())
-        else:
-            write_text(json_file, _as_json(measured))
-    if plot is not None:
-        rz.plots.accuracy_against_epsilon(measured, plot)
     for result in measured:
         _print_record(result)
+    if json_file is not None:
+        text = measured[0].to_json() if epsilons is None else _as_json(measured)
+        write_text(json_file, text)
+    if plot is not None:
+        rz.plots.accuracy_against_epsilon(measured, plot)
 
 
 def _own_norm(name: str, threat) -> str | None:
     """The norm to give an attack when none is asked for: that of the record, for an attack with a budget."""
-    return threat.norm if threat and _needs_epsilon(name) else None
+    from robust_zoo.attacks import ATTACKS
+
+    attack = ATTACKS.get(name.partition(":")[0])
+    fits = threat and attack and _needs_epsilon(name) and threat.norm in attack.func.norms
+    return threat.norm if fits else None
 
 
 def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> list[float | None]:

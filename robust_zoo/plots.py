@@ -24,11 +24,11 @@ def accuracy_against_epsilon(
     """Draws accuracy under each attack against epsilon, with 95% intervals; clean accuracy at epsilon 0.
 
     Args:
-        records: of one model under threat models of one norm; their points of one attack are joined.
+        records: of one model under threat models of one norm, with the same attacks in the same order.
         path: picture to write; the ending chooses the format (.png, .pdf, .svg).
 
     Raises:
-        ValueError: no records, or records without attacks, of several norms or of several models.
+        ValueError: no records, or records without attacks, of several norms, models or lists of attacks.
     """
     import matplotlib.figure  # imported here: it takes a while
 
@@ -39,21 +39,29 @@ def accuracy_against_epsilon(
             f"records must be of one model under attacks of one norm, got models {sorted(names)} and "
             f"norms {sorted(norms)}."
         )
+    lists = {tuple(outcome.name for outcome in record.attacks) for record in records}
+    if len(lists) != 1:
+        raise ValueError(
+            f"records must have the same attacks in the same order, got {sorted(lists)}."
+        )
     clean = records[0].clean
-    curves: dict[str, list] = {}
-    for record in sorted(records, key=lambda record: record.threat_model.epsilon):
-        for outcome in record.attacks:
-            curve = curves.setdefault(describe_attack(outcome), [(0.0, clean)])
-            curve.append((record.threat_model.epsilon, outcome))
+    ordered = sorted(records, key=lambda record: record.threat_model.epsilon)
+    epsilons = [record.threat_model.epsilon for record in ordered]
+    curves = []
+    for outcomes in zip(*(record.attacks for record in ordered), strict=True):
+        # Where the number of steps follows from epsilon, it is no part of the curve's name.
+        labels = {describe_attack(outcome) for outcome in outcomes}
+        label = labels.pop() if len(labels) == 1 else outcomes[0].name
+        curves.append((label, [(0.0, clean), *zip(epsilons, outcomes, strict=True)]))
 
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for label, curve in curves.items():
-        epsilons = [epsilon for epsilon, _ in curve]
+    for label, curve in curves:
+        places = [epsilon for epsilon, _ in curve]
         accuracies = [part.accuracy for _, part in curve]
         below = [part.accuracy - part.ci95[0] for _, part in curve]
         above = [part.ci95[1] - part.accuracy for _, part in curve]
-        axes.errorbar(epsilons, accuracies, [below, above], marker="o", capsize=3, label=label)
+        axes.errorbar(places, accuracies, [below, above], marker="o", capsize=3, label=label)
     axes.set(
         title=names.pop(),
         xlabel=f"epsilon ({norms.pop()}, pixels in [0, 1])",

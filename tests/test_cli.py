@@ -175,7 +175,11 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["evaluate", "mlp.pgd_digits", "--attack", "pdg"], "apgd-t, fab-t, square"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pgd:stps=3"], "has no 'stps'"),
         (["evaluate", "mlp.pgd_digits", "--attack", "fab-t:targets=10"], "at most 9"),
-        (["evaluate", "mlp.pgd_digits", "--attack", "pixel-swap"], "norm must be one of ('l0',)"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pixel-swap"], "whole number of changed"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--attack", "deepfool", "--plot", "x.png"],
+            "attacks with a budget only",
+        ),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "0.1", "--epsilons", "0.2"], "both"),
         (["evaluate", "mlp.pgd_digits", "--epsilons", "0.1,x"], "0.3 or 8/255, got 'x'"),
         (

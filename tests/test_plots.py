@@ -1,7 +1,10 @@
 import pytest
 
+from robust_zoo.attacks import FGSM, BasicIterative
+from robust_zoo.datasets import load_dataset
+from robust_zoo.evaluation import evaluate
 from robust_zoo.plots import accuracy_against_epsilon
-from robust_zoo.zoo import load_record
+from robust_zoo.zoo import load_model, load_record
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -19,3 +22,20 @@ def test_only_one_model_and_norm(tmp_path):
         accuracy_against_epsilon(records, tmp_path / "curve.png")
     with pytest.raises(ValueError, match="of one model"):
         accuracy_against_epsilon([], tmp_path / "curve.png")
+
+
+def test_a_curve_joins_an_attack_across_epsilons(tmp_path):
+    model, data = load_model("mlp.pgd_digits"), load_dataset("digits")
+    records = [
+        evaluate(model, data, attacks=attacks, n=20, checks=False)
+        for epsilon in (2 / 255, 8 / 255)
+        for attacks in [[BasicIterative(epsilon=epsilon), FGSM(epsilon=epsilon)]]
+    ]
+    # The number of steps follows from epsilon: still one curve.
+    assert records[0].attacks[0].config["steps"] != records[1].attacks[0].config["steps"]
+    text = accuracy_against_epsilon(records, tmp_path / "curve.svg").read_text()
+    assert text.count("<!-- BasicIterative") == 1
+    assert text.count("<!-- FGSM") == 1
+    other = evaluate(model, data, attacks=[FGSM(epsilon=0.1)], n=20, checks=False)
+    with pytest.raises(ValueError, match="the same attacks in the same order"):
+        accuracy_against_epsilon([records[0], other], tmp_path / "curve.svg")

@@ -131,7 +131,8 @@ class APGD(FixedBudgetAttack):
         state["best_loss"] = ops.where(better, loss, state["best_loss"])
 
         # As in the authors' code, the first step rises if it ends above a loss of zero.
-        last = ops.where(done == 1, self.loss.usual_zero, state["last_loss"])
+        zero = self.loss.usual_zero(targeted=self.targets > 0)
+        last = ops.where(done == 1, zero, state["last_loss"])
         rose = ops.logical_and(done >= 1, loss > last)
         rises = state["rises"] + ops.cast(rose, "int32")
         state["last_loss"] = loss

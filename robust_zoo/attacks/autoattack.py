@@ -24,6 +24,8 @@ _TARGETS = 9
 class AutoAttackResult(AttackResult):
     """What `AutoAttack.run` found.
 
+    Where an image withstood everything, `x_adv` is that image.
+
     Attributes:
         broken_by: str (n,), which component broke each image: "apgd-ce", "apgd-t", "fab-t" or "square";
             "clean" where it was misclassified to begin with, "" where it withstood all.

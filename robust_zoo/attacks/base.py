@@ -37,14 +37,14 @@ class AttackResult:
     """What `Attack.run` found, as NumPy arrays over the n images in their order.
 
     Attributes:
-        x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the last iterate of
-            highest loss over the restarts (fixed budget) or the clean image (minimum norm); where the
-            clean image is misclassified already, that image.
+        x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the candidate of
+            highest loss among those that its attempts ended with (fixed budget) or the clean image (minimum
+            norm); where the clean image is misclassified already, that image.
         success: bool (n,), whether some candidate fooled the model; the closest one seen is in `x_adv`.
         distance: float64 (n,), from the clean image in the attack's norm.
         queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
             pass that chooses labels is not counted).
-        seconds: wall-clock time.
+        seconds: wall-clock time, that before an interruption included.
     """
 
     x_adv: np.ndarray
@@ -171,7 +171,8 @@ class Attack:
         """The state before the first step: tensors (batch, ...), the first candidate as "x_adv".
 
         A state may hold "finished", bool (batch,): these images need no more steps in this attempt, and
-        no later candidate of theirs counts.
+        no later candidate of theirs counts. It may hold "best" and "best_loss", the candidate of highest
+        loss so far, which a fixed-budget attack then hands out where it fails, instead of the last one.
 
         Args:
             model: the classifier.
@@ -274,7 +275,8 @@ class Attack:
         )
         distance = self.geometry.distance(found["x_adv"], x)
         self._verify(found["x_adv"], distance)
-        return self._result(**found, distance=distance, seconds=time.perf_counter() - started)
+        seconds = state.seconds_before + time.perf_counter() - started
+        return self._result(**found, distance=distance, seconds=seconds)
 
     _result: ClassVar[type[AttackResult]] = AttackResult
 
@@ -331,7 +333,8 @@ class FixedBudgetAttack(Attack):
             epsilon: replaces the attack's own, its step size in proportion: scalar or (batch,) tensor.
 
         Returns:
-            The last iterate, in the shape of `x`: of several attempts, each example's of highest loss.
+            The last iterate, in the shape of `x`, or the best one if the attack keeps it; of several
+            attempts, each example's of highest loss.
         """
         epsilon = self.epsilon if epsilon is None else ops.cast(epsilon, "float32")
         if len(getattr(epsilon, "shape", ())) == 1:
@@ -348,19 +351,20 @@ class FixedBudgetAttack(Attack):
 
         def attempt(number):
             state = self.start(model, x, y, random.fold_in(key, number), epsilon, number)
-            return ops.fori_loop(0, steps, advance, state) if steps else state
+            state = ops.fori_loop(0, steps, advance, state) if steps else state
+            return state.get("best", state["x_adv"]), state
 
         attempts = self.attempts_on(model)
         if attempts == 1:
-            return ops.stop_gradient(attempt(0)["x_adv"])
+            return ops.stop_gradient(attempt(0)[0])
 
         def better(number, best):
-            state = attempt(number)
-            logits = ops.cast(model(state["x_adv"], training=False), "float32")
+            x_adv, state = attempt(number)
+            logits = ops.cast(model(x_adv, training=False), "float32")
             loss = self.loss_value(logits, state)
             wins = loss > best[1]
             shape = (-1,) + (1,) * (len(x.shape) - 1)
-            x_adv = ops.where(ops.reshape(wins, shape), state["x_adv"], best[0])
+            x_adv = ops.where(ops.reshape(wins, shape), x_adv, best[0])
             return x_adv, ops.maximum(loss, best[1])
 
         lowest = ops.full((ops.shape(x)[0],), -np.inf, dtype="float32")

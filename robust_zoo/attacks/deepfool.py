@@ -7,6 +7,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
+from robust_zoo.attacks.losses import LOWEST
 
 REFERENCES = ("predicted", "true")
 
@@ -61,8 +62,8 @@ class DeepFool(MinimumNormAttack):
     def start(self, model, x, y, keys, epsilon, attempt):
         logits = ops.cast(model(x, training=False), "float32")
         # Whatever is to be left comes first, even where it is not the most likely class.
-        given = ops.cast(ops.one_hot(y, logits.shape[1]), "float32")
-        order = ops.argsort(-(logits + 1e9 * given), axis=1)
+        given = ops.one_hot(y, logits.shape[1], dtype="bool")
+        order = ops.argsort(ops.where(given, LOWEST, -logits), axis=1)
         count = min(self.candidates, logits.shape[1])
         return {
             "x_adv": x,

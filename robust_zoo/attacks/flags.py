@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
+from robust_zoo.attacks.working_set import batch_sizes, batches, call
 from robust_zoo.contract import softmax_deviation
 from robust_zoo.record import Check
 
@@ -27,11 +28,8 @@ def zero_gradients(model, x, y, *, batch_size: int) -> Check:
         _, gradient = backend.value_and_input_gradient(lambda x: cross_entropy(x, y), x)
         return ops.all(ops.equal(ops.reshape(gradient, (ops.shape(x)[0], -1)), 0), axis=1)
 
-    compiled = backend.function(is_zero, model)
-    zeros = 0
-    for first in range(0, len(x), batch_size):
-        batch = x[first : first + batch_size], y[first : first + batch_size]
-        zeros += int(ops.convert_to_numpy(compiled(*map(ops.convert_to_tensor, batch))).sum())
+    sizes, compiled = batch_sizes(batch_size), backend.function(is_zero, model)
+    zeros = sum(int(call(compiled, sizes, rows, x, y).sum()) for rows in batches(sizes, len(x)))
     share = zeros / len(x)
     return Check(
         name="zero_gradients",

@@ -148,6 +148,11 @@ class JSMA(MinimumNormAttack):
         state = {**state, "x_adv": ops.reshape(moved, ops.shape(x)), "finished": finished}
         return state, logits
 
+    @property
+    def _sign(self) -> float:
+        """Values that fall have the saliency of their negative."""
+        return math.copysign(1.0, self.theta)
+
     def _pair_of_probabilities(self, model, x_adv, targets, allowed):
         """Probabilities sum to 1, so that o = -t and the best pair has the two largest t."""
 
@@ -157,7 +162,7 @@ class JSMA(MinimumNormAttack):
             return p[:, 0], logits
 
         (_, logits), gradient = backend.value_and_input_gradient(probability, x_adv, has_aux=True)
-        t = ops.reshape(gradient, (ops.shape(x_adv)[0], -1))
+        t = self._sign * ops.reshape(gradient, (ops.shape(x_adv)[0], -1))
         largest, pair = ops.top_k(ops.where(allowed, t, -np.inf), 2)
         return logits, pair[:, 0], pair[:, 1], ops.sum(largest, axis=1) > 0
 
@@ -169,5 +174,6 @@ class JSMA(MinimumNormAttack):
             return ops.concatenate([own, others], axis=1), logits
 
         (_, logits), jacobian = backend.input_jacobian(target_and_others, x_adv, has_aux=True)
-        rows = ops.reshape(jacobian, (ops.shape(x_adv)[0], 2, math.prod(x_adv.shape[1:])))
+        shape = (ops.shape(x_adv)[0], 2, math.prod(x_adv.shape[1:]))
+        rows = self._sign * ops.reshape(jacobian, shape)
         return logits, *best_pair(rows[:, 0], rows[:, 1], allowed)

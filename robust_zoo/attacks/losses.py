@@ -15,10 +15,13 @@ def _at(logits, labels):
     return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), 1)
 
 
+LOWEST = -3e38  # of float32, nearly
+
+
 def _others(logits, labels):
-    """Logits with the labelled class at minus infinity (a large finite number: 0 * inf is NaN)."""
-    chosen = ops.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-    return logits - 1e9 * chosen
+    """Logits with the labelled class at minus infinity (the lowest finite number: 0 * inf is NaN)."""
+    chosen = ops.one_hot(labels, logits.shape[1], dtype="bool")
+    return ops.where(chosen, LOWEST, logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,10 @@ class Loss:
     name: ClassVar[str]
     min_classes: ClassVar[int] = 2
     min_classes_targeted: ClassVar[int] = 2
-    usual_zero: ClassVar[float] = 0.0
-    """This loss where its usual form is zero."""
+
+    def usual_zero(self, *, targeted: bool) -> float:
+        """This loss where its usual form is zero."""
+        return 0.0
 
     def __call__(self, logits, labels, targets=None):
         raise NotImplementedError
@@ -58,7 +63,10 @@ class CrossEntropy(Loss):
     """
 
     name: ClassVar[str] = "cross_entropy"
-    usual_zero: ClassVar[float] = -math.inf
+
+    def usual_zero(self, *, targeted):
+        # Cross-entropy is never zero: always above it, and negated, for a target, always below.
+        return math.inf if targeted else -math.inf
 
     def __call__(self, logits, labels, targets=None):
         labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)

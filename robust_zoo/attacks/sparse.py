@@ -22,6 +22,13 @@ class SparseAttack(FixedBudgetAttack):
     norms: ClassVar = ("l0",)
     steps: ClassVar = 0
 
+    def __call__(self, model, x, y=None, *, key, epsilon=None):
+        if epsilon is not None:
+            raise ValueError(
+                f"epsilon cannot be changed in a call of {type(self).__name__}: make another attack."
+            )
+        return super().__call__(model, x, y, key=key)
+
     def loss_value(self, logits, state):
         return CrossEntropy()(logits, state["labels"])
 

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from robust_zoo import __version__, backend
 from robust_zoo.classifier import describe_config
 from robust_zoo.files import replacing
 from robust_zoo.weights import describe_weights
 
 _SECONDS = 30.0  # between two writes
-_IDENTITY = "identity"
+_IDENTITY, _SPENT = "identity", "seconds"
 
 
 def _sha256(array: np.ndarray | None) -> str:
@@ -32,6 +33,7 @@ def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, se
         "images": f"{x.shape} {_sha256(x)}",
         "labels": _sha256(y),
         "seed": str(int(seed)),
+        "version": f"{__version__} {backend.name}",
     }
 
 
@@ -49,7 +51,8 @@ class StateFile:
 
     def __init__(self, path: str | pathlib.Path | None, belongs_to: Callable[[], dict]):
         self._path = None if path is None else pathlib.Path(path)
-        self._saved = time.monotonic()
+        self.seconds_before = 0.0  # spent before an interruption
+        self._started = self._saved = time.monotonic()
         if self._path is None:
             return
         if self._path.suffix != ".npz":
@@ -68,6 +71,7 @@ class StateFile:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 arrays = dict(content)
             saved = json.loads(str(arrays.pop(_IDENTITY)))
+            seconds = float(arrays.pop(_SPENT))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"state_file {str(self._path)!r} is no readable state: {error}."
@@ -76,14 +80,20 @@ class StateFile:
             if saved.get(part) != value:
                 raise ValueError(
                     f"state_file {str(self._path)!r} belongs to another run: not the same {part}. Give the "
-                    "same model, data, attack and seed, or remove the file to start over."
+                    "same model, data, attack, seed and version, or remove the file to start over."
                 )
+        self.seconds_before = seconds
         return arrays
 
     def save(self, snapshot: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
         """Writes `snapshot()` in the file's place, at most once in half a minute unless `now`."""
         if self._path is None or not (now or time.monotonic() - self._saved > _SECONDS):
             return
+        spent = self.seconds_before + time.monotonic() - self._started
+        own = {
+            _IDENTITY: np.asarray(json.dumps(self._identity)),
+            _SPENT: np.asarray(spent),
+        }
         with replacing(self._path) as partial, partial.open("wb") as file:
-            np.savez(file, **{_IDENTITY: np.asarray(json.dumps(self._identity))}, **snapshot())
+            np.savez(file, **own, **snapshot())
         self._saved = time.monotonic()

@@ -19,7 +19,7 @@ _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _once(model, image_shape, part, compile_part):
+def once(model, image_shape, part, compile_part):
     """What `compile_part()` gives, made once for a part, an image shape and a model as it now is."""
     try:
         structure = json.dumps(model.get_config(), default=str)
@@ -44,7 +44,7 @@ def predict(model, x: np.ndarray, batch_size: int) -> np.ndarray:
         ValueError: logits that are not finite, or probabilities.
     """
     reference = weakref.ref(model)
-    compiled = _once(
+    compiled = once(
         model,
         x.shape[1:],
         "predict",
@@ -97,7 +97,16 @@ def _compile(attack, model):
         logits = _predict(reference(), candidate)
         distance = ops.reshape(attack.geometry.length(candidate - x), (-1,))
         distance = ops.where(attack.succeeded(logits, y), distance, np.inf)
-        return distance, attack.loss_value(logits, state)
+        loss = attack.loss_value(logits, state)
+        if "best" in state:
+            shape = (-1,) + (1,) * (len(x.shape) - 1)
+            last = ops.reshape(loss > state["best_loss"], shape)
+            return (
+                distance,
+                ops.maximum(loss, state["best_loss"]),
+                ops.where(last, candidate, state["best"]),
+            )
+        return distance, loss, candidate
 
     return tuple(backend.function(part, model) for part in (start, follow, judge))
 
@@ -133,7 +142,7 @@ class WorkingSet:
             random.fold_in(key, np.arange(len(x)) if numbers is None else numbers)
         )
         template, shape = attack.template(), x.shape[1:]
-        self._start, self._follow, self._judge = _once(
+        self._start, self._follow, self._judge = once(
             model, shape, template, lambda: _compile(template, model)
         )
         logits = predict(model, x, batch_size)
@@ -204,7 +213,7 @@ class WorkingSet:
         tick(self._first * per_image)
         while self._first < len(self._todo):
             window = self._todo[self._first : self._first + self._window]
-            before = self._attempt * self._steps + self._done
+            before = self._attempt * max(self._steps, 1) + self._done
             tick(before * len(window))
             while self._attempt < self._attempts:
                 self._run_attempt(window, tick, save)
@@ -244,12 +253,15 @@ class WorkingSet:
                 self._active = self._active[~self._state["finished"][self._active]]
             save()
         tick((max(self._steps, 1) - self._done) * len(window))
-        for rows in self._batches(self._resisting(everyone, window)):
-            distance, loss = self._call(self._judge, rows, x, y, self._state)
+        left = self._resisting(everyone, window)
+        if len(left) and "finished" in self._state:
+            left = left[~self._state["finished"][left]]
+        for rows in self._batches(left):
+            distance, loss, strongest = self._call(self._judge, rows, x, y, self._state)
             last, images = self._state["x_adv"][rows], window[rows]
             self._queries[images] += 1
             worse = ~np.isfinite(self._closest[images]) & (loss > self._worst[images])
-            self._x_adv[images[worse]] = last[worse]
+            self._x_adv[images[worse]] = strongest[worse]
             self._worst[images] = np.maximum(self._worst[images], loss)
             self._keep(images, last, distance)
         self._done, self._active, self._state = 0, None, None

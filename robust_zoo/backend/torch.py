@@ -14,10 +14,16 @@ def value_and_input_gradient(fn, x, has_aux=False):
         x = x if recorded and x.requires_grad else x.detach().requires_grad_()
         result = fn(x)
         value = result[0] if has_aux else result
-        (gradient,) = torch.autograd.grad(
-            value.sum(), x, create_graph=recorded, allow_unused=True, materialize_grads=True
-        )
+        gradient = _gradient(value, x, create_graph=recorded)
     return result, gradient
+
+
+def _gradient(value, x, **options):
+    """Of the sum of `value`; zeros where it does not depend on `x`."""
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    options |= {"allow_unused": True, "materialize_grads": True}
+    return torch.autograd.grad(value.sum(), x, **options)[0]
 
 
 def input_jacobian(fn, x, has_aux=False):
@@ -28,7 +34,7 @@ def input_jacobian(fn, x, has_aux=False):
         result = fn(x)
         outputs = result[0] if has_aux else result
         rows = [
-            torch.autograd.grad(outputs[:, k].sum(), x, create_graph=recorded, retain_graph=True)[0]
+            _gradient(outputs[:, k], x, create_graph=recorded, retain_graph=True)
             for k in range(outputs.shape[1])
         ]
     return result, torch.stack(rows, dim=1)

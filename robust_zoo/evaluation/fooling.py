@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -126,7 +127,7 @@ def rubbish_test(
     """
     model = in_float32(check_classifier(model))
     check_batch_size(batch_size)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n must be an integer >= 1, got {n!r}.")
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature!r}.")

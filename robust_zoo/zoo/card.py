@@ -1,7 +1,9 @@
 """Model cards: text generated from records, never written by hand."""
 
+import dataclasses
 from collections.abc import Iterable
 
+from robust_zoo import attacks
 from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
 
 
@@ -31,11 +33,49 @@ def describe_attack(outcome: AttackOutcome | MinimumNorm) -> str:
         text += ", no random start"
     if config.get("scale") is not None:
         text += f", scale {config['scale']:g}"
-    if config.get("labels", "true") not in ("true", "predicted") or (
-        config.get("labels") == "predicted" and isinstance(outcome, AttackOutcome)
-    ):
+    defaults = _defaults(outcome.name)
+    usual = defaults.get("labels")
+    if config.get("labels", usual) != usual:
         text += f", {config['labels']} labels"
+    for name, default in defaults.items():
+        if name not in _TOLD and default is not None and config.get(name, default) != default:
+            value = config[name]
+            text += (
+                f", {name.replace('_', ' ')} {value:g}"
+                if _is_number(value)
+                else f", {name} {value}"
+            )
     return text
+
+
+# Said in another way, or by the threat model; step sizes follow from the other numbers where not given.
+_TOLD = (
+    "epsilon",
+    "norm",
+    "steps",
+    "restarts",
+    "loss",
+    "targets",
+    "random_start",
+    "scale",
+    "labels",
+)
+_TOLD += ("targeted", "step_size")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _defaults(name: str) -> dict:
+    """The default hyperparameters of an attack of this library; empty for any other."""
+    kind = getattr(attacks, name, None)
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    fields = dataclasses.fields(kind)
+    return {
+        field.name: field.default for field in fields if field.default is not dataclasses.MISSING
+    }
 
 
 def distance_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:

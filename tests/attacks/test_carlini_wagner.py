@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from robust_zoo.attacks import CarliniWagner, DeepFool
+from robust_zoo.backend import random
 
 
 def test_converges_to_the_closed_form_of_a_linear_model():
@@ -81,6 +82,31 @@ def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
     assert (late.queries >= 1 + 4 * 200).all()
     assert early.distance.mean() < 1.02 * late.distance.mean()
     assert early.distance.mean() < DeepFool().run(small_cnn, x).distance.mean()
+
+
+def test_the_last_of_many_constants_is_the_smallest_that_did(linear, images):
+    model, _, _ = linear
+    x = 0.2 + 0.6 * images(12, (2, 2, 1))
+    y = ops.convert_to_numpy(model(x)).argmax(1)
+    attack = CarliniWagner(steps=25, binary_search_steps=10, step_size=0.02, abort_early=False)
+    tensor, labels = ops.convert_to_tensor(x), ops.convert_to_tensor(y.astype("int32"))
+    state = attack.start(model, tensor, labels, None, 0.0, 0)
+    for _ in range(9 * 25):
+        state, _ = attack.step(model, tensor, state, 0.0)
+    assert (ops.convert_to_numpy(state["search"]) == 9).all()
+    upper = ops.convert_to_numpy(state["upper"])
+    assert np.isfinite(upper).all()
+    np.testing.assert_array_equal(ops.convert_to_numpy(state["constant"]), upper)
+
+
+def test_nothing_counts_after_the_last_constant(small_cnn, images):
+    """Steps that are taken because others are not done yet change no result."""
+    x = images(60)
+    attack = CarliniWagner(steps=20, binary_search_steps=3, step_size=0.1)
+    result = attack.run(small_cnn, x)
+    y = ops.argmax(small_cnn(x), axis=1)
+    pure = attack(small_cnn, ops.convert_to_tensor(x), y, key=random.key(0))
+    np.testing.assert_allclose(ops.convert_to_numpy(pure), result.x_adv, atol=1e-5)
 
 
 def test_confidence_is_a_margin(small_cnn, images):

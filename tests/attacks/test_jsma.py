@@ -61,13 +61,34 @@ def test_the_chosen_pair_is_the_best_of_all(six_features, output, theta):
     for number in range(30):
         image = x[number].reshape(6).astype("float64")
         allowed = image != (theta + 1) / 2
-        pair = best_pair(jacobian(weights, image, output), targets[number], allowed)
+        # A value that falls has the saliency of its negative.
+        pair = best_pair(theta * jacobian(weights, image, output), targets[number], allowed)
         expected = image.copy()
         if pair is not None and predicted[number] != targets[number]:
             expected[list(pair)] = (theta + 1) / 2
             moved += 1
         np.testing.assert_allclose(found[number], expected, atol=1e-6)
     assert moved > 10
+
+
+@pytest.mark.parametrize("theta", [0.01, -0.01])
+@pytest.mark.parametrize("output", ["probabilities", "logits"])
+def test_small_steps_go_towards_the_target(six_features, output, theta):
+    model, _ = six_features
+    rng = np.random.default_rng(2)
+    x = rng.uniform(0.3, 0.7, (30, 2, 3, 1)).astype("float32")
+    targets = rng.integers(0, 3, 30).astype("int32")
+    attack = JSMA(theta=theta, output=output, targeted=True)
+    tensor, y = ops.convert_to_tensor(x), ops.convert_to_tensor(targets)
+    state, logits = attack.step(model, tensor, attack.start(model, tensor, y, None, 0.0, 0), 0.0)
+
+    def probability(z):
+        z = ops.convert_to_numpy(ops.softmax(z))
+        return z[np.arange(30), targets]
+
+    moved = (ops.convert_to_numpy(state["x_adv"]) != x).any(axis=(1, 2, 3))
+    assert moved.sum() > 10
+    assert (probability(model(state["x_adv"])) > probability(logits))[moved].all()
 
 
 def test_pairs_of_many_values_are_searched_in_blocks(monkeypatch):

@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import DLR, CrossEntropy, CWMargin
+from robust_zoo.attacks import DLR, CrossEntropy, CWMargin, Entropy
 from robust_zoo.attacks.losses import get_loss
 
 LOGITS = np.array([[2.0, -1.0, 0.5, 0.0], [0.1, 0.2, 0.3, -3.0]], "float32")
@@ -24,6 +24,21 @@ def test_softplus_of_the_log_odds_is_cross_entropy():
         cross_entropy = cross_entropy[np.arange(2), labels]
         odds = sign * value(CrossEntropy(), targets)
         np.testing.assert_allclose(np.log1p(np.exp(odds)), cross_entropy, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e9, 1e20])
+def test_huge_logits_keep_their_order(scale):
+    scaled = LOGITS * np.float32(scale)
+    runner_up = np.array([scaled[0, 2], scaled[1, 1]])
+    expected = runner_up - scaled[np.arange(2), LABELS]
+    found = value(CWMargin(confidence=1e30), logits=scaled)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(value(CrossEntropy(), logits=scaled), expected, rtol=1e-5)
+
+
+def test_entropy_against_numpy():
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    np.testing.assert_allclose(value(Entropy()), -(p * np.log(p)).sum(1), rtol=1e-5)
 
 
 def test_cross_entropy_has_a_gradient_where_softmax_saturates():

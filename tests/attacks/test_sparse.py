@@ -67,6 +67,11 @@ def test_bad_hyperparameters(attack, message):
         attack()
 
 
+def test_a_call_cannot_change_how_many(small_cnn, images):
+    with pytest.raises(ValueError, match="epsilon cannot be changed in a call of PixelSwap"):
+        PixelSwap(epsilon=2)(small_cnn, images(1), key=random.key(0), epsilon=0.1)
+
+
 def test_more_swaps_than_values(small_cnn, images):
     with pytest.raises(ValueError, match="epsilon must be at most 36, the l0 distance"):
         PixelSwap(epsilon=37).run(small_cnn, images(1))

@@ -47,14 +47,17 @@ def test_an_interrupted_attack_goes_on(small_cnn, images, monkeypatch, tmp_path,
     monkeypatch.setattr(
         WorkingSet, "_call", lambda *arguments: steps.append(1) or original(*arguments)
     )
-    resumed = attack.run(small_cnn, x, seed=3, batch_size=8, state_file=path)
-    for field in ("x_adv", "success", "distance", "queries"):
+    # The batch size may be another one.
+    resumed = attack.run(small_cnn, x, seed=3, batch_size=16, state_file=path)
+    for field in ("success", "queries"):
         np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
+    np.testing.assert_allclose(resumed.x_adv, whole.x_adv, atol=1e-5)
     assert len(steps) > 5
 
     steps.clear()
     again = attack.run(small_cnn, x, seed=3, batch_size=8, state_file=path)
-    np.testing.assert_array_equal(again.x_adv, whole.x_adv)
+    np.testing.assert_array_equal(again.x_adv, resumed.x_adv)
+    assert again.seconds > 0.9 * resumed.seconds
     assert len(steps) <= 5 + 5  # only the clean images are looked at again
     assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
 

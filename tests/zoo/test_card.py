@@ -104,6 +104,26 @@ def test_short_names_of_attacks(record, config, expected):
     assert describe_attack(outcome) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "config", "expected"),
+    [
+        ("DeepFool", {"steps": 50, "labels": "predicted", "candidates": 10}, "DeepFool-50"),
+        ("DeepFool", {"steps": 5, "labels": "true"}, "DeepFool-5, true labels"),
+        ("JSMA", {"gamma": 0.02, "theta": 1.0, "targeted": True}, "JSMA, gamma 0.02"),
+        (
+            "CarliniWagner",
+            {"steps": 100, "abort_early": False},
+            "CarliniWagner-100, abort_early False",
+        ),
+        ("PixelSwap", {"permutation": 3, "norm": "l0"}, "PixelSwap, permutation 3"),
+        ("SomebodyElses", {"gamma": 3}, "SomebodyElses"),
+    ],
+)
+def test_names_tell_what_is_not_the_default(record, name, config, expected):
+    item = record.minimum_norm[0].model_copy(update={"name": name, "config": config})
+    assert describe_attack(item) == expected
+
+
 def test_shipped_cards_are_not_stale():
     checkout = pathlib.Path(__file__).resolve().parents[2]
     cards = generate_cards(checkout / "checkpoints")
