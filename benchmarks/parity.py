@@ -329,14 +329,18 @@ def ask(library: str, python: str, directory: pathlib.Path) -> dict:
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     surroundings = {**os.environ, "KERAS_BACKEND": LIBRARIES[library][0], "PYTHONPATH": path}
     command = [python, __file__, "--worker", library, "--directory", str(directory)]
+    last = "no message"
     try:
-        done = subprocess.run(command, env=surroundings, stderr=subprocess.PIPE, text=True)
+        with subprocess.Popen(
+            command, env=surroundings, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for line in process.stderr:
+                print(line, end="", file=sys.stderr, flush=True)
+                last = line.strip() or last
     except OSError as error:
         return {"absent": f"not started: {error}"}
-    print(done.stderr, file=sys.stderr, end="", flush=True)
-    if done.returncode == 0:
+    if process.returncode == 0:
         return json.loads((directory / f"{library}.json").read_text())
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     absent = last.startswith("ModuleNotFoundError")
     return {"absent": "not installed" if absent else f"failed: {last}"}
 
@@ -503,7 +507,7 @@ def parse_arguments() -> argparse.Namespace:
         help="zoo names or checkpoint directories; epsilon and data are those of the record",
     )
     parser.add_argument("--n", type=int, default=500, help="images")
-    parser.add_argument("--few", type=int, default=200, help="images for the long attacks")
+    parser.add_argument("--few", type=int, default=128, help="images for the long attacks")
     parser.add_argument("--queries", type=int, default=1000, help="of the Square attack")
     parser.add_argument("--cw-steps", type=int, default=200, help="of each Carlini-Wagner search")
     parser.add_argument("--seed", type=int, default=0)

@@ -67,6 +67,10 @@ def _mnist_is_prepared():
 
 
 def pytest_collection_modifyitems(items):
+    if keras.config.backend() != "tensorflow":
+        for item in items:
+            if item.get_closest_marker("home"):
+                item.add_marker(pytest.mark.skip(reason="the same on every backend, and long"))
     marked = [item for item in items if item.get_closest_marker("mnist")]
     if marked and not _mnist_is_prepared():
         for item in marked:

@@ -73,7 +73,7 @@ def square_stronger(before: float, after: float) -> Check:
     gained = before - after
     return Check(
         name="square_stronger_than_white_box",
-        passed=gained <= _SQUARE_MARGIN,
+        passed=gained <= _SQUARE_MARGIN + 1e-9,  # 2 of 1000 is 0.2%, not more
         value=gained,
         explanation=f"Accuracy was {before:.4f} after the attacks that use gradients and {after:.4f} after Square. "
         f"If Square gains more than {_SQUARE_MARGIN}, gradients mislead and the true accuracy may be lower "

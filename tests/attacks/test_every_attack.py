@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from robust_zoo import backend
 from robust_zoo.attacks import ATTACKS, AutoAttack, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.backend import random
@@ -77,7 +78,7 @@ def cached(name, shape):
     return _models.setdefault((linear_one, shape), model_for(name, shape))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 if backend.name == "tensorflow" else 15, deadline=None)
 @given(
     name=st.sampled_from(FIXED),
     shape=st.sampled_from(SHAPES),

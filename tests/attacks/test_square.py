@@ -105,6 +105,7 @@ def test_l2_candidates_use_the_whole_budget(small_cnn):
         np.testing.assert_allclose(length, 0.5, rtol=1e-4)
 
 
+@pytest.mark.home
 def test_random_search_reaches_the_closed_form_of_a_linear_model():
     model = flat_model((4, 4, 1), 2)
     rng = np.random.default_rng(0)

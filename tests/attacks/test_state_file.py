@@ -24,6 +24,7 @@ def interrupt_after(monkeypatch, saves):
     return lambda: monkeypatch.setattr(state_file.StateFile, "save", original)
 
 
+@pytest.mark.home
 @pytest.mark.parametrize(
     "attack",
     [

@@ -176,6 +176,7 @@ def test_softmax_models_are_refused(model):
         evaluate(keras.Sequential([model, keras.layers.Softmax()]), "digits")
 
 
+@pytest.mark.home
 def test_minimum_norm_numbers_against_a_count_by_hand(model):
     attacks = [DeepFool(), CarliniWagner(steps=30, binary_search_steps=3), JSMA(gamma=0.1)]
     data = load_dataset("digits")
@@ -219,6 +220,7 @@ def test_black_images_have_no_relative_distance(model):
     assert item.found.mean > 0
 
 
+@pytest.mark.home
 def test_autoattack_in_a_record(model, tmp_path):
     options = {"n": 40, "seed": 1, "state_directory": tmp_path / "state"}
     attacks = [AutoAttack(epsilon=0.1), FGSM(epsilon=0.1), DeepFool()]
