@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robust_zoo import architectures, backend
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.recipe import (
@@ -205,10 +205,13 @@ def test_every_recipe_loads_and_builds(path):
 def test_mnist_is_measured_on_enough_examples():
     for record in list_models("*mnist"):
         assert record.clean.n_examples == 10_000
-        seen = {outcome.config.get("steps", 1): outcome for outcome in record.attacks}
-        assert seen[1].n_examples == seen[40].n_examples == 10_000
-        assert seen[100].n_examples >= 1_000
-        assert seen[100].config["restarts"] == 20
+        fgsm, pgd, restarts, autoattack = record.attacks
+        assert [part.name for part in record.attacks] == ["FGSM", "PGD", "PGD", "AutoAttack"]
+        assert fgsm.n_examples == pgd.n_examples == 10_000
+        assert (pgd.config["steps"], restarts.config["steps"]) == (40, 100)
+        assert restarts.config["restarts"] == 20
+        assert restarts.n_examples == autoattack.n_examples == 1_000
+        assert [item.n_examples for item in record.minimum_norm] == [1_000]
 
 
 def test_every_shipped_model_has_its_recipe():
@@ -216,9 +219,10 @@ def test_every_shipped_model_has_its_recipe():
         recipe, source = load_recipe(record.name)
         assert record.training.recipe == source
         assert recipe.epochs == record.training.epochs
-        assert [attack.get_config() for attack in recipe.attacks] == [
-            outcome.config for outcome in record.attacks
-        ]
+        fixed = [attack for attack in recipe.attacks if isinstance(attack, FixedBudgetAttack)]
+        free = [attack for attack in recipe.attacks if isinstance(attack, MinimumNormAttack)]
+        for attacks, found in ((fixed, record.attacks), (free, record.minimum_norm)):
+            assert [attack.get_config() for attack in attacks] == [item.config for item in found]
         assert recipe.deviations == record.training.deviations
 
 
