@@ -127,6 +127,7 @@ def test_minimum_norm_attacks_report_what_a_forward_pass_confirms(name):
     assert (distance[result.success] > 0).all()
 
 
+@pytest.mark.home
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_depends_on_the_batch_size(name):
     model, attack = cached(name, (5, 5, 3)), small(name, epsilon=0.05)
@@ -154,6 +155,7 @@ def test_the_pure_call_gives_images_of_the_same_kind(name):
         assert distance.max() <= attack.allowed_distance
 
 
+@pytest.mark.home
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_that_is_wrong_already_stays_as_it_is(name):
     model, attack = cached(name, (2, 3, 1)), small(name)
@@ -168,11 +170,12 @@ def test_an_image_that_is_wrong_already_stays_as_it_is(name):
     np.testing.assert_array_equal(result.x_adv, x)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.home
 @pytest.mark.parametrize("name", NAMES)
-def test_constant_images(name, value):
+def test_constant_images(name):
     model, attack = cached(name, (2, 3, 1)), small(name)
-    result = attack.run(model, np.full((3, 2, 3, 1), value, "float32"))
+    x = np.broadcast_to(np.float32([0, 0.5, 1])[:, None, None, None], (3, 2, 3, 1))
+    result = attack.run(model, x)
     assert np.isfinite(result.x_adv).all()
     assert np.isfinite(result.distance).all()
 
