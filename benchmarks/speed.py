@@ -9,7 +9,7 @@
 - dropping: AutoAttack on a model that it breaks, against its four components on all images to the end:
   the same code, but nothing leaves the working set and nothing is handed over.
 - share: AutoAttack on --n images of a robust model: how much of its time its forward passes and gradients
-  take by themselves, timed bare and compiled at the batch sizes that occurred.
+  take by themselves, timed bare and compiled in between, at the batch sizes that occurred.
 - memory: peak resident memory of `evaluate`, minus the images, for growing numbers of images, each in a
   process of its own.
 
@@ -18,6 +18,7 @@ Compared calls run in one process, interleaved round by round after one warm-up 
 
 import argparse
 import collections
+import itertools
 import json
 import math
 import os
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 from unittest import mock
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -59,6 +61,7 @@ ROBUST, BROKEN = "madry_cnn.pgd_mnist", "madry_cnn.natural_mnist"
 DEEPFOOL_STEPS, CANDIDATES, SEARCH_STEPS = 50, 10, 9
 MEMORY_SIZES = (1_000, 4_000, 10_000)
 WARM_UP = 8  # images
+BARE_EVERY = 5  # calls of an attack's compiled steps
 
 Call = Callable[[], object]
 
@@ -137,26 +140,53 @@ def dropping(arguments: argparse.Namespace) -> list[Row]:
     return [Row(name, seconds) for name, seconds in interleave(calls, arguments.rounds).items()]
 
 
+class Bare:
+    """The model by itself: seconds of a gradient and of a forward pass, compiled."""
+
+    def __init__(self, model: keras.Model, classes: int):
+        self._functions = {
+            "gradient": backend.function(lambda x, y: input_gradient(model, x, y), model),
+            "forward": backend.function(lambda x, y: model(x, training=False), model),
+        }
+        self._classes = classes
+
+    def time(self, kind: str, x: tf.Tensor) -> float:
+        y = tf.range(len(x), dtype=tf.int32) % self._classes
+        started = time.perf_counter()
+        np.asarray(self._functions[kind](x, y))
+        return time.perf_counter() - started
+
+
 @dataclass
 class Tally:
-    """What a component of AutoAttack did: batches through the model by their size, and seconds."""
+    """What a component of AutoAttack did: passes through the model by kind and batch size, and seconds.
 
-    gradients: collections.Counter = field(default_factory=collections.Counter)
-    forwards: collections.Counter = field(default_factory=collections.Counter)
+    Attributes:
+        passes: how many, by (kind, batch size).
+        bare: seconds of single ones by themselves, taken in between.
+        compiled: seconds in the attack's compiled parts.
+        seconds: all, without `bare`.
+    """
+
+    passes: collections.Counter = field(default_factory=collections.Counter)
+    bare: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     compiled: float = 0.0
     seconds: float = 0.0
 
-    def model_seconds(self, bare: dict[str, dict[int, float]]) -> float:
-        parts = (("gradient", self.gradients), ("forward", self.forwards))
-        return sum(
-            count * bare[kind][size] for kind, sizes in parts for size, count in sizes.items()
-        )
+    @property
+    def bare_seconds(self) -> float:
+        return sum(map(sum, self.bare.values()))
+
+    @property
+    def model_seconds(self) -> float:
+        return sum(count * np.median(self.bare[key]) for key, count in self.passes.items() if count)
 
 
 class Counting(WorkingSet):
-    """A working set that keeps a tally of its attack."""
+    """A working set that keeps a tally, and times the bare model now and then as it goes."""
 
-    tallies: dict[str, Tally]
+    tallies: ClassVar[dict[str, Tally]]
+    model_alone: ClassVar[Bare]
 
     def __init__(self, attack, *args, **kwargs):
         targeted = getattr(attack, "targets", 0) > 0
@@ -169,44 +199,32 @@ class Counting(WorkingSet):
             setattr(self, part, self._watched(part, getattr(self, part)))
 
     def _watched(self, part, function):
+        calls = itertools.count()
+
         def call(*arrays):
-            size = len(arrays[0])
             started = time.perf_counter()
             result = function(*arrays)
             keras.tree.map_structure(np.asarray, result)  # waits for it
             self.tally.compiled += time.perf_counter() - started
-            gradients, forwards = 0, 1
-            if part == "_start":
-                forwards = self._at_start
-            elif part == "_follow":
-                gradients, forwards = (int(arrays[-1]) * passes for passes in self._per_step)
-            self.tally.gradients[size] += gradients
-            self.tally.forwards[size] += forwards
+            passes = {"_start": (0, self._at_start), "_judge": (0, 1)}.get(part)
+            if passes is None:
+                passes = [int(arrays[-1]) * count for count in self._per_step]
+            x, number = arrays[0], next(calls)
+            for kind, count in zip(("gradient", "forward"), passes, strict=True):
+                key = kind, len(x)
+                self.tally.passes[key] += count
+                if count and (number % BARE_EVERY == 0 or key not in self.tally.bare):
+                    times = self.tally.bare.setdefault(key, [])
+                    times.append(self.model_alone.time(kind, x))
             return result
 
         return call
 
     def run(self, *args):
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.tally.bare_seconds
         super().run(*args)
-        self.tally.seconds += time.perf_counter() - started
-
-
-def bare_seconds(model: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, dict[int, float]]:
-    """Seconds of one gradient and of one forward pass, compiled, by batch size."""
-    calls = {
-        "gradient": backend.function(lambda x, y: input_gradient(model, x, y), model),
-        "forward": backend.function(lambda x, y: model(x, training=False), model),
-    }
-    times: dict[str, dict[int, float]] = {kind: {} for kind in calls}
-    for size in (BATCH_SIZE, BATCH_SIZE // 4, BATCH_SIZE // 16):
-        batch = tf.constant(np.resize(x, (size, *x.shape[1:]))), tf.constant(np.resize(y, size))
-        repeated = {
-            kind: lambda call=call, batch=batch: call(*batch) for kind, call in calls.items()
-        }
-        for row in timed(repeated, 30):
-            times[row.name][size] = row.median
-    return times
+        spent = self.tally.bare_seconds - before
+        self.tally.seconds += time.perf_counter() - started - spent
 
 
 def share(arguments: argparse.Namespace) -> Table:
@@ -214,54 +232,44 @@ def share(arguments: argparse.Namespace) -> Table:
     attack = AutoAttack(epsilon=model.robustness.threat_model.epsilon)
     data = robust_zoo.load_dataset("mnist", "test").sample(arguments.n, arguments.seed)
     options = {"batch_size": BATCH_SIZE, "seed": arguments.seed}
-    attack.run(model, data.images[:1], data.labels[:1], progress=False, **options)
+    attack.run(model, data.images[:WARM_UP], data.labels[:WARM_UP], progress=False, **options)
+    Counting.model_alone = Bare(model, model.output_shape[1])
+    for kind in ("gradient", "forward"):
+        Counting.model_alone.time(kind, tf.constant(data.images[:WARM_UP]))
 
-    before = bare_seconds(model, data.images, data.labels)
     Counting.tallies = collections.defaultdict(Tally)
     with mock.patch.object(autoattack, "WorkingSet", Counting):
         result = attack.run(model, data.images, data.labels, **options)
-    after = bare_seconds(model, data.images, data.labels)
-    bare = {
-        kind: {size: (before[kind][size] + after[kind][size]) / 2 for size in before[kind]}
-        for kind in before
-    }
 
     table = Table(title=f"AutoAttack on {arguments.n} images, {ROBUST}")
-    headings = (
-        "component",
-        "gradients",
-        "forward passes",
-        "model alone",
-        "compiled",
-        "total",
-        "share",
-    )
+    headings = ("gradients", "forward passes", "model alone", "compiled", "total", "share")
+    table.add_column("component")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "component" else "right")
-    alone = 0.0
+        table.add_column(heading, justify="right")
+    tallies = Counting.tallies.values()
+    alone = sum(tally.model_seconds for tally in tallies)
+    total = result.seconds - sum(tally.bare_seconds for tally in tallies)
     for name, tally in Counting.tallies.items():
-        model_seconds = tally.model_seconds(bare)
-        alone += model_seconds
+        times = tally.model_seconds, tally.compiled, tally.seconds
         table.add_row(
             name,
-            counted(tally.gradients),
-            counted(tally.forwards),
-            *(f"{seconds:.1f} s" for seconds in (model_seconds, tally.compiled, tally.seconds)),
-            f"{model_seconds / tally.seconds:.1%}",
+            counted(tally, "gradient"),
+            counted(tally, "forward"),
+            *(f"{seconds:.1f} s" for seconds in times),
+            f"{tally.model_seconds / tally.seconds:.1%}",
         )
-    total = result.seconds
     table.add_row("all", "", "", f"{alone:.1f} s", "", f"{total:.1f} s", f"{alone / total:.1%}")
-    times = (
-        f"{kind} of {size}: {1e3 * seconds:.2f} ms"
-        for kind, sizes in bare.items()
-        for size, seconds in sizes.items()
-    )
-    table.caption = ", ".join(times)
     return table
 
 
-def counted(sizes: collections.Counter) -> str:
-    return ", ".join(f"{count} x {size}" for size, count in sorted(sizes.items()) if count) or "0"
+def counted(tally: Tally, kind: str) -> str:
+    """Passes of one kind and the median milliseconds of each, by batch size."""
+    parts = (
+        f"{count} x {size} ({1e3 * np.median(tally.bare[kind, size]):.1f} ms)"
+        for (some, size), count in sorted(tally.passes.items())
+        if some == kind and count
+    )
+    return ", ".join(parts) or "0"
 
 
 def peak_memory(n: int) -> float:
