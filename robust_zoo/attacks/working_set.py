@@ -62,9 +62,12 @@ def batch_sizes(batch_size: int) -> list[int]:
 
 
 def batches(sizes: list[int], rows):
-    """Row numbers, or all below a count, in batches no longer than the largest fixed size."""
+    """Row numbers, or all below a count, in batches that waste less than a quarter of a fixed size."""
     rows = np.arange(rows) if isinstance(rows, int) else rows
-    return (rows[i : i + sizes[-1]] for i in range(0, len(rows), sizes[-1]))
+    while len(rows):
+        size = next((size for size in reversed(sizes) if 4 * len(rows) > 3 * size), sizes[0])
+        yield rows[:size]
+        rows = rows[size:]
 
 
 def call(function, sizes: list[int], rows: np.ndarray, *arrays):
