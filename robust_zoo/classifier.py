@@ -40,8 +40,8 @@ def config_sha256(config: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _rebuild(config: dict, model: keras.Model) -> keras.Model:
-    """The model of `config` with the weights of `model`."""
+def with_weights_of(model: keras.Model, config: dict) -> keras.Model:
+    """A new model of a configuration, with the weights of `model`."""
     rebuilt = keras.saving.deserialize_keras_object(config)
     rebuilt.set_weights(model.get_weights())
     return rebuilt
@@ -155,7 +155,7 @@ def in_float32(model: keras.Model) -> keras.Model:
             return {key: set_policy(value) for key, value in node.items()}
         return [set_policy(value) for value in node] if isinstance(node, list) else node
 
-    return _rebuild(set_policy(serialise(model)), model)
+    return with_weights_of(model, set_policy(serialise(model)))
 
 
 def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:

@@ -2,7 +2,8 @@
 
 Every public function returns an uncompiled functional `keras.Model`: float32 images in [0, 1], NHWC,
 in; float32 logits out; preprocessing inside; built-in layers only (`ReluDecay` is the one registered
-exception). The layer that makes the logits is named "logits".
+exception). The layer that makes the logits is named "logits". `perturbation_generator`, the other network
+of PGN, is no classifier.
 """
 
 from robust_zoo.architectures.activations import ReluDecay
@@ -16,6 +17,7 @@ from robust_zoo.architectures.madry_cnn import madry_cnn
 from robust_zoo.architectures.madry_resnet import madry_resnet
 from robust_zoo.architectures.mlp import mlp
 from robust_zoo.architectures.nin import nin
+from robust_zoo.architectures.perturbation_generator import perturbation_generator
 from robust_zoo.architectures.tramer_b import tramer_b
 
 __all__ = [
@@ -30,5 +32,6 @@ __all__ = [
     "madry_resnet",
     "mlp",
     "nin",
+    "perturbation_generator",
     "tramer_b",
 ]

@@ -8,9 +8,17 @@ from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack, Min
 from robust_zoo.attacks.carlini_wagner import CarliniWagner
 from robust_zoo.attacks.deepfool import DeepFool
 from robust_zoo.attacks.fab import FAB
-from robust_zoo.attacks.gradient import FGSM, PGD, BasicIterative, FastGradient, MomentumIterative
+from robust_zoo.attacks.generator import GeneratorAttack
+from robust_zoo.attacks.gradient import (
+    FGSM,
+    PGD,
+    BasicIterative,
+    FastGradient,
+    MomentumIterative,
+    NormalStartPGD,
+)
 from robust_zoo.attacks.jsma import JSMA
-from robust_zoo.attacks.losses import DLR, CrossEntropy, CWMargin, Entropy, Loss
+from robust_zoo.attacks.losses import DLR, CrossEntropy, CWMargin, Entropy, KLDivergence, Loss
 from robust_zoo.attacks.noise import SignNoise, TruncatedNormalNoise
 from robust_zoo.attacks.sparse import ExtremeWeights, PixelSwap
 from robust_zoo.attacks.square import Square
@@ -71,9 +79,12 @@ __all__ = [
     "ExtremeWeights",
     "FastGradient",
     "FixedBudgetAttack",
+    "GeneratorAttack",
+    "KLDivergence",
     "Loss",
     "MinimumNormAttack",
     "MomentumIterative",
+    "NormalStartPGD",
     "PixelSwap",
     "SignNoise",
     "Square",

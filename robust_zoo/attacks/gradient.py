@@ -21,7 +21,8 @@ class GradientAttack(FixedBudgetAttack):
     """Projected steps along the normalised gradient of a loss.
 
     Attributes:
-        loss: a `Loss`, or its name: "cross_entropy", "cw_margin", "dlr", "entropy".
+        loss: a `Loss`, or its name: "cross_entropy", "cw_margin", "dlr", "entropy",
+            "kl_divergence".
         labels: which label is attacked: "true" (the labels given), "predicted", "least_likely" or
             "random" (uniform over the classes other than the predicted), fixed from the clean image.
         targeted: whether to move towards that label. With labels "true" the labels given are targets
@@ -67,13 +68,15 @@ class GradientAttack(FixedBudgetAttack):
     def start(self, model, x, y, keys, epsilon, attempt):
         chosen = y
         clean = None
-        if self.labels != "true" or self.targeted:
+        if self.labels != "true" or self.targeted or self.loss.needs_clean:
             clean = ops.cast(model(x, training=False), "float32")
             chosen = choose_labels(self.labels, clean, y, random.fold_in(keys, 1))
         x_adv = x
         if self.random_start:
-            x_adv = self.geometry.random_start(random.fold_in(keys, 0), x, epsilon)
+            x_adv = self.first_point(random.fold_in(keys, 0), x, epsilon)
         state = {"x_adv": x_adv, "labels": chosen}
+        if self.loss.needs_clean:
+            state["clean"] = clean
         if self.targeted:
             # The class to leave is the predicted one where the labels given are the targets.
             left = ops.cast(ops.argmax(clean, axis=1), "int32") if self.labels == "true" else y
@@ -98,12 +101,16 @@ class GradientAttack(FixedBudgetAttack):
         state["x_adv"] = self.geometry.project(state["x_adv"] + step, x, epsilon)
         return state, logits
 
+    def first_point(self, keys, x, epsilon):
+        """Where a random start begins."""
+        return self.geometry.random_start(keys, x, epsilon)
+
     def move(self, gradient, length):
         """The step along a gradient: of that length in the attack's norm, uphill."""
         return length * self.geometry.direction(gradient)
 
     def loss_value(self, logits, state):
-        return self.loss(logits, state["labels"], state.get("targets"))
+        return self.loss(logits, state["labels"], state.get("targets"), state.get("clean"))
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -199,6 +206,30 @@ class PGD(GradientAttack):
 
     def defaults(self):
         return {"step_size": 2.5 * self.epsilon / self.steps if self.steps else 0}
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+@dataclass(frozen=True, kw_only=True)
+class NormalStartPGD(PGD):
+    """PGD from a normal point close to the image, not a uniform one of the ball: TRADES (arXiv:1901.08573).
+
+    Attributes:
+        start_deviation: standard deviation of the start, which is cut to the ball, > 0.
+    """
+
+    start_deviation: float = 0.001
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.start_deviation > 0 and self.random_start):
+            raise ValueError(
+                f"start_deviation must be > 0, and random_start True, got {self.start_deviation!r} and "
+                f"{self.random_start!r}."
+            )
+
+    def first_point(self, keys, x, epsilon):
+        noise = self.start_deviation * random.normal(keys, x.shape[1:])
+        return self.geometry.project(x + noise, x, epsilon)
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

@@ -1,7 +1,8 @@
 """Losses that attacks ascend, one value an example.
 
-Each is called with float32 logits (batch, classes), the reference labels (batch,) and, in a targeted
-attack, the targets (batch,), and returns (batch,) values that grow as the attack comes closer.
+Each is called with float32 logits (batch, classes), the reference labels (batch,), in a targeted attack
+the targets (batch,) and, where `needs_clean` says so, the clean images' logits; it returns (batch,)
+values that grow as the attack comes closer.
 """
 
 import math
@@ -31,12 +32,13 @@ class Loss:
     name: ClassVar[str]
     min_classes: ClassVar[int] = 2
     min_classes_targeted: ClassVar[int] = 2
+    needs_clean: ClassVar[bool] = False
 
     def usual_zero(self, *, targeted: bool) -> float:
         """This loss where its usual form is zero."""
         return 0.0
 
-    def __call__(self, logits, labels, targets=None):
+    def __call__(self, logits, labels, targets=None, clean=None):
         raise NotImplementedError
 
     def check_classes(self, num_classes: int, *, targeted: bool) -> None:
@@ -68,7 +70,7 @@ class CrossEntropy(Loss):
         # Cross-entropy is never zero: always above it, and negated, for a target, always below.
         return math.inf if targeted else -math.inf
 
-    def __call__(self, logits, labels, targets=None):
+    def __call__(self, logits, labels, targets=None, clean=None):
         labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
         rest = ops.logsumexp(_others(logits, labels), axis=1)
         return sign * (rest - _at(logits, labels))
@@ -93,7 +95,7 @@ class CWMargin(Loss):
         if not self.confidence >= 0:
             raise ValueError(f"confidence must be >= 0, got {self.confidence!r}.")
 
-    def __call__(self, logits, labels, targets=None):
+    def __call__(self, logits, labels, targets=None, clean=None):
         if targets is None:
             margin = _at(logits, labels) - ops.max(_others(logits, labels), axis=1)
         else:
@@ -113,7 +115,7 @@ class DLR(Loss):
     min_classes: ClassVar[int] = 3
     min_classes_targeted: ClassVar[int] = 4
 
-    def __call__(self, logits, labels, targets=None):
+    def __call__(self, logits, labels, targets=None, clean=None):
         count = 3 if targets is None else 4
         ordered, _ = ops.top_k(logits, count)
         if targets is None:
@@ -131,12 +133,27 @@ class Entropy(Loss):
 
     name: ClassVar[str] = "entropy"
 
-    def __call__(self, logits, labels, targets=None):
+    def __call__(self, logits, labels, targets=None, clean=None):
         log_p = ops.log_softmax(logits, axis=1)
         return -ops.sum(ops.exp(log_p) * log_p, axis=1)
 
 
-LOSSES = {loss.name: loss for loss in (CrossEntropy, CWMargin, DLR, Entropy)}
+@dataclass(frozen=True, kw_only=True)
+class KLDivergence(Loss):
+    """KL(p(clean) || p(adversarial)), which TRADES ascends (Zhang et al., arXiv:1901.08573).
+
+    Its gradient is zero at the clean image: it needs a random start.
+    """
+
+    name: ClassVar[str] = "kl_divergence"
+    needs_clean: ClassVar[bool] = True
+
+    def __call__(self, logits, labels, targets=None, clean=None):
+        before = ops.log_softmax(clean, axis=1)
+        return ops.sum(ops.exp(before) * (before - ops.log_softmax(logits, axis=1)), axis=1)
+
+
+LOSSES = {loss.name: loss for loss in (CrossEntropy, CWMargin, DLR, Entropy, KLDivergence)}
 
 
 def get_loss(loss: "Loss | str | dict") -> Loss:

@@ -17,6 +17,15 @@ def _axes(x) -> tuple[int, ...]:
     return tuple(range(1, len(x.shape)))
 
 
+def _by_parts(measure, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`measure` of the images, some at a time: in float64 all of them would take several times their room."""
+    parts = [slice(i, i + _PART) for i in range(0, len(x), _PART)]
+    return np.concatenate([measure(x_adv[part].astype("float64") - x[part]) for part in parts])
+
+
+_PART = 256  # images
+
+
 @dataclass(frozen=True)
 class Linf:
     """The largest absolute change of a pixel."""
@@ -30,6 +39,10 @@ class Linf:
     def direction(self, gradient):
         """The steepest ascent of unit norm."""
         return ops.sign(gradient)
+
+    def shrink(self, change, epsilon):
+        """The change of the ball around zero that is nearest."""
+        return ops.clip(change, -epsilon, epsilon)
 
     def project(self, x_adv, x, epsilon):
         """The point of the ball around `x` and of [0, 1] that is nearest to `x_adv`."""
@@ -48,7 +61,7 @@ class Linf:
 
     def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """NumPy, float64 (n,)."""
-        return np.abs(x_adv.astype("float64") - x).max(axis=_axes(x))
+        return _by_parts(lambda change: np.abs(change).max(axis=_axes(x)), x_adv, x)
 
 
 @dataclass(frozen=True)
@@ -68,11 +81,13 @@ class L2:
         scaled = gradient / ops.where(largest > 0, largest, 1.0)
         return scaled / ops.maximum(self.length(scaled), 1e-12)
 
+    def shrink(self, change, epsilon):
+        """The change of the ball around zero that is nearest."""
+        return change * ops.minimum(1.0, epsilon / ops.maximum(self.length(change), 1e-12))
+
     def project(self, x_adv, x, epsilon):
         """`x_adv` pulled back along the ray to the ball around `x`, then clipped to [0, 1]."""
-        change = x_adv - x
-        shrink = ops.minimum(1.0, epsilon / ops.maximum(self.length(change), 1e-12))
-        return ops.clip(x + change * shrink, 0.0, 1.0)
+        return ops.clip(x + self.shrink(x_adv - x, epsilon), 0.0, 1.0)
 
     def random_start(self, keys, x, epsilon):
         """Uniform in the ball's volume, then clipped to [0, 1]."""
@@ -90,7 +105,7 @@ class L2:
 
     def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """NumPy, float64 (n,)."""
-        return np.sqrt(np.square(x_adv.astype("float64") - x).sum(axis=_axes(x)))
+        return _by_parts(lambda change: np.sqrt((change**2).sum(axis=_axes(x))), x_adv, x)
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class L0:
 
     def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """NumPy, float64 (n,)."""
-        return (x_adv != x).sum(axis=_axes(x)).astype("float64")
+        return _by_parts(lambda change: (change != 0).sum(axis=_axes(x)) * 1.0, x_adv, x)
 
 
 NORMS = {norm.name: norm for norm in (Linf(), L2(), L0())}

@@ -69,20 +69,89 @@ def check_scope(model, trainer):
     """Nothing to check: JAX has no strategy scopes."""
 
 
+def replica_count(trainer) -> int:
+    """Always 1: under `keras.distribution` JAX sees the global batch."""
+    return 1
+
+
+def replica_sum(values):
+    """The values themselves: there is one replica."""
+    return values
+
+
+def gradients(fn, groups, variables):
+    """See `robust_zoo.backend.tensorflow.gradients`."""
+    positions = {id(variable): index for index, variable in enumerate(variables)}
+    groups = [[positions[id(variable)] for variable in group] for group in groups]
+    chosen = sorted(set().union(*groups))
+    before = [variable.value for variable in variables]
+
+    def call(values):
+        inside = list(before)
+        for index, value in zip(chosen, values, strict=True):
+            inside[index] = value
+        mapping = zip(variables, inside, strict=True)
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            losses, aux = fn()
+        after = [scope.get_current_value(variable) for variable in variables]
+        changed = {i: after[i] for i in range(len(after)) if after[i] is not inside[i]}
+        return losses, (aux, changed)
+
+    losses, pullback, (aux, changed) = jax.vjp(
+        call, [before[index] for index in chosen], has_aux=True
+    )
+    for index, value in changed.items():
+        variables[index].assign(value)
+    found = []
+    for number, group in enumerate(groups):
+        (cotangents,) = pullback(
+            tuple(
+                jnp.ones_like(loss) if i == number else jnp.zeros_like(loss)
+                for i, loss in enumerate(losses)
+            )
+        )
+        found.append([cotangents[chosen.index(index)] for index in group])
+    return losses, aux, found
+
+
+@contextlib.contextmanager
+def _state(trainer, state):
+    """Inside, the trainer's variables have the values of a step's `state`."""
+    groups = (trainer.trainable_variables, trainer.non_trainable_variables)
+    if len(state) > 3:  # a training step's
+        groups += (trainer.optimizer.variables,)
+    groups += (trainer.metrics_variables,)
+    pairs = [
+        pair
+        for group, values in zip(groups, state, strict=True)
+        for pair in zip(group, values, strict=True)
+    ]
+    with keras.StatelessScope(state_mapping=pairs) as scope:
+        yield lambda: tuple([scope.get_current_value(v) for v in group] for group in groups)
+
+
 class DefenseSteps:
     """See `robust_zoo.backend.tensorflow.DefenseSteps`; here the variables come in as arguments."""
 
     def train_step(self, state, data):
-        variables = self.trainable_variables + self.non_trainable_variables
-        variables += self.optimizer.variables
-        values = [value for part in state[:3] for value in part]
-        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+        with _state(self, state):
             data = self.prepare(data, training=True)
-        return super().train_step(state, data)
+        logs, state = super().train_step(state, data)
+        with _state(self, state) as current:
+            for variable, value in self.after_update():
+                variable.assign(value)
+            return logs, current()
 
     def test_step(self, state, data):
-        variables = self.trainable_variables + self.non_trainable_variables
-        values = [value for part in state[:2] for value in part]
-        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+        with _state(self, state):
             data = self.prepare(data, training=False)
         return super().test_step(state, data)
+
+
+class UpdateSteps(DefenseSteps):
+    """See `robust_zoo.backend.tensorflow.UpdateSteps`."""
+
+    def train_step(self, state, data):
+        with _state(self, state) as current:
+            logs = self.update(data)
+            return logs, current()

@@ -129,11 +129,62 @@ def check_scope(model, trainer):
                 )
 
 
+def replica_count(trainer) -> int:
+    """How many replicas share a step of a keras.Model: 1 unless it was built under a strategy."""
+    return trainer.distribute_strategy.num_replicas_in_sync
+
+
+def replica_sum(values):
+    """Each of the tensors summed over the replicas that run this code."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def gradients(fn, groups, variables):
+    """Losses and their gradients with respect to Keras variables.
+
+    Args:
+        fn: called without arguments; returns a tuple of scalar losses and anything else. What it assigns
+            to variables stays assigned.
+        groups: for each loss a list of the variables to differentiate it by, trainable or not.
+        variables: all that `fn` reads or assigns (JAX needs them).
+
+    Returns:
+        The losses, what else `fn` returned, and for each loss the list of its gradients.
+    """
+    sources = [[variable.value for variable in group] for group in groups]
+    with tf.GradientTape(persistent=len(groups) > 1) as tape:
+        for group in sources:
+            tape.watch(group)
+        losses, aux = fn()
+    found = [
+        tape.gradient(loss, group, unconnected_gradients="zero")
+        for loss, group in zip(losses, sources, strict=True)
+    ]
+    return losses, aux, found
+
+
 class DefenseSteps:
-    """Training and evaluation steps that replace a batch by what `self.prepare` makes of it."""
+    """Training and evaluation steps of a trainer that makes its batches itself.
+
+    A batch becomes what `self.prepare` makes of it; the update is Keras's. What `self.after_update` then
+    returns, pairs of variables and values, is assigned.
+    """
 
     def train_step(self, data):
-        return super().train_step(self.prepare(data, training=True))
+        logs = super().train_step(self.prepare(data, training=True))
+        for variable, value in self.after_update():
+            variable.assign(value)
+        return logs
 
     def test_step(self, data):
         return super().test_step(self.prepare(data, training=False))
+
+
+class UpdateSteps(DefenseSteps):
+    """`DefenseSteps` of a trainer whose update is its own: all of a training step is `self.update`."""
+
+    def train_step(self, data):
+        return self.update(data)

@@ -74,15 +74,56 @@ def check_scope(model, trainer):
     """Nothing to check: torch has no strategy scopes."""
 
 
+def replica_count(trainer) -> int:
+    """Always 1: torch runs on one device."""
+    return 1
+
+
+def replica_sum(values):
+    """The values themselves: there is one replica."""
+    return values
+
+
+def gradients(fn, groups, variables):
+    """See `robust_zoo.backend.tensorflow.gradients`."""
+    sources = [[variable.value for variable in group] for group in groups]
+    frozen = [value for group in sources for value in group if not value.requires_grad]
+    try:
+        with torch.enable_grad():
+            for value in frozen:
+                value.requires_grad_()
+            losses, aux = fn()
+            found = [
+                torch.autograd.grad(loss, group, retain_graph=True, materialize_grads=True)
+                for loss, group in zip(losses, sources, strict=True)
+            ]
+    finally:
+        for value in frozen:
+            value.requires_grad_(False)
+    return tuple(loss.detach() for loss in losses), aux, [list(group) for group in found]
+
+
 class DefenseSteps:
     """See `robust_zoo.backend.tensorflow.DefenseSteps`."""
 
     def train_step(self, data):
         with torch.no_grad():
             data = self.prepare(data, training=True)
-        return super().train_step(data)
+        logs = super().train_step(data)
+        with torch.no_grad():
+            for variable, value in self.after_update():
+                variable.assign(value)
+        return logs
 
     def test_step(self, data):
         with torch.no_grad():
             data = self.prepare(data, training=False)
         return super().test_step(data)
+
+
+class UpdateSteps(DefenseSteps):
+    """See `robust_zoo.backend.tensorflow.UpdateSteps`."""
+
+    def train_step(self, data):
+        with torch.no_grad():
+            return self.update(data)

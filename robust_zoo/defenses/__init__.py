@@ -2,5 +2,29 @@
 
 from robust_zoo.defenses.adversarial_training import AdversarialTraining
 from robust_zoo.defenses.base import Defense
+from robust_zoo.defenses.deepdefense import DeepDefense
+from robust_zoo.defenses.divergence import DivergenceError, StopOnDivergence
+from robust_zoo.defenses.fixed_set import FixedSetTraining
+from robust_zoo.defenses.free import FreeAdversarialTraining
+from robust_zoo.defenses.natural_training import NaturalTraining
+from robust_zoo.defenses.parseval import ParsevalTraining
+from robust_zoo.defenses.pgn import PGN
+from robust_zoo.defenses.trades import TRADES
+from robust_zoo.defenses.weight_decay import with_weight_decay
+from robust_zoo.defenses.weight_perturbation import AdversarialWeightPerturbation
 
-__all__ = ["AdversarialTraining", "Defense"]
+__all__ = [
+    "PGN",
+    "TRADES",
+    "AdversarialTraining",
+    "AdversarialWeightPerturbation",
+    "DeepDefense",
+    "Defense",
+    "DivergenceError",
+    "FixedSetTraining",
+    "FreeAdversarialTraining",
+    "NaturalTraining",
+    "ParsevalTraining",
+    "StopOnDivergence",
+    "with_weight_decay",
+]

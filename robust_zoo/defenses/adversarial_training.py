@@ -1,25 +1,48 @@
-"""Adversarial training (Madry et al., arXiv:1706.06083)."""
+"""Adversarial training: Madry et al., Kurakin et al. and fast adversarial training are settings of it."""
 
 import keras
 from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.defenses.base import Defense
+from robust_zoo.backend import random
+from robust_zoo.defenses.base import Defense, check_count, check_number
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
 class AdversarialTraining(Defense):
-    """Minimises the loss at the adversarial examples alone (arXiv:1706.06083, equation 2.1).
+    """Minimises the loss at adversarial examples, made on the current weights.
 
-    The attack runs on the current weights in inference mode; the update, in training mode, sees the
-    last iterate of each example and its true label.
+    The papers are settings of it:
+
+    - Madry et al. (arXiv:1706.06083, equation 2.1): `attack=PGD(...)`, the rest as it is. Only adversarial
+      examples, true labels.
+    - Kurakin et al. (arXiv:1611.01236, algorithm 1): a one-step attack, `FGSM(epsilon=16 / 255,
+      labels="least_likely", targeted=True)`, `fraction=0.5`, `relative_weight=0.3`, `random_epsilon=True`,
+      `delay_steps=10_000`. The loss of m examples, k of them replaced, is (sum of the clean losses +
+      relative_weight * sum of the adversarial ones) / (m - k + relative_weight * k); both kinds share one
+      batch and with it batch normalisation's statistics.
+    - Galloway et al. (arXiv:1804.03308, the authors' checkpoints): `attack=PGD(epsilon=8 / 255, steps=7,
+      step_size=2 / 255, labels="predicted")`, `clean_weight=0.5`.
+    - Fast adversarial training (Wong et al., arXiv:2001.03994): `attack=PGD(epsilon=e, steps=1,
+      step_size=1.25 * e)`, FGSM from a random start.
 
     Args:
         classifier: see `Defense`.
-        attack: the inner maximisation; Madry's is `PGD` with a random start.
+        attack: the inner maximisation.
+        fraction: of each batch that is replaced by adversarial examples, in (0, 1]. They are spread evenly
+            over the batch; the paper replaces its first ones.
+        relative_weight: Kurakin's lambda, weight of an adversarial example against a clean one in a mixed
+            batch, > 0.
+        clean_weight: in [0, 1]; the loss becomes clean_weight * loss(clean) + (1 - clean_weight) *
+            loss(adversarial), the first on the same images without perturbation.
+        random_epsilon: whether each training example has an epsilon of its own, the absolute value of a
+            normal number of standard deviation epsilon / 2, truncated at epsilon.
         ramp_steps: training steps over which epsilon (and the step size with it) rises linearly from
-            zero to the attack's. 0, the paper's choice, trains at full strength from the start; a ramp
-            spares short budgets the long plateau at the beginning.
+            zero. 0, the papers' choice, trains at full strength from the start; a ramp spares short budgets
+            the long plateau at the beginning.
+        delay_steps: training steps on clean images alone before the first adversarial one (and before the
+            ramp). Robust accuracy is 0 in the logs for as long.
+        attack_mode: see `Defense`. The papers do not say; Madry's code attacks in training mode.
         seed: see `Defense`.
 
     Example:
@@ -35,23 +58,85 @@ class AdversarialTraining(Defense):
         classifier: keras.Model,
         *,
         attack: FixedBudgetAttack,
+        fraction: float = 1.0,
+        relative_weight: float = 1.0,
+        clean_weight: float = 0.0,
+        random_epsilon: bool = False,
         ramp_steps: int = 0,
-        seed: int = 0,
+        delay_steps: int = 0,
         **kwargs,
     ):
-        super().__init__(classifier, attack=attack, seed=seed, **kwargs)
-        if isinstance(ramp_steps, bool) or not isinstance(ramp_steps, int) or ramp_steps < 0:
-            raise ValueError(f"ramp_steps must be an integer >= 0, got {ramp_steps!r}.")
-        self.ramp_steps = ramp_steps
+        super().__init__(classifier, attack=attack, **kwargs)
+        self.fraction = check_number("fraction", fraction, above=0, most=1)
+        self.relative_weight = check_number("relative_weight", relative_weight, above=0)
+        self.clean_weight = check_number("clean_weight", clean_weight, least=0, most=1)
+        self.random_epsilon = bool(random_epsilon)
+        self.ramp_steps = check_count("ramp_steps", ramp_steps, least=0)
+        self.delay_steps = check_count("delay_steps", delay_steps, least=0)
+        self.trains_on_clean = self.clean_weight > 0
 
-    def training_epsilon(self):
-        if not self.ramp_steps:
-            return None
-        progress = ops.cast(self.optimizer.iterations, "float32") / self.ramp_steps
-        return self.attack.epsilon * ops.minimum(progress, 1.0)
+    def adversarial_part(self, x, y, training):
+        if not training:
+            return super().adversarial_part(x, y, training)
+        count = ops.shape(x)[0]
+        keys = self.keys(x, training)
+        if self.fraction == 1.0:
+            attacked = ops.ones((count,), "bool")
+
+            def perturbed():
+                return self._attack(x, y, keys)
+        else:
+            rows = _spread(self.fraction, count)
+            attacked = ops.any(ops.arange(count)[:, None] == rows[None], axis=1)
+
+            def perturbed():
+                chosen = [ops.take(part, rows, axis=0) for part in (x, y, keys)]
+                return ops.scatter_update(x, rows[:, None], self._attack(*chosen))
+
+        if not self.delay_steps:
+            return {"adversarial": perturbed(), "attacked": attacked}
+        begun = self.optimizer.iterations >= self.delay_steps
+        return {
+            "adversarial": ops.cond(begun, perturbed, lambda: x),
+            "attacked": ops.logical_and(attacked, begun),
+        }
+
+    def _attack(self, x, y, keys):
+        epsilon = None
+        if self.ramp_steps:
+            step = ops.cast(self.optimizer.iterations, "float32") - self.delay_steps
+            epsilon = self.attack.epsilon * ops.minimum(step / self.ramp_steps, 1.0)
+        if self.random_epsilon:
+            size = ops.abs(random.truncated_normal(random.fold_in(keys, 2), ())) / 2
+            epsilon = (self.attack.epsilon if epsilon is None else epsilon) * size
+        return self.attack(self.adversary_view(True), x, y, key=keys, epsilon=epsilon)
 
     def objective(self, x, y, y_pred, sample_weight):
-        return self.compiled_loss(x, y, y_pred[1], sample_weight)
+        weight = sample_weight
+        if self.fraction < 1.0:
+            attacked = ops.cast(x["attacked"], "float32")
+            relative = 1 - attacked + self.relative_weight * attacked
+            # Keras divides by the number of examples, the paper by the sum of these weights.
+            relative = relative / ops.mean(relative)
+            weight = relative if sample_weight is None else sample_weight * relative
+        loss = self.compiled_loss(x["clean"], y, y_pred["adversarial"], weight)
+        if not self.clean_weight:
+            return loss
+        clean = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
+        return self.clean_weight * clean + (1 - self.clean_weight) * loss
 
     def get_config(self):
-        return {**super().get_config(), "ramp_steps": self.ramp_steps}
+        names = ("fraction", "relative_weight", "clean_weight", "random_epsilon")
+        names += ("ramp_steps", "delay_steps")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _spread(fraction: float, count):
+    """Evenly spaced rows of `count`, the rounded `fraction` of them: the same in every part of a batch."""
+    if isinstance(count, int):  # JAX and torch: an array's size must not be a tensor
+        chosen = int(fraction * count + 0.5)
+    else:
+        chosen = ops.cast(ops.floor(fraction * ops.cast(count, "float32") + 0.5), "int32")
+    number = ops.cast(ops.arange(chosen), "float32") + 1
+    # A little less than the quotient: it may lie a rounding error above a whole number.
+    return ops.minimum(ops.cast(ops.ceil(number / fraction - 1e-3), "int32"), count) - 1

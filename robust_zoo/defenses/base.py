@@ -1,4 +1,7 @@
-"""What every defense is: a trainer around a classifier that makes its own adversarial examples."""
+"""What every defense is: a trainer around a classifier that makes its own batches."""
+
+from collections.abc import Iterable
+from numbers import Integral, Real
 
 import keras
 import numpy as np
@@ -8,6 +11,9 @@ from robust_zoo import backend
 from robust_zoo.attacks import AutoAttack, FixedBudgetAttack
 from robust_zoo.backend import random
 from robust_zoo.contract import check_classifier, check_images, check_labels
+from robust_zoo.defenses.divergence import StopOnDivergence
+
+MODES = ("inference", "training")
 
 
 class Defense(backend.DefenseSteps, keras.Model):
@@ -15,76 +21,130 @@ class Defense(backend.DefenseSteps, keras.Model):
 
     `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device
     and under `tf.distribute.MirroredStrategy`. The logs hold "robust_accuracy" (and
-    "val_robust_accuracy"), measured with the training attack, beside the compiled metrics, which see
-    the clean images. A subclass states its `objective`. What gets published is `defense.classifier`.
+    "val_robust_accuracy"), measured with the attack, beside the compiled metrics, which see the clean
+    images. A subclass states its `objective`. What gets published is `defense.classifier`.
 
-    Random starts depend on `seed`, the optimizer's iteration and the example's position in the global
+    Random numbers depend on `seed`, the optimizer's iteration and the example's position in the global
     batch: not on the number of replicas, which must divide the batch, and a resumed run continues them.
 
     Args:
         classifier: functional `keras.Model`, float32 images in [0, 1] to logits. Under a strategy it
             must have been built inside the scope.
-        attack: any `FixedBudgetAttack` but AutoAttack.
-        seed: of the attack's random numbers.
+        attack: any `FixedBudgetAttack` but AutoAttack, with norm "linf" or "l2". Defenses that do not train
+            on its examples measure robust accuracy with it, or leave that out if it is None.
+        attack_mode: how the attack sees the classifier while training: "inference", or "training", with
+            the statistics of the batch (batch normalisation) and dropout, leaving moving statistics alone.
+        seed: of all random numbers.
 
     Raises:
         TypeError: `attack` is something else.
-        ValueError: a classifier that `robust_zoo.contract` refuses, or one built outside the scope.
+        ValueError: a classifier that `robust_zoo.contract` refuses, one built outside the scope, or an
+            attack whose norm or labels do not fit.
     """
 
+    trains_on_clean = False
+    """Whether the objective uses the clean logits; if not, they are only looked at, in inference mode."""
+
+    trains_on_adversarial = True
+    """Whether the objective uses the adversarial logits; if not, they are only looked at."""
+
     def __init__(
-        self, classifier: keras.Model, *, attack: FixedBudgetAttack, seed: int = 0, **kwargs
+        self,
+        classifier: keras.Model,
+        *,
+        attack: FixedBudgetAttack | None,
+        attack_mode: str = "inference",
+        seed: int = 0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         check_classifier(classifier)
+        if attack is not None or self.trains_on_adversarial:
+            self._check_attack(attack, classifier)
+        if attack_mode not in MODES:
+            raise ValueError(f"attack_mode must be one of {MODES}, got {attack_mode!r}.")
+        backend.check_scope(classifier, self)
+        random.key(seed)  # refuses a bad seed now rather than inside a compiled step
+        self.classifier, self.attack, self.seed = classifier, attack, seed
+        self.attack_mode = attack_mode
+        self.robust_accuracy = None
+        if attack is not None or self.trains_on_adversarial:
+            self.robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
+        self.built = True  # all variables are the classifier's: BackupAndRestore asks for this
+
+    def _check_attack(self, attack, classifier):
         if not isinstance(attack, FixedBudgetAttack) or isinstance(attack, AutoAttack):
             raise TypeError(
                 f"attack must be a robust_zoo attack with a budget, and not AutoAttack, got {attack!r}."
+            )
+        if attack.norm not in ("linf", "l2"):
+            raise ValueError(
+                f"attack must have norm 'linf' or 'l2' in {type(self).__name__}, got {attack!r}."
             )
         attack.check_model(classifier)
         if attack.reaches_given_labels:
             raise ValueError(
                 f"attack must not aim at the labels given, which are the true ones here, got {attack!r}."
             )
-        backend.check_scope(classifier, self)
-        random.key(seed)  # refuses a bad seed now rather than inside a compiled step
-        self.classifier, self.attack, self.seed = classifier, attack, seed
-        self.robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
-        self.built = True  # all variables are the classifier's: BackupAndRestore asks for this
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        """Keras's `fit`; arrays are checked first.
+        """Keras's `fit`; arrays and batches are checked first, and divergence stops it.
 
         Raises:
             TypeError, ValueError: images or labels that `robust_zoo.contract` refuses, in `x` and `y` or in
-                `validation_data`, or a classifier built outside the strategy's scope.
+                `validation_data`, batches that the replicas do not divide, or a classifier built outside
+                the strategy's scope.
+            DivergenceError: the loss or a weight became NaN or infinite. Nothing is saved after that: a
+                `BackupAndRestore` callback still holds the last good epoch.
         """
         backend.check_scope(self.classifier, self)
         for data in ((x, y), kwargs.get("validation_data")):
             if isinstance(data, (tuple, list)) and isinstance(data[0], np.ndarray):
                 check_images(data[0], self.classifier)
                 check_labels(data[1], self.classifier.output_shape[1], len(data[0]))
+        self._check_batches(x, args[0] if args else kwargs.get("batch_size"))
+        callbacks = kwargs.pop("callbacks", None) or []
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
+            kwargs["callbacks"] = [StopOnDivergence(), *callbacks]  # first: before any backup
         return super().fit(x, y, *args, **kwargs)
 
+    def _check_batches(self, x, batch_size):
+        replicas = backend.replica_count(self)
+        if replicas == 1:
+            return
+        sizes = []
+        if isinstance(x, np.ndarray):
+            batch_size = 32 if batch_size is None else batch_size
+            sizes = [min(batch_size, len(x)), len(x) % batch_size]
+        elif isinstance(x, keras.utils.PyDataset):
+            sizes = [len(x[0][0])]
+        elif hasattr(x, "element_spec"):
+            sizes = [keras.tree.flatten(x.element_spec)[0].shape[0] or 0]
+        for size in sizes:
+            if size % replicas:
+                raise ValueError(
+                    f"every batch must be divisible by the {replicas} replicas, got one of {size} examples: "
+                    "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
+                )
+
     def call(self, x, training=False):
-        """Logits of images, or of a (clean, adversarial) pair of image batches."""
-        if isinstance(x, (tuple, list)):
-            clean, adversarial = x
-            return (
-                self.classifier(clean, training=training and self.trains_on_clean),
-                self.classifier(adversarial, training=training),
-            )
-        return self.classifier(x, training=training)
-
-    trains_on_clean = False
-    """Whether the objective uses the clean logits; if not, they are only looked at, in inference mode."""
-
-    def training_epsilon(self):
-        """Epsilon of the current training step, scalar or (batch,); by default the attack's."""
-        return None
+        """Logits of images; of a batch that `prepare` made, those of its "clean" and "adversarial" images."""
+        if not isinstance(x, dict):
+            return self.classifier(x, training=training)
+        trains = {"clean": self.trains_on_clean, "adversarial": self.trains_on_adversarial}
+        return {
+            part: self.classifier(x[part], training=training and trains[part])
+            for part in trains
+            if part in x
+        }
 
     def prepare(self, data, training: bool):
-        """A batch (x, y[, sample_weight]) with `x` replaced by the pair (clean, adversarial)."""
+        """A batch (x, y[, sample_weight]) with `x` replaced by a dictionary.
+
+        It holds the images "clean" and, if there is an attack, "adversarial", each float32 (batch, height,
+        width, channels), and which of the latter were attacked, "attacked", bool (batch,).
+        """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None or len(y.shape) not in (1, 2) or (len(y.shape) == 2 and y.shape[1] != 1):
             shape = None if y is None else tuple(y.shape)
@@ -96,28 +156,39 @@ class Defense(backend.DefenseSteps, keras.Model):
             raise TypeError(
                 f"images must be floating point in [0, 1], got dtype {dtype}: divide 8-bit images by 255."
             )
-        x = ops.cast(x, "float32")
+        batch = {"clean": ops.cast(x, "float32")}
+        if self.robust_accuracy is not None:
+            labels = ops.cast(ops.reshape(y, (-1,)), "int32")
+            batch |= self.adversarial_part(batch["clean"], labels, training)
+        return batch, y, sample_weight
+
+    def adversarial_part(self, x, y, training: bool) -> dict:
+        """The adversarial images of a batch and which of them were attacked, as in `prepare`."""
+        x_adv = self.attack(self.adversary_view(training), x, y, key=self.keys(x, training))
+        return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
+
+    def keys(self, x, training: bool):
+        """One random key an example of this batch, (batch, 2)."""
         local_batch = ops.shape(x)[0]
         position = backend.replica_id() * local_batch + ops.arange(local_batch)
         key = random.key(self.seed)
         if training:
             key = random.fold_in(random.fold_in(key, 1), self.optimizer.iterations)
-        adversarial = self.attack(
-            self.classifier,
-            x,
-            ops.reshape(y, (-1,)),
-            key=random.fold_in(key, position),
-            epsilon=self.training_epsilon() if training else None,
-        )
-        return (x, adversarial), y, sample_weight
+        return random.fold_in(key, position)
+
+    def adversary_view(self, training: bool):
+        """The classifier as the attack sees it."""
+        if training and self.attack_mode == "training":
+            return _InTrainingMode(self.classifier)
+        return self.classifier
 
     def objective(self, x, y, y_pred, sample_weight):
         """The loss of a batch: a scalar, made of `keras.losses` so that replicas are scaled right.
 
         Args:
-            x: the pair of clean and adversarial images, each (batch, height, width, channels).
+            x: what `prepare` made.
             y: labels (batch,).
-            y_pred: the pair of clean and adversarial logits, each (batch, classes).
+            y_pred: logits (batch, classes) of "clean" and "adversarial".
             sample_weight: (batch,) or None.
         """
         raise NotImplementedError
@@ -127,34 +198,117 @@ class Defense(backend.DefenseSteps, keras.Model):
         return super().compute_loss(x, y, logits, sample_weight)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if not isinstance(y_pred, (tuple, list)):  # Keras builds the trainer on a plain batch
+        if not isinstance(y_pred, dict):  # Keras builds the trainer on a plain batch
             return self.compiled_loss(x, y, y_pred, sample_weight)
         return self.objective(x, y, y_pred, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if isinstance(y_pred, (tuple, list)):
-            y_pred, adversarial = y_pred
-            self.robust_accuracy.update_state(y, adversarial, sample_weight)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        if not isinstance(y_pred, dict):
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        if "adversarial" in y_pred:
+            attacked = ops.cast(x["attacked"], "float32")
+            weight = attacked if sample_weight is None else sample_weight * attacked
+            self.robust_accuracy.update_state(y, y_pred["adversarial"], weight)
+        return super().compute_metrics(x["clean"], y, y_pred["clean"], sample_weight)
+
+    def record_loss(self, loss, examples):
+        """Tells the log of the loss of a batch; for defenses that make the update themselves.
+
+        Args:
+            loss: as `compute_loss` returned it, scaled for replicas.
+            examples: how many were in the batch.
+        """
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        tracker.update_state(loss * backend.replica_count(self), sample_weight=examples)
+
+    def after_update(self):
+        """Variables that change once more after the optimizer's step: pairs (variable, new value)."""
+        return []
 
     def get_config(self):
         return {
             **super().get_config(),
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "attack": keras.saving.serialize_keras_object(self.attack),
+            "attack_mode": self.attack_mode,
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config):
-        parts = ("classifier", "attack")
-        revived = {part: keras.saving.deserialize_keras_object(config[part]) for part in parts}
-        return cls(**{**config, **revived})
+        def revive(value):
+            if isinstance(value, dict) and "class_name" in value:
+                return keras.saving.deserialize_keras_object(value)
+            return value
+
+        return cls(**{key: revive(value) for key, value in config.items()})
 
     def hyperparameters(self) -> dict:
-        """What a record tells of the defense: its arguments but for the classifier, as JSON values."""
-        config = {key: value for key, value in self.get_config().items() if key != "classifier"}
-        for key in ("name", "trainable", "dtype"):
-            config.pop(key, None)
-        attack = {"name": type(self.attack).__name__, **self.attack.get_config()}
-        return {**config, "attack": attack}
+        """What a record tells of the defense: its arguments but for the models in it, as JSON values."""
+        config = self.get_config()
+        for name in ("name", "trainable", "dtype"):
+            config.pop(name, None)
+        found = {}
+        for name, value in config.items():
+            part = getattr(self, name)
+            if isinstance(part, Defense):
+                found[name] = {"name": type(part).__name__, **part.hyperparameters()}
+            elif hasattr(part, "get_config") and not isinstance(part, keras.Model):
+                found[name] = {"name": type(part).__name__, **part.get_config()}
+            elif not isinstance(part, keras.Model):
+                found[name] = value
+        return found
+
+
+class Mean(keras.losses.Loss):
+    """Values already computed, (batch,), as a Keras loss: weighted by example and scaled for replicas."""
+
+    def __call__(self, values, sample_weight=None):
+        return super().__call__(values, values, sample_weight=sample_weight)
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def reading(variables, change=lambda variable, value: value):
+    """A scope in which the variables have changed values, and what is assigned to them is forgotten.
+
+    Args:
+        variables: all that the code inside reads or assigns.
+        change: given a variable and its value, its value inside.
+    """
+    pairs = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
+    return keras.StatelessScope(
+        state_mapping=[(variable, change(variable, value)) for variable, value in pairs]
+    )
+
+
+class _InTrainingMode:
+    """A classifier that computes in training mode, whatever it is told, and keeps no statistics of it."""
+
+    def __init__(self, classifier):
+        self._classifier = classifier
+
+    def __call__(self, x, training=False):
+        with reading(self._classifier.variables):
+            return self._classifier(x, training=True)
+
+    def __getattr__(self, name):
+        return getattr(self._classifier, name)
+
+
+def check_count(name: str, value, *, least: int) -> int:
+    """The value as an int; ValueError unless it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}.")
+    return int(value)
+
+
+def check_number(name: str, value, *, above: float = -np.inf, least: float = -np.inf, most=np.inf):
+    """The value as a float; ValueError unless it is a finite number in (above, most] and [least, most]."""
+    number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+    if not number or not (value > above and least <= value <= most):
+        low = f"> {above:g}" if above > -np.inf else f">= {least:g}"
+        high = f" and <= {most:g}" if most < np.inf else ""
+        raise ValueError(f"{name} must be a number {low}{high}, got {value!r}.")
+    return float(value)

@@ -180,7 +180,7 @@ def _minimum_norm(
     if attack.norm == "l0":
         norms = np.full(len(x), float(x[0].size))
     else:
-        norms = attack.geometry.distance(x, np.zeros_like(x))
+        norms = attack.geometry.distance(x, np.broadcast_to(np.float32(0), x.shape))
 
     def summary(rows: np.ndarray) -> Distances:
         distance, norm = result.distance[rows], norms[rows]

@@ -1,0 +1,82 @@
+"""A trained network that makes perturbations, as an attack."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks.base import MinimumNormAttack
+
+GRADIENT_SCALE = 1 / 128
+
+
+def generate(generator: keras.Model, classifier, x, y, *, detach: bool = False):
+    """The generator's adversarial images for a batch: pure, traceable and differentiable.
+
+    (tanh(atanh(2x - 1) + G) + 1) / 2 (PGN, equation 5), inside (0, 1). G sees the one-hot label, the gradient
+    of that class's probability by the image, divided by 128 as in a batch mean of the paper's batches, and
+    the image as 2x - 1.
+
+    Args:
+        generator: see `robust_zoo.architectures.perturbation_generator`.
+        classifier: images to logits, seen in inference mode.
+        x: float32 (batch, height, width, channels) in [0, 1].
+        y: int32 (batch,).
+        detach: whether the gradient is a constant for an outer gradient.
+    """
+    label = ops.one_hot(y, classifier.output_shape[1])
+
+    def probability(x):
+        logits = ops.cast(classifier(x, training=False), "float32")
+        return ops.sum(label * ops.softmax(logits, axis=1), axis=1)
+
+    _, gradient = backend.value_and_input_gradient(probability, x)
+    gradient = ops.stop_gradient(gradient) if detach else gradient
+    signed = 2 * x - 1
+    made = generator([label, GRADIENT_SCALE * gradient, signed])
+    inside = 0.999999 * signed
+    arctanh = 0.5 * (ops.log1p(inside) - ops.log1p(-inside))
+    return 0.5 * (ops.tanh(arctanh + ops.cast(made, "float32")) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorAttack(MinimumNormAttack):
+    """One candidate an image, made by a perturbation generator (PGN, 2020) for its label.
+
+    Attributes:
+        generator: trained, by `robust_zoo.defenses.PGN` for instance.
+    """
+
+    generator: keras.Model
+
+    norm: str = "l2"
+    norms: ClassVar = ("l2",)
+    steps: ClassVar = 0
+
+    def check_model(self, model):
+        expected = [(None, model.output_shape[1]), *[(None, *model.input_shape[1:])] * 2]
+        if self.generator.input_shape != expected:
+            raise ValueError(
+                f"generator must take inputs of shapes {expected}, got {self.generator.input_shape}."
+            )
+
+    def start(self, model, x, y, keys, epsilon, attempt):
+        return {"x_adv": generate(self.generator, model, x, y)}
+
+    def step(self, model, x, state, epsilon):
+        return state, ops.cast(model(state["x_adv"], training=False), "float32")
+
+    def get_config(self):
+        """The norm and a hash of the generator's weights, which stand for it."""
+        digest = hashlib.sha256()
+        for weight in self.generator.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
+        return {"norm": self.norm, "generator": digest.hexdigest()}
+
+    @classmethod
+    def from_config(cls, config):
+        raise ValueError("a GeneratorAttack cannot be made of its configuration: it lacks weights.")

@@ -1,0 +1,56 @@
+"""Training on adversarial examples made once."""
+
+import keras
+import numpy as np
+
+from robust_zoo.attacks import Attack, DeepFool, FixedBudgetAttack
+from robust_zoo.defenses.natural_training import NaturalTraining
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class FixedSetTraining(NaturalTraining):
+    """Fine-tuning on one fixed set of adversarial examples with their true labels, and no clean images.
+
+    The set is made of the training images when `fit` begins, on the classifier as it then is
+    (Moosavi-Dezfooli et al., arXiv:1511.04599, section 4; as a baseline in arXiv:1803.00404).
+
+    Args:
+        classifier: see `Defense`; trained already.
+        made_by: attack of either kind that makes the set. Images that it cannot turn stay clean.
+        attack: see `NaturalTraining`.
+        seed: see `Defense`.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        *,
+        made_by: Attack | None = None,
+        attack: FixedBudgetAttack | None = None,
+        **kwargs,
+    ):
+        super().__init__(classifier, attack=attack, **kwargs)
+        made_by = DeepFool(steps=5) if made_by is None else made_by
+        if not isinstance(made_by, Attack):
+            raise TypeError(f"made_by must be a robust_zoo attack, got {made_by!r}.")
+        made_by.check_model(classifier)
+        self.made_by = made_by
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Keras's `fit` on the set made of the arrays `x` and `y`; see `Defense.fit`.
+
+        Anything else than arrays is taken for the set itself, made with `training_images`.
+        """
+        if isinstance(x, np.ndarray):
+            x = self.training_images(x, y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def training_images(self, x, y):
+        """The set, float32 in the shape of `x`: what `made_by` makes of images and labels."""
+        return self.made_by.run(self.classifier, x, y, seed=self.seed).x_adv
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "made_by": keras.saving.serialize_keras_object(self.made_by),
+        }

@@ -1,0 +1,108 @@
+"""Free adversarial training."""
+
+import keras
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.defenses.base import Defense, check_count
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class FreeAdversarialTraining(backend.UpdateSteps, Defense):
+    """Adversarial training at the cost of natural training (Shafahi et al., arXiv:1904.12843, algorithm 1).
+
+    Each batch is replayed several times. Every replay is one backward pass whose gradient by the weights
+    updates them, and whose gradient by the image moves the perturbation by epsilon, ready for the next
+    replay and kept for the next batch. Divide the number of epochs by `replays` for equal cost.
+
+    Args:
+        classifier: see `Defense`.
+        attack: its norm and epsilon are those of the perturbation; robust accuracy is measured with it in
+            `evaluate`, and at the perturbation of the last replay in training.
+        batch_size: the largest (global) batch that will come, divisible by the replicas.
+        replays: the paper's m.
+        seed: see `Defense`.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        *,
+        attack: FixedBudgetAttack,
+        batch_size: int,
+        replays: int = 8,
+        **kwargs,
+    ):
+        super().__init__(classifier, attack=attack, **kwargs)
+        self.batch_size = check_count("batch_size", batch_size, least=1)
+        self.replays = check_count("replays", replays, least=1)
+        replicas = backend.replica_count(self)
+        if batch_size % replicas:
+            raise ValueError(
+                f"batch_size must be divisible by the {replicas} replicas, got {batch_size!r}."
+            )
+        if None in classifier.input_shape[1:]:
+            raise ValueError(
+                f"classifier must have a fixed image shape, got {classifier.input_shape[1:]}."
+            )
+        # Each replica has its own.
+        self.perturbation = self.add_weight(
+            shape=(batch_size // replicas, *classifier.input_shape[1:]),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            aggregation="none",
+            autocast=False,
+            name="perturbation",
+        )
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        batch_size = args[0] if args else kwargs.get("batch_size")
+        if hasattr(x, "__array__") and (batch_size or 32) > self.batch_size:
+            raise ValueError(
+                f"batch_size of fit must be at most the defense's, {self.batch_size}, got {batch_size or 32}."
+            )
+        return super().fit(x, y, *args, **kwargs)
+
+    def adversarial_part(self, x, y, training):
+        if not training:
+            return super().adversarial_part(x, y, training)
+        return {"attacked": ops.ones((ops.shape(x)[0],), "bool")}
+
+    def update(self, data):
+        batch, y, sample_weight = self.prepare(data, training=True)
+        for _ in range(self.replays):
+            adversarial = self._replay(batch["clean"], y, sample_weight)
+        clean = self.classifier(batch["clean"], training=False)
+        y_pred = {"clean": clean, "adversarial": adversarial}
+        return self.compute_metrics(batch, y, y_pred, sample_weight)
+
+    def _replay(self, x, y, sample_weight):
+        """One update of the weights and the perturbation; the logits before it."""
+        weights = self.classifier.trainable_variables
+        count = ops.shape(x)[0]
+
+        def loss():
+            change = self.perturbation[:count]
+            # The image stays in [0, 1], and the gradient is that by the image.
+            x_adv = change + ops.stop_gradient(ops.clip(x + change, 0.0, 1.0) - change)
+            logits = self.classifier(x_adv, training=True)
+            loss = self.compiled_loss(x, y, logits, sample_weight)
+            return (self.optimizer.scale_loss(loss),), (loss, logits)
+
+        _, (loss, logits), (gradients,) = backend.gradients(
+            loss, [[*weights, self.perturbation]], self.variables + self.optimizer.variables
+        )
+        self.optimizer.apply(gradients[:-1], weights)
+        geometry, epsilon = self.attack.geometry, self.attack.epsilon
+        moved = self.perturbation + epsilon * geometry.direction(gradients[-1])
+        self.perturbation.assign(geometry.shrink(moved, epsilon))
+        self.record_loss(loss, count)
+        return logits
+
+    def objective(self, x, y, y_pred, sample_weight):
+        return self.compiled_loss(x["clean"], y, y_pred["adversarial"], sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "batch_size": self.batch_size, "replays": self.replays}

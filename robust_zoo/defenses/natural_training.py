@@ -1,0 +1,28 @@
+"""Natural training, with robust accuracy in the logs."""
+
+import keras
+
+from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.defenses.base import Defense
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class NaturalTraining(Defense):
+    """Minimises the loss at clean images: the baseline of every defense.
+
+    Args:
+        classifier: see `Defense`.
+        attack: what robust accuracy is measured with in every step, at its cost; None leaves it out.
+        seed: see `Defense`.
+    """
+
+    trains_on_clean = True
+    trains_on_adversarial = False
+
+    def __init__(
+        self, classifier: keras.Model, *, attack: FixedBudgetAttack | None = None, **kwargs
+    ):
+        super().__init__(classifier, attack=attack, **kwargs)
+
+    def objective(self, x, y, y_pred, sample_weight):
+        return self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)

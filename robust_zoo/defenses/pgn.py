@@ -1,0 +1,126 @@
+"""Perturbation generator networks."""
+
+import keras
+from keras import ops
+
+from robust_zoo import architectures, backend
+from robust_zoo.attacks.generator import GeneratorAttack, generate
+from robust_zoo.defenses.base import Defense, Mean, check_number
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class PGN(backend.UpdateSteps, Defense):
+    """Training against a generator of perturbations that trains against the classifier (PGN, 2020).
+
+    The generator G makes x_adv = (tanh(atanh(2x - 1) + G) + 1) / 2 (equation 5) of the true label, the
+    image and the gradient of the true class's probability by the image. It minimises -loss(x_adv) +
+    distortion_weight * mean ||x_adv - x||_2^2, the classifier minimises loss(x_adv); both are updated
+    from the same forward pass by the one optimizer. No attack is run: robust accuracy is that at the
+    generator's images, and the trained generator is an attack, `defense.as_attack()`.
+
+    Compile with an optimizer that has `use_ema=True, ema_momentum=0.998`, and give `fit` the callback
+    `keras.callbacks.SwapEMAWeights`, to evaluate and keep averaged weights of both networks as the paper does.
+
+    Args:
+        classifier: see `Defense`.
+        generator: made by `architectures.perturbation_generator`; by default one for the classifier's
+            images and classes, of the paper's size.
+        distortion_weight: c_L, > 0; 50 in the tables, 70 in the authors' code.
+        clean_weight: in [0, 1); the classifier minimises clean_weight * loss(x) + (1 - clean_weight) *
+            loss(x_adv). The paper's adversarial coefficient is 1 - clean_weight, its value 1.
+        detach: whether the gradient that the generator sees is a constant. If not, as in the authors'
+            code, the classifier's gradient flows through it too, second derivatives included.
+        seed: see `Defense`.
+    """
+
+    trains_on_clean = True
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        *,
+        generator: keras.Model | None = None,
+        distortion_weight: float = 50.0,
+        clean_weight: float = 0.0,
+        detach: bool = False,
+        **kwargs,
+    ):
+        kwargs.pop("attack", None)
+        super().__init__(classifier, attack=None, **kwargs)
+        shape, classes = classifier.input_shape[1:], classifier.output_shape[1]
+        if generator is None:
+            generator = architectures.perturbation_generator(shape, classes)
+        expected = [(None, classes), (None, *shape), (None, *shape)]
+        found = getattr(generator, "input_shape", None)
+        if not isinstance(generator, keras.Model) or found != expected:
+            raise ValueError(
+                f"generator must take inputs of shapes {expected}, labels, gradients and images, got {found}."
+            )
+        backend.check_scope(generator, self)
+        self.generator = generator
+        self.distortion_weight = check_number("distortion_weight", distortion_weight, above=0)
+        self.clean_weight = check_number("clean_weight", clean_weight, least=0, most=1)
+        if self.clean_weight == 1:
+            raise ValueError("clean_weight must be < 1, got 1: nothing would train against G.")
+        self.detach = bool(detach)
+        self._mean = Mean()
+
+    def _check_attack(self, attack, classifier):
+        """There is none."""
+
+    def as_attack(self) -> GeneratorAttack:
+        """The generator as it is now, as an attack."""
+        return GeneratorAttack(generator=self.generator)
+
+    def adversarial_part(self, x, y, training):
+        if training:
+            return {"attacked": ops.ones((ops.shape(x)[0],), "bool")}
+        x_adv = generate(self.generator, self.classifier, x, y)
+        return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
+
+    def update(self, data):
+        batch, y, sample_weight = self.prepare(data, training=True)
+        x, labels = batch["clean"], ops.cast(ops.reshape(y, (-1,)), "int32")
+        weights = self.classifier.trainable_variables, self.generator.trainable_variables
+
+        def losses():
+            made = generate(self.generator, self.classifier, x, labels, detach=self.detach)
+            penalty = ops.sum(ops.square(made - x), axis=tuple(range(1, len(x.shape))))
+            penalty = self.distortion_weight * self._mean(penalty, sample_weight)
+            if self.detach:
+                # Seen from here the generator's gradient has its sign turned (and is rid of the loss's
+                # weight): one backward pass serves both networks.
+                factor = 1 / (1 - self.clean_weight)
+                x_adv = ops.stop_gradient((1 + factor) * made) - factor * made
+            else:
+                x_adv = made
+            parts = {"clean": x, "adversarial": x_adv}
+            y_pred = self(parts, training=True)
+            loss = self.compute_loss(batch, y, y_pred, sample_weight)
+            scale = self.optimizer.scale_loss
+            if self.detach:
+                return (scale(loss + penalty),), (loss, y_pred)
+            adversarial = self.compiled_loss(x, y, y_pred["adversarial"], sample_weight)
+            return (scale(loss), scale(penalty - adversarial)), (loss, y_pred)
+
+        groups = [[*weights[0], *weights[1]]] if self.detach else list(weights)
+        _, (loss, y_pred), gradients = backend.gradients(
+            losses, groups, self.variables + self.optimizer.variables
+        )
+        self.optimizer.apply([g for group in gradients for g in group], [*weights[0], *weights[1]])
+        self.record_loss(loss, ops.shape(y)[0])
+        return self.compute_metrics(batch, y, y_pred, sample_weight)
+
+    def objective(self, x, y, y_pred, sample_weight):
+        loss = self.compiled_loss(x["clean"], y, y_pred["adversarial"], sample_weight)
+        if not self.clean_weight:
+            return loss
+        clean = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
+        return self.clean_weight * clean + (1 - self.clean_weight) * loss
+
+    def get_config(self):
+        config = super().get_config()
+        del config["attack"]
+        names = ("distortion_weight", "clean_weight", "detach")
+        config |= {name: getattr(self, name) for name in names}
+        return {**config, "generator": keras.saving.serialize_keras_object(self.generator)}

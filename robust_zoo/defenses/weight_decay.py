@@ -1,0 +1,57 @@
+"""Weight decay as a defense, for natural training and for every other defense."""
+
+import keras
+import numpy as np
+
+from robust_zoo.classifier import serialise, with_weights_of
+from robust_zoo.defenses.base import check_number
+
+REDUCTIONS = ("sum", "mean")
+
+
+def with_weight_decay(
+    classifier: keras.Model, *, l2: float = 0.0, l1: float = 0.0, l1_reduction: str = "sum"
+) -> keras.Model:
+    """A copy of a classifier whose kernels are penalised: coupled weight decay (arXiv:1804.03308).
+
+    The penalty l2 * sum(w ** 2) / 2 + l1 * (sum or mean)|w| of each kernel is part of any loss that the copy is
+    trained with, and so of its gradient; that of optimizers such as AdamW is not. Biases are spared.
+
+    Args:
+        classifier: functional `keras.Model`; its own kernel regularizers are replaced.
+        l2: factor of half the sum of squares, >= 0, as the authors' code has it; Keras's L2 has no half.
+        l1: factor of the absolute values, >= 0.
+        l1_reduction: "sum", or "mean" over the kernel's entries as the authors' code has it.
+
+    Raises:
+        ValueError: a negative factor, both 0, an unknown reduction, or a model without kernels.
+
+    Example:
+        >>> decayed = with_weight_decay(architectures.logistic(), l1=3.25, l1_reduction="mean")
+    """
+    l2, l1 = check_number("l2", l2, least=0), check_number("l1", l1, least=0)
+    if not l1 and not l2:
+        raise ValueError("l2 or l1 must be > 0, got 0 for both.")
+    if l1_reduction not in REDUCTIONS:
+        raise ValueError(f"l1_reduction must be one of {REDUCTIONS}, got {l1_reduction!r}.")
+    kernels = {
+        layer.name: layer.kernel
+        for layer in classifier._flatten_layers()
+        if hasattr(layer, "kernel") and not isinstance(layer, keras.Model)
+    }
+    if not kernels:
+        raise ValueError(f"classifier must have layers with kernels, got {classifier.name!r}.")
+
+    def penalise(node):
+        if isinstance(node, list):
+            return [penalise(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        node = {key: penalise(value) for key, value in node.items()}
+        if "kernel_regularizer" in node and node.get("name") in kernels:
+            size = np.prod(kernels[node["name"]].shape) if l1_reduction == "mean" else 1
+            regularizer = keras.regularizers.L1L2(l1=l1 / float(size), l2=l2 / 2)
+            node["kernel_regularizer"] = keras.saving.serialize_keras_object(regularizer)
+        return node
+
+    return with_weights_of(classifier, penalise(serialise(classifier)))
