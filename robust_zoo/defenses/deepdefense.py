@@ -17,7 +17,8 @@ class DeepDefense(NaturalTraining):
     With r = ||perturbation||_2 / ||x||_2 of each example, the penalty (equation 4) is the mean over the
     batch of strength * exp(-c * r) where the example is classified correctly and strength * exp(d * r)
     where it is not; there the perturbation is the one that reaches the true class. The gradient flows
-    through all iterations of DeepFool, second derivatives included.
+    through all iterations of DeepFool, second derivatives included. Unlike in the paper, r above 1 counts as 1
+    in the growing term: where the gradient all but vanishes, DeepFool's steps have no bound.
 
     The iterations are computed twice: once without a record, to find which boundary is the nearest in
     each (a constant of the gradient, as is whether an example has crossed already), and once with one,
@@ -56,7 +57,11 @@ class DeepDefense(NaturalTraining):
         self.c, self.d = check_number("c", c, least=0), check_number("d", d, least=0)
         self.steps = check_count("steps", steps, least=1)
         self.overshoot = check_number("overshoot", overshoot, least=0)
-        names = [layer.name for layer in classifier._flatten_layers() if layer.trainable_variables]
+        names = [
+            layer.name
+            for layer in classifier._flatten_layers()
+            if layer.trainable_variables and not isinstance(layer, keras.Model)
+        ]
         unknown = set(layers or ()) - set(names)
         if unknown or (layers is not None and not layers):
             raise ValueError(f"layers must be some of {names}, got {list(layers)!r}.")
@@ -74,7 +79,8 @@ class DeepDefense(NaturalTraining):
         with reading(self.classifier.variables, self._masked):
             size = _length(self.perturbation(x["clean"], x["path"]))
         ratio = size / _length(x["clean"])
-        penalty = ops.where(x["correct"], ops.exp(-self.c * ratio), ops.exp(self.d * ratio))
+        growing = ops.exp(self.d * ops.minimum(ratio, 1.0))
+        penalty = ops.where(x["correct"], ops.exp(-self.c * ratio), growing)
         return loss + self.strength * self._mean(penalty, sample_weight)
 
     def find_path(self, x, y):

@@ -41,6 +41,10 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
         self.defense.compile(optimizer=optimizer, loss=kwargs.get("loss"))
         super().compile(optimizer=optimizer, **kwargs)
 
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def prepare(self, data, training):
         return self.defense.prepare(data, training)
 

@@ -1,0 +1,192 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from numpy.testing import assert_allclose
+
+from robust_zoo import backend
+from robust_zoo.attacks import FGSM
+from robust_zoo.defenses import DeepDefense
+from robust_zoo.defenses.deepdefense import _at, _length, _size, _step
+
+
+@pytest.fixture
+def smooth():
+    """A network without kinks, so that finite differences hold."""
+    inputs = keras.Input((3, 3, 1))
+    x = keras.layers.Dense(6, activation="tanh", name="hidden")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+    rng = np.random.default_rng(5)
+    model.set_weights([rng.normal(size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def batch(model, n=12):
+    """Images, half of them with their predicted labels."""
+    x = np.random.default_rng(0).random((n, 3, 3, 1)).astype("float32")
+    predicted = ops.convert_to_numpy(model(x)).argmax(1)
+    y = np.where(np.arange(n) % 2 == 0, predicted, (predicted + 1) % 4).astype("int32")
+    return ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+
+
+def compiled(defense):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    defense.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
+    return defense
+
+
+def penalty(defense, x, y):
+    """The regulariser alone, as a function of the weights; the path is looked for again."""
+    made, labels, _ = defense.prepare((x, y), training=True)
+    logits = {"clean": defense.classifier(x)}
+    loss = defense.objective(made, labels, logits, None)
+    return loss - defense.compiled_loss(x, labels, logits["clean"], None)
+
+
+def test_a_linear_model_in_closed_form(linear, images):
+    """One step reaches the boundary; more do not move an example that has crossed."""
+    model, kernel, bias = linear
+    x = images(20, (2, 2, 1))
+    z = x.reshape(20, 4) @ kernel + bias
+    predicted = z.argmax(1)
+    y = np.where(np.arange(20) < 14, predicted, (predicted + 1) % 3).astype("int32")
+    expected = np.empty(20)
+    for i in range(20):
+        others = [k for k in range(3) if k != y[i]]
+        base = y[i] if y[i] == predicted[i] else predicted[i]
+        targets = others if y[i] == predicted[i] else [y[i]]
+        gaps = [abs(z[i, k] - z[i, base]) / np.linalg.norm(kernel[:, k] - kernel[:, base]) for k in targets]
+        expected[i] = 1.02 * min(gaps) / np.linalg.norm(x[i])
+    # A misclassified example may meet a third class on its way: those take more steps.
+    whole = DeepDefense(model, steps=1)
+    correct, path = whole.find_path(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
+    assert_allclose(ops.convert_to_numpy(correct), y == predicted)
+    size = _length(whole.perturbation(ops.convert_to_tensor(x), path))
+    ratio = ops.convert_to_numpy(size) / np.sqrt((x**2).sum((1, 2, 3)))
+    assert_allclose(ratio, expected, rtol=1e-4)
+    five = DeepDefense(model, steps=5)
+    _, path = five.find_path(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
+    again = ops.convert_to_numpy(_length(five.perturbation(ops.convert_to_tensor(x), path)))
+    assert_allclose(again[:14], ops.convert_to_numpy(size)[:14], rtol=1e-5)
+
+    defense = compiled(DeepDefense(model, strength=3, c=7, d=2, steps=1))
+    each = np.where(y == predicted, np.exp(-7 * expected), np.exp(2 * np.minimum(expected, 1)))
+    found = float(penalty(defense, ops.convert_to_tensor(x), ops.convert_to_tensor(y)))
+    assert found == pytest.approx(3 * each.mean(), rel=1e-4)
+
+
+def test_perturbations_cross_the_boundary(smooth):
+    x, y = batch(smooth)
+    defense = DeepDefense(smooth, steps=10)
+    correct, path = defense.find_path(x, y)
+    moved = ops.convert_to_numpy(smooth(x + defense.perturbation(x, path))).argmax(1)
+    crossed = np.where(ops.convert_to_numpy(correct), moved != y, moved == y)
+    assert crossed.mean() > 0.8
+    assert set(ops.convert_to_numpy(correct)) == {True, False}
+
+
+def test_the_gradient_agrees_with_finite_differences(smooth):
+    x, y = batch(smooth)
+    defense = compiled(DeepDefense(smooth, strength=1, c=5, d=1, steps=3))
+    weights = smooth.trainable_variables
+    _, _, (gradients,) = backend.gradients(
+        lambda: ((penalty(defense, x, y),), None), [weights], defense.variables
+    )
+    rng = np.random.default_rng(1)
+    start = [ops.convert_to_numpy(weight).copy() for weight in weights]
+    for _ in range(4):
+        direction = [rng.normal(size=weight.shape) for weight in weights]
+        slope = sum(
+            (ops.convert_to_numpy(g) * d).sum() for g, d in zip(gradients, direction, strict=True)
+        )
+        values = []
+        for sign in (1, -1):
+            for weight, before, d in zip(weights, start, direction, strict=True):
+                weight.assign(before + sign * 1e-3 * d)
+            values.append(float(penalty(defense, x, y)))
+        for weight, before in zip(weights, start, strict=True):
+            weight.assign(before)
+        assert (values[0] - values[1]) / 2e-3 == pytest.approx(slope, rel=0.02, abs=2e-3)
+
+
+def recorded_everything(defense, x, y):
+    """DeepFool with the whole Jacobian on record in every iteration."""
+    model, change = defense.classifier, ops.zeros_like(x)
+    moves, correct = ops.ones((x.shape[0],), "bool"), None
+    n, classes = x.shape[0], model.output_shape[1]
+    shape = (-1, 1, 1, 1)
+    for _ in range(defense.steps):
+        rows = []
+        for k in range(classes):
+            z_k, row = backend.value_and_input_gradient(lambda x, k=k: model(x)[:, k], x + change)
+            rows.append((z_k, ops.reshape(row, (n, -1))))
+        z = ops.stack([value for value, _ in rows], axis=1)
+        jacobian = ops.stack([row for _, row in rows], axis=1)
+        predicted = ops.cast(ops.argmax(z, axis=1), "int32")
+        correct = predicted == y if correct is None else correct
+        base = ops.where(correct, y, predicted)
+        gaps = z - _at(z, base)[:, None]
+        normals = jacobian - ops.take_along_axis(jacobian, base[:, None, None], axis=1)
+        distance = ops.abs(gaps) / _size(normals)
+        distance = ops.where(ops.one_hot(base, classes, dtype="bool"), np.inf, distance)
+        target = ops.where(correct, ops.cast(ops.argmin(distance, axis=1), "int32"), y)
+        normal = ops.reshape(ops.take_along_axis(normals, target[:, None, None], axis=1), x.shape)
+        step = _step(_at(gaps, target), normal)
+        change = change + ops.where(ops.reshape(moves, shape), step, 0.0)
+        now = ops.cast(ops.argmax(model(x + (1 + defense.overshoot) * change), axis=1), "int32")
+        crossed = ops.where(correct, now != y, now == y)
+        moves = ops.logical_and(moves, ops.logical_not(crossed))
+    ratio = (1 + defense.overshoot) * _length(change) / _length(x)
+    growing = ops.exp(defense.d * ops.minimum(ratio, 1.0))
+    values = ops.where(correct, ops.exp(-defense.c * ratio), growing)
+    return defense.strength * ops.mean(values)
+
+
+def test_recomputing_the_chosen_class_is_recording_everything(smooth):
+    x, y = batch(smooth)
+    defense = compiled(DeepDefense(smooth, strength=1, c=5, d=1, steps=4))
+    weights = [smooth.trainable_variables]
+    losses, _, (short,) = backend.gradients(
+        lambda: ((penalty(defense, x, y),), None), weights, defense.variables
+    )
+    whole, _, (long,) = backend.gradients(
+        lambda: ((recorded_everything(defense, x, y),), None), weights, defense.variables
+    )
+    assert float(losses[0]) == pytest.approx(float(whole[0]), rel=1e-4)
+    for a, b in zip(short, long, strict=True):
+        scale = np.abs(ops.convert_to_numpy(b)).max()
+        assert scale > 1e-4
+        assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-3 * scale)
+
+
+def test_only_some_layers_get_the_penalty_s_gradient(smooth):
+    x, y = batch(smooth)
+    found = {}
+    for layers in (None, ("logits",)):
+        defense = compiled(DeepDefense(smooth, steps=2, layers=layers))
+        _, _, (gradients,) = backend.gradients(
+            lambda defense=defense: ((penalty(defense, x, y),), None),
+            [smooth.trainable_variables],
+            defense.variables,
+        )
+        found[layers] = [ops.convert_to_numpy(gradient) for gradient in gradients]
+    hidden, logits = slice(0, 2), slice(2, 4)
+    assert all(np.abs(gradient).max() == 0 for gradient in found["logits",][hidden])
+    assert all(np.abs(gradient).max() > 1e-4 for gradient in found[None][hidden])
+    for a, b in zip(found["logits",][logits], found[None][logits], strict=True):
+        assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"c": -1}, "c must be a number >= 0, got -1"),
+        ({"strength": float("nan")}, "strength must be a number >= 0, got nan"),
+        ({"layers": ("conv1",)}, r"layers must be some of \['hidden', 'logits'\], got \['conv1'\]"),
+        ({"attack": FGSM(epsilon=0.1), "attack_mode": "eval"}, "attack_mode must be one of"),
+    ],
+)
+def test_bad_arguments(smooth, settings, message):
+    with pytest.raises(ValueError, match=message):
+        DeepDefense(smooth, **settings)

@@ -1,0 +1,148 @@
+"""What every defense has to do, on one device and on two."""
+
+import importlib.util
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo.attacks import AutoAttack, CarliniWagner, DeepFool
+from robust_zoo.datasets import load_dataset
+
+_spec = importlib.util.spec_from_file_location(
+    "defense_table", pathlib.Path(__file__).with_name("conftest.py")
+)
+table = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(table)
+DEFENSES, compiled, network = table.DEFENSES, table.compiled, table.network
+
+every_defense = pytest.mark.parametrize("name", DEFENSES)
+
+
+def batches(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, 8, 8, 1)).astype("float32"), rng.integers(0, 10, n).astype("int32")
+
+
+def assert_same(first, second, atol=1e-6):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+OPTIONS = {"batch_size": 8, "shuffle": False, "verbose": 0}
+
+
+@every_defense
+def test_two_replicas_equal_one_device(name, strategy):
+    """Same seed and data, random starts included: weights within 1e-6 after 3 steps, logs within 1e-5."""
+    x, y = batches(24)
+    one = compiled(DEFENSES[name](network()))
+    alone = one.fit(x, y, validation_data=(x[:16], y[:16]), **OPTIONS).history
+    with strategy.scope():
+        two = compiled(DEFENSES[name](network()))
+    shared = two.fit(x, y, validation_data=(x[:16], y[:16]), **OPTIONS).history
+    assert_same(one.classifier.get_weights(), two.classifier.get_weights())
+    moved = [np.abs(a - b).max() for a, b in zip(one.classifier.get_weights(), network().get_weights(), strict=True)]
+    assert max(moved) > 1e-3
+    names = {"loss", "accuracy", "robust_accuracy"}
+    assert set(alone) == names | {f"val_{name}" for name in names}
+    for metric, values in alone.items():
+        np.testing.assert_allclose(shared[metric], values, atol=1e-5, err_msg=metric)
+
+
+@every_defense
+def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path):
+    x, y = batches(16)
+    start = network()
+    defense = compiled(DEFENSES[name](start), "adam")
+    if name == "fixed_set":  # made once
+        x = defense.training_images(x, y)
+        fit = keras.Model.fit
+    else:
+        fit = type(defense).fit
+    fit(defense, x, y, epochs=1, **OPTIONS)
+    defense.save(tmp_path / "defense.keras")
+    fit(defense, x, y, epochs=1, **OPTIONS)
+    revived = keras.saving.load_model(tmp_path / "defense.keras")
+    assert type(revived) is type(defense)
+    assert revived.hyperparameters() == defense.hyperparameters()
+    fit(revived, x, y, epochs=1, **OPTIONS)
+    assert_same(revived.get_weights(), defense.get_weights())
+
+
+@every_defense
+def test_an_example_of_weight_zero_does_not_count(name):
+    x, y = batches(8)
+    weights = np.where(np.arange(8) % 4 < 2, 1.0, 0.0).astype("float32")
+    found = []
+    for seed in (1, 2):
+        others, _ = batches(8, seed)
+        mixed = np.where(weights[:, None, None, None] > 0, x, others)
+        defense = compiled(DEFENSES[name](network()))
+        defense.train_on_batch(mixed, y, sample_weight=weights)
+        defense.train_on_batch(mixed, y, sample_weight=weights)
+        found.append(defense.classifier.get_weights())
+    assert_same(*found)
+    defense.train_on_batch(x, y)
+    with pytest.raises(AssertionError):
+        assert_same(found[0], defense.classifier.get_weights())
+
+
+@pytest.mark.parametrize("name", ["kurakin", "trades", "free", "awp", "deepdefense", "pgn"])
+@pytest.mark.home
+def test_class_weights_are_sample_weights(name):
+    x, y = batches(16)
+    weights = np.where(y < 5, 2.0, 0.5).astype("float32")
+    first, second = (compiled(DEFENSES[name](network())) for _ in range(2))
+    first.fit(x, y, sample_weight=weights, **OPTIONS)
+    second.fit(x, y, class_weight={k: 2.0 if k < 5 else 0.5 for k in range(10)}, **OPTIONS)
+    assert_same(first.classifier.get_weights(), second.classifier.get_weights())
+
+
+# Clean and robust accuracy on the validation split of digits after 10 epochs, measured on TensorFlow: the
+# network and all random numbers are the same on every backend.
+REACHED = {
+    "natural": (0.938, 0.119),
+    "weight_decay": (0.913, 0.344),
+    "madry": (0.919, 0.512),
+    "kurakin": (0.931, 0.025),
+    "galloway": (0.913, 0.531),
+    "fast": (0.887, 0.531),
+    "trades": (0.900, 0.744),
+    "free": (0.944, 0.525),
+    "awp": (0.906, 0.731),
+    "deepdefense": (0.938, 0.244),
+    "parseval": (0.925, 0.269),
+    "fixed_set": (0.938, 0.106),
+    "pgn": (0.938, 0.919),
+    "pgn_detached": (0.938, 0.919),
+}
+
+
+@every_defense
+def test_every_backend_reaches_the_same_on_digits(name):
+    data, held = load_dataset("digits", "train"), load_dataset("digits", "validation")
+    defense = compiled(DEFENSES[name](network()), keras.optimizers.Adam(3e-3))
+    options = {"batch_size": 64, "epochs": 10, "shuffle": False, "verbose": 0}
+    defense.fit(data.images, data.labels, **options)
+    logs = defense.evaluate(held.images, held.labels, batch_size=160, verbose=0, return_dict=True)
+    found = logs["accuracy"], logs["robust_accuracy"]
+    np.testing.assert_allclose(found, REACHED[name], atol=0.03)
+
+
+@every_defense
+@pytest.mark.home
+def test_mixed_bfloat16_trains(name):
+    data, test = load_dataset("digits", "train"), load_dataset("digits", "test")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        defense = compiled(DEFENSES[name](network()), keras.optimizers.Adam(3e-3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    defense.fit(data.images, data.labels, batch_size=64, epochs=4, verbose=0)
+    model = defense.classifier
+    assert {variable.dtype for variable in model.variables} == {"float32"}
+    predicted = ops.convert_to_numpy(model(test.images)).argmax(1)
+    assert (predicted == test.labels).mean() > 0.8
