@@ -26,7 +26,9 @@ def perturbation_generator(
     if height % 4 or width % 4:
         raise ValueError(f"input_shape must have sides divisible by 4, got {input_shape}.")
     options = {
-        "kernel_initializer": keras.initializers.VarianceScaling(2.0, distribution="untruncated_normal")
+        "kernel_initializer": keras.initializers.VarianceScaling(
+            2.0, distribution="untruncated_normal"
+        )
     }
 
     def active(layer, x):

@@ -58,7 +58,9 @@ class APGD(FixedBudgetAttack):
         super().__post_init__()
         object.__setattr__(self, "loss", get_loss(self.loss))
         if self.loss.needs_clean:
-            raise ValueError(f"loss must not need the clean logits in APGD, got {self.loss.name!r}.")
+            raise ValueError(
+                f"loss must not need the clean logits in APGD, got {self.loss.name!r}."
+            )
         if self.targets < 0:
             raise ValueError(f"targets must be an integer >= 0, got {self.targets!r}.")
         if not 0 < self.rho <= 1:

@@ -12,20 +12,29 @@ from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 
 GRADIENT_SCALE = 1 / 128
+"""The paper's: the generator sees the gradient of a batch mean, in batches of 128."""
 
 
-def generate(generator: keras.Model, classifier, x, y, *, detach: bool = False):
+def generate(
+    generator: keras.Model,
+    classifier,
+    x,
+    y,
+    *,
+    gradient_scale: float = GRADIENT_SCALE,
+    detach: bool = False,
+):
     """The generator's adversarial images for a batch: pure, traceable and differentiable.
 
     (tanh(atanh(2x - 1) + G) + 1) / 2 (PGN, equation 5), inside (0, 1). G sees the one-hot label, the gradient
-    of that class's probability by the image, divided by 128 as in a batch mean of the paper's batches, and
-    the image as 2x - 1.
+    of that class's probability by the image, scaled, and the image as 2x - 1.
 
     Args:
         generator: see `robust_zoo.architectures.perturbation_generator`.
         classifier: images to logits, seen in inference mode.
         x: float32 (batch, height, width, channels) in [0, 1].
         y: int32 (batch,).
+        gradient_scale: factor of the gradient that the generator sees.
         detach: whether the gradient is a constant for an outer gradient.
     """
     label = ops.one_hot(y, classifier.output_shape[1])
@@ -37,7 +46,7 @@ def generate(generator: keras.Model, classifier, x, y, *, detach: bool = False):
     _, gradient = backend.value_and_input_gradient(probability, x)
     gradient = ops.stop_gradient(gradient) if detach else gradient
     signed = 2 * x - 1
-    made = generator([label, GRADIENT_SCALE * gradient, signed])
+    made = generator([label, gradient_scale * gradient, signed])
     inside = 0.999999 * signed
     arctanh = 0.5 * (ops.log1p(inside) - ops.log1p(-inside))
     return 0.5 * (ops.tanh(arctanh + ops.cast(made, "float32")) + 1)
@@ -49,9 +58,11 @@ class GeneratorAttack(MinimumNormAttack):
 
     Attributes:
         generator: trained, by `robust_zoo.defenses.PGN` for instance.
+        gradient_scale: that it was trained with.
     """
 
     generator: keras.Model
+    gradient_scale: float = GRADIENT_SCALE
 
     norm: str = "l2"
     norms: ClassVar = ("l2",)
@@ -65,7 +76,8 @@ class GeneratorAttack(MinimumNormAttack):
             )
 
     def start(self, model, x, y, keys, epsilon, attempt):
-        return {"x_adv": generate(self.generator, model, x, y)}
+        x_adv = generate(self.generator, model, x, y, gradient_scale=self.gradient_scale)
+        return {"x_adv": x_adv}
 
     def step(self, model, x, state, epsilon):
         return state, ops.cast(model(state["x_adv"], training=False), "float32")
@@ -75,7 +87,11 @@ class GeneratorAttack(MinimumNormAttack):
         digest = hashlib.sha256()
         for weight in self.generator.get_weights():
             digest.update(np.ascontiguousarray(weight).tobytes())
-        return {"norm": self.norm, "generator": digest.hexdigest()}
+        return {
+            "norm": self.norm,
+            "gradient_scale": self.gradient_scale,
+            "generator": digest.hexdigest(),
+        }
 
     @classmethod
     def from_config(cls, config):

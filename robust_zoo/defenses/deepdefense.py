@@ -101,7 +101,9 @@ class DeepDefense(NaturalTraining):
             gaps = logits - _at(logits, base)[:, None]
             sizes = _size(rows - ops.take_along_axis(rows, base[:, None, None], axis=1))
             distances = ops.abs(gaps) / sizes
-            distances = ops.where(ops.one_hot(base, logits.shape[1], dtype="bool"), np.inf, distances)
+            distances = ops.where(
+                ops.one_hot(base, logits.shape[1], dtype="bool"), np.inf, distances
+            )
             target = ops.where(correct, ops.cast(ops.argmin(distances, axis=1), "int32"), y)
             path.append((base, target, moves))
             if number < self.steps - 1:

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from robust_zoo import architectures, backend
-from robust_zoo.attacks.generator import GeneratorAttack, generate
+from robust_zoo.attacks.generator import GRADIENT_SCALE, GeneratorAttack, generate
 from robust_zoo.defenses.base import Defense, Mean, check_number
 
 
@@ -28,6 +28,8 @@ class PGN(backend.UpdateSteps, Defense):
         distortion_weight: c_L, > 0; 50 in the tables, 70 in the authors' code.
         clean_weight: in [0, 1); the classifier minimises clean_weight * loss(x) + (1 - clean_weight) *
             loss(x_adv). The paper's adversarial coefficient is 1 - clean_weight, its value 1.
+        gradient_scale: factor of the gradient that the generator sees, > 0; 1 / 128 in the paper. Small images and
+            short training want more.
         detach: whether the gradient that the generator sees is a constant. If not, as in the authors'
             code, the classifier's gradient flows through it too, second derivatives included.
         seed: see `Defense`.
@@ -42,6 +44,7 @@ class PGN(backend.UpdateSteps, Defense):
         generator: keras.Model | None = None,
         distortion_weight: float = 50.0,
         clean_weight: float = 0.0,
+        gradient_scale: float = GRADIENT_SCALE,
         detach: bool = False,
         **kwargs,
     ):
@@ -62,6 +65,7 @@ class PGN(backend.UpdateSteps, Defense):
         self.clean_weight = check_number("clean_weight", clean_weight, least=0, most=1)
         if self.clean_weight == 1:
             raise ValueError("clean_weight must be < 1, got 1: nothing would train against G.")
+        self.gradient_scale = check_number("gradient_scale", gradient_scale, above=0)
         self.detach = bool(detach)
         self._mean = Mean()
 
@@ -70,13 +74,17 @@ class PGN(backend.UpdateSteps, Defense):
 
     def as_attack(self) -> GeneratorAttack:
         """The generator as it is now, as an attack."""
-        return GeneratorAttack(generator=self.generator)
+        return GeneratorAttack(generator=self.generator, gradient_scale=self.gradient_scale)
 
     def adversarial_part(self, x, y, training):
         if training:
             return {"attacked": ops.ones((ops.shape(x)[0],), "bool")}
-        x_adv = generate(self.generator, self.classifier, x, y)
+        x_adv = self._generate(x, y)
         return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
+
+    def _generate(self, x, y):
+        settings = {"gradient_scale": self.gradient_scale, "detach": self.detach}
+        return generate(self.generator, self.classifier, x, y, **settings)
 
     def update(self, data):
         batch, y, sample_weight = self.prepare(data, training=True)
@@ -84,7 +92,7 @@ class PGN(backend.UpdateSteps, Defense):
         weights = self.classifier.trainable_variables, self.generator.trainable_variables
 
         def losses():
-            made = generate(self.generator, self.classifier, x, labels, detach=self.detach)
+            made = self._generate(x, labels)
             penalty = ops.sum(ops.square(made - x), axis=tuple(range(1, len(x.shape))))
             penalty = self.distortion_weight * self._mean(penalty, sample_weight)
             if self.detach:
@@ -121,6 +129,6 @@ class PGN(backend.UpdateSteps, Defense):
     def get_config(self):
         config = super().get_config()
         del config["attack"]
-        names = ("distortion_weight", "clean_weight", "detach")
+        names = ("distortion_weight", "clean_weight", "gradient_scale", "detach")
         config |= {name: getattr(self, name) for name in names}
         return {**config, "generator": keras.saving.serialize_keras_object(self.generator)}

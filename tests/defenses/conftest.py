@@ -32,9 +32,9 @@ def trades(classifier, **settings):
 
 
 def pgn(classifier, **settings):
-    generator = architectures.perturbation_generator((8, 8, 1), 10, filters=8, hidden=32)
-    start(generator, 1)
-    return PGN(classifier, generator=generator, distortion_weight=2.0, **settings)
+    generator = architectures.perturbation_generator((8, 8, 1), 10, filters=16, hidden=64)
+    settings |= {"distortion_weight": 0.5, "gradient_scale": 10.0}
+    return PGN(classifier, generator=start(generator, 1), **settings)
 
 
 DEFENSES = {
@@ -52,17 +52,13 @@ DEFENSES = {
     "galloway": lambda model: AdversarialTraining(
         model, attack=pgd(labels="predicted"), clean_weight=0.5
     ),
-    "fast": lambda model: AdversarialTraining(
-        model, attack=pgd(steps=1, step_size=1.25 * EPSILON)
-    ),
+    "fast": lambda model: AdversarialTraining(model, attack=pgd(steps=1, step_size=1.25 * EPSILON)),
     "trades": trades,
     "free": lambda model: FreeAdversarialTraining(model, attack=pgd(), batch_size=64, replays=4),
     "awp": lambda model: AdversarialWeightPerturbation(trades(model)),
     "deepdefense": lambda model: DeepDefense(model, steps=3, strength=5.0, attack=pgd()),
     "parseval": lambda model: ParsevalTraining(model, beta=0.01, attack=pgd()),
-    "fixed_set": lambda model: FixedSetTraining(
-        model, made_by=DeepFool(steps=5, overshoot=0.5), attack=pgd()
-    ),
+    "fixed_set": lambda model: FixedSetTraining(model, made_by=DeepFool(steps=5), attack=pgd()),
     "pgn": pgn,
     "pgn_detached": lambda model: pgn(model, detach=True),
 }

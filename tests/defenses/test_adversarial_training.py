@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from robust_zoo import architectures, backend
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, PGD, PixelSwap
 from robust_zoo.backend import random
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
@@ -78,7 +78,106 @@ def test_epsilon_ramps_up_linearly(small_cnn, images):
         reached = np.abs(ops.convert_to_numpy(made["adversarial"]) - x).max()
         assert reached == pytest.approx(expected, abs=1e-6)
         made, _, _ = defense.prepare(batch, training=False)
-        assert np.abs(ops.convert_to_numpy(made["adversarial"]) - x).max() == pytest.approx(0.2, abs=1e-6)
+        assert np.abs(ops.convert_to_numpy(made["adversarial"]) - x).max() == pytest.approx(
+            0.2, abs=1e-6
+        )
+
+
+def made(defense, x, step=0):
+    """The adversarial images of one training step, and which of them were attacked."""
+    defense.optimizer.iterations.assign(step)
+    batch = ops.convert_to_tensor(x), ops.zeros(len(x), "int32")
+    batch, _, _ = defense.prepare(batch, training=True)
+    return tuple(ops.convert_to_numpy(batch[part]) for part in ("adversarial", "attacked"))
+
+
+def test_kurakin_s_mixed_minibatch(small_cnn, images):
+    """k = 16 of m = 32 are replaced and count 0.3: the sum is divided by 20.8 (arXiv:1611.01236)."""
+    x, y = 0.3 + 0.4 * images(32), np.arange(32) % 5
+    defense = AdversarialTraining(
+        small_cnn, attack=FGSM(epsilon=0.1), fraction=0.5, relative_weight=0.3
+    )
+    compiled(defense)
+    x_adv, attacked = made(defense, x)
+    assert attacked.sum() == 16
+    assert attacked[:16].sum() == attacked[:8].sum() * 2 == 8
+    np.testing.assert_allclose(np.abs(x_adv - x).max((1, 2, 3)), 0.1 * attacked, atol=1e-6)
+    z = np.random.default_rng(3).normal(size=(32, 5))
+    each = np.log(np.exp(z).sum(1)) - z[np.arange(32), y]
+    expected = (each[~attacked].sum() + 0.3 * each[attacked].sum()) / 20.8
+    batch = {"clean": x, "attacked": ops.convert_to_tensor(attacked)}
+    y_pred = {"clean": None, "adversarial": ops.convert_to_tensor(z, "float32")}
+    assert float(defense.objective(batch, y, y_pred, None)) == pytest.approx(expected, rel=1e-5)
+    weights = np.random.default_rng(4).random(32)
+    relative = np.where(attacked, 0.3, 1.0) * weights
+    found = defense.objective(batch, y, y_pred, ops.convert_to_tensor(weights, "float32"))
+    assert float(found) == pytest.approx((relative * each).sum() / 20.8, rel=1e-5)
+
+
+@pytest.mark.parametrize(("fraction", "n", "rows"), [
+    (1 / 3, 9, [2, 5, 8]), (0.25, 8, [3, 7]), (2 / 3, 6, [1, 2, 4, 5]), (0.5, 3, [1, 2]),
+])  # fmt: skip
+def test_the_attacked_examples_are_spread_evenly(small_cnn, images, fraction, n, rows):
+    attack = FGSM(epsilon=0.1)
+    defense = compiled(AdversarialTraining(small_cnn, attack=attack, fraction=fraction))
+    assert np.flatnonzero(made(defense, images(n))[1]).tolist() == rows
+
+
+def test_every_example_has_an_epsilon_of_its_own(small_cnn, images):
+    """|N(0, epsilon / 2)| truncated at epsilon, as Kurakin et al. draw it."""
+    x = np.full((2000, 6, 6, 1), 0.5, "float32")
+    defense = AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.2), random_epsilon=True)
+    x_adv, _ = made(compiled(defense), x)
+    size = np.abs(x_adv - x).max((1, 2, 3))
+    assert size.max() <= 0.2 + 1e-6
+    # Mean and share below one standard deviation of a half normal truncated at two.
+    assert size.mean() / 0.1 == pytest.approx(0.7227, abs=0.04)
+    assert (size < 0.1).mean() == pytest.approx(0.6827 / 0.9545, abs=0.03)
+    again, _ = made(defense, x, step=1)
+    assert np.abs(np.abs(again - x).max((1, 2, 3)) - size).max() > 0.05
+
+
+def test_adversarial_examples_are_introduced_late(small_cnn, images):
+    x = 0.3 + 0.4 * images(4)
+    defense = AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.2), delay_steps=3, ramp_steps=4)
+    compiled(defense)
+    for step, size in ((0, 0), (2, 0), (3, 0), (5, 0.1), (7, 0.2)):
+        x_adv, attacked = made(defense, x, step)
+        assert np.abs(x_adv - x).max() == pytest.approx(size, abs=1e-6)
+        assert attacked.all() == (step >= 3)
+
+
+def test_clean_and_adversarial_loss_are_mixed(small_cnn, images):
+    x, y = images(6), np.arange(6) % 5
+    defense = AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1), clean_weight=0.25)
+    z = np.random.default_rng(0).normal(size=(2, 6, 5))
+    each = np.log(np.exp(z).sum(2)) - z[:, np.arange(6), y]
+    y_pred = dict(zip(("clean", "adversarial"), ops.convert_to_tensor(z, "float32"), strict=True))
+    found = float(compiled(defense).objective({"clean": x}, y, y_pred, None))
+    assert found == pytest.approx(0.25 * each[0].mean() + 0.75 * each[1].mean(), rel=1e-5)
+
+
+def test_the_attack_s_mode(images):
+    """In training mode it sees the batch's own statistics, and keeps none of them."""
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(3, 3)(inputs))
+    x = keras.layers.Flatten()(keras.layers.Activation("relu")(x))
+    model = keras.Model(inputs, keras.layers.Dense(5)(x))
+    x, found = images(8), {}
+    for mode in ("inference", "training"):
+        attack = PGD(epsilon=0.2, steps=2, step_size=0.05)
+        defense = compiled(AdversarialTraining(model, attack=attack, attack_mode=mode))
+        before = model.get_weights()
+        found[mode], _ = made(defense, x)
+        for a, b in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert np.abs(found["training"] - found["inference"]).max() > 0.01
+    # In training mode an example's gradient depends on the others of its batch.
+    other = np.concatenate([x[:4], images(4, seed=9)])
+    defense.attack_mode = "inference"
+    np.testing.assert_allclose(made(defense, other)[0][:4], found["inference"][:4], atol=1e-6)
+    defense.attack_mode = "training"
+    assert np.abs(made(defense, other)[0][:4] - found["training"][:4]).max() > 0.01
 
 
 def test_logs_hold_clean_and_robust_accuracy(images):
@@ -215,6 +314,21 @@ def test_an_interrupted_run_resumes(tmp_path, small_cnn, images):
             "ends in softmax",
         ),
         (
+            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), fraction=1.5),
+            ValueError,
+            "fraction must be a number > 0 and <= 1, got 1.5",
+        ),
+        (
+            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), relative_weight=0),
+            ValueError,
+            "relative_weight must be a number > 0, got 0",
+        ),
+        (
+            lambda m: AdversarialTraining(m, attack=PixelSwap(epsilon=4)),
+            ValueError,
+            "attack must have norm 'linf' or 'l2' in AdversarialTraining",
+        ),
+        (
             lambda m: AdversarialTraining(m, attack=PGD(epsilon=0.1, targeted=True)),
             ValueError,
             "must not aim at the labels given",
@@ -309,6 +423,29 @@ class TestMirroredStrategy:
         for name, values in alone.items():
             np.testing.assert_allclose(shared[name], values, atol=1e-5, err_msg=name)
 
+    @pytest.mark.parametrize(
+        ("n", "batch_size", "size"), [(24, 9, 9), (20, 8, None), (21, 8, 5), (1, 8, 1)]
+    )
+    def test_batches_that_replicas_cannot_share_are_refused(
+        self, strategy, images, n, batch_size, size
+    ):
+        import tensorflow as tf
+
+        with strategy.scope():
+            defense = self.build(images)
+        x, y = images(n), np.arange(n) % 5
+        stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size, drop_remainder=True)
+        if size is None:
+            defense.fit(x, y, batch_size=batch_size, verbose=0)
+            defense.fit(stream, shuffle=False, verbose=0)
+            return
+        message = rf"divisible by the 2 replicas, got one of {size} examples: change batch_size"
+        with pytest.raises(ValueError, match=message):
+            defense.fit(x, y, batch_size=batch_size, verbose=0)
+        if batch_size == 9:
+            with pytest.raises(ValueError, match=message):
+                defense.fit(stream, shuffle=False, verbose=0)
+
     def test_replicas_start_from_different_points(self, strategy, images):
         import tensorflow as tf
 
@@ -321,7 +458,9 @@ class TestMirroredStrategy:
         @tf.function
         def both():
             return strategy.run(
-                lambda: defense.prepare((tf.constant(image), tf.zeros(2, "int32")), False)[0]["adversarial"]
+                lambda: defense.prepare((tf.constant(image), tf.zeros(2, "int32")), False)[0][
+                    "adversarial"
+                ]
             )
 
         first, second = strategy.experimental_local_results(both())

@@ -55,7 +55,10 @@ def test_a_linear_model_in_closed_form(linear, images):
         others = [k for k in range(3) if k != y[i]]
         base = y[i] if y[i] == predicted[i] else predicted[i]
         targets = others if y[i] == predicted[i] else [y[i]]
-        gaps = [abs(z[i, k] - z[i, base]) / np.linalg.norm(kernel[:, k] - kernel[:, base]) for k in targets]
+        gaps = [
+            abs(z[i, k] - z[i, base]) / np.linalg.norm(kernel[:, k] - kernel[:, base])
+            for k in targets
+        ]
         expected[i] = 1.02 * min(gaps) / np.linalg.norm(x[i])
     # A misclassified example may meet a third class on its way: those take more steps.
     whole = DeepDefense(model, steps=1)

@@ -35,7 +35,9 @@ def test_a_diverging_run_stops_and_the_last_good_epoch_is_kept(small_cnn, images
     train(small_cnn, images, tmp_path)
     whole = small_cnn.get_weights()
     small_cnn.set_weights(start)
-    with pytest.raises(DivergenceError, match=r"training diverged in epoch 3: .*Lower the learning"):
+    with pytest.raises(
+        DivergenceError, match=r"training diverged in epoch 3: .*Lower the learning"
+    ):
         train(small_cnn, images, tmp_path, Explode(2, value))
     small_cnn.set_weights([0 * weight for weight in start])
     history = train(small_cnn, images, tmp_path)

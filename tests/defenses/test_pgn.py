@@ -61,7 +61,9 @@ def test_the_generator_s_gradient_input(networks):
     step[0, 3, 4] = 1e-2
 
     def probability(x):
-        return ops.convert_to_numpy(ops.softmax(classifier(x), axis=1))[np.arange(6), np.arange(6) % 5]
+        return ops.convert_to_numpy(ops.softmax(classifier(x), axis=1))[
+            np.arange(6), np.arange(6) % 5
+        ]
 
     slope = (probability(x + step) - probability(x - step)) / 2e-2
     assert_allclose(gradient[:, 3, 4, 0], slope / 128, atol=2e-5)
@@ -75,11 +77,15 @@ def step_of(networks, rate=1.0, **settings):
         PGN(classifier, generator=generator, distortion_weight=3.0, **settings),
         keras.optimizers.SGD(rate),
     )
-    logs = defense.train_on_batch(ops.convert_to_numpy(x), ops.convert_to_numpy(y), return_dict=True)
+    logs = defense.train_on_batch(
+        ops.convert_to_numpy(x), ops.convert_to_numpy(y), return_dict=True
+    )
     after = classifier.get_weights(), generator.get_weights()
     classifier.set_weights(start[0])
     generator.set_weights(start[1])
-    return logs, [[b - a for a, b in zip(*pair, strict=True)] for pair in zip(start, after, strict=True)]
+    return logs, [
+        [b - a for a, b in zip(*pair, strict=True)] for pair in zip(start, after, strict=True)
+    ]
 
 
 def losses_of(networks, detach):
@@ -89,14 +95,14 @@ def losses_of(networks, detach):
     def losses():
         made = generate(generator, classifier, x, y, detach=detach)
         logits = classifier(made)
-        loss = ops.mean(
-            keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
-        )
+        loss = ops.mean(keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True))
         penalty = 3.0 * ops.mean(ops.sum(ops.square(made - x), axis=(1, 2, 3)))
         return (loss, penalty - loss), None
 
     weights = [classifier.trainable_variables, generator.trainable_variables]
-    values, _, gradients = backend.gradients(losses, weights, classifier.variables + generator.variables)
+    values, _, gradients = backend.gradients(
+        losses, weights, classifier.variables + generator.variables
+    )
     return values, [[ops.convert_to_numpy(g) for g in group] for group in gradients]
 
 

@@ -14,9 +14,13 @@ def penalty(model):
 def test_the_penalties_are_the_papers(small_cnn, images):
     kernels = [weight for weight in small_cnn.get_weights() if weight.ndim > 1]
     decayed = with_weight_decay(small_cnn, l2=0.05)
-    assert penalty(decayed) == pytest.approx(0.05 / 2 * sum((w**2).sum() for w in kernels), rel=1e-5)
+    assert penalty(decayed) == pytest.approx(
+        0.05 / 2 * sum((w**2).sum() for w in kernels), rel=1e-5
+    )
     decayed = with_weight_decay(small_cnn, l1=3.25, l1_reduction="mean")
-    assert penalty(decayed) == pytest.approx(3.25 * sum(np.abs(w).mean() for w in kernels), rel=1e-5)
+    assert penalty(decayed) == pytest.approx(
+        3.25 * sum(np.abs(w).mean() for w in kernels), rel=1e-5
+    )
     decayed = with_weight_decay(small_cnn, l1=0.5, l2=1.0)
     expected = sum(0.5 * np.abs(w).sum() + (w**2).sum() / 2 for w in kernels)
     assert penalty(decayed) == pytest.approx(expected, rel=1e-5)

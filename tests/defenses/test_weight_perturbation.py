@@ -67,5 +67,7 @@ def test_bad_arguments(small_cnn):
         AdversarialWeightPerturbation(inner, gamma=0)
     free = FreeAdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1), batch_size=4)
     for wrong in (small_cnn, free, AdversarialWeightPerturbation(inner)):
-        with pytest.raises(TypeError, match="defense must be a Defense whose update is Keras's own"):
+        with pytest.raises(
+            TypeError, match="defense must be a Defense whose update is Keras's own"
+        ):
             AdversarialWeightPerturbation(wrong)
