@@ -1,5 +1,6 @@
 """Recipe: a training run as data. run(): fit, reload from disk, evaluate, write the checkpoint."""
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -19,11 +20,16 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks import Attack
 from robust_zoo.datasets import Dataset, load_dataset
-from robust_zoo.defenses import Defense
+from robust_zoo.defenses import (
+    Defense,
+    DivergenceError,
+    FixedSetTraining,
+    StopOnDivergence,
+)
 from robust_zoo.evaluation import evaluate
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.weights import round_to_float16
-from robust_zoo.zoo import save_model
+from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
 _LARGE = 1_000_000  # parameters above which weights are stored as float16
@@ -40,10 +46,13 @@ class Recipe(pydantic.BaseModel):
         name: of the model, "architecture.defense_dataset".
         dataset: name for `load_dataset`; trained on "train", watched on "validation", measured on "test".
         classifier: makes the uncompiled classifier.
+        start: name or directory of a checkpoint whose weights are the initial ones; None starts afresh.
         defense: makes the defense around it, given the classifier and the total number of training
             steps; None trains naturally.
         paper: arXiv number of the defense.
-        optimizer: makes the optimizer, given the total number of training steps.
+        optimizer: makes the optimizer, given the total number of training steps. With `use_ema`, averaged
+            weights are what is watched and kept.
+        label_smoothing: share of the labels' weight that is spread over all classes.
         epochs: passes over the training split.
         batch_size: global batch, in examples; a last batch that is not full is left out.
         dtype_policy: Keras policy of training; measuring is always in float32.
@@ -61,9 +70,11 @@ class Recipe(pydantic.BaseModel):
     name: str
     dataset: str
     classifier: Callable[[], keras.Model]
+    start: str | None = None
     defense: Callable[[keras.Model, int], Defense] | None = None
     paper: str = ""
     optimizer: Callable[[int], Any]
+    label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
     epochs: int = pydantic.Field(ge=1)
     batch_size: int = pydantic.Field(128, ge=1)
     dtype_policy: Literal["float32", "mixed_bfloat16"] = "float32"
@@ -74,14 +85,14 @@ class Recipe(pydantic.BaseModel):
     deviations: tuple[str, ...] = ()
 
     def override(self, settings: dict[str, str]) -> "Recipe":
-        """A copy with some of epochs, batch_size, dtype_policy, seed, n, dataset and name replaced.
+        """A copy with some of epochs, batch_size, dtype_policy, seed, n, dataset, start and name replaced.
 
         What was replaced is added to the deviations.
 
         Raises:
             RecipeError: a setting that does not exist, or a value that does not fit.
         """
-        allowed = ("name", "dataset", "epochs", "batch_size", "dtype_policy", "seed", "n")
+        allowed = ("name", "dataset", "start", "epochs", "batch_size", "dtype_policy", "seed", "n")
         for key in settings:
             if key not in allowed:
                 raise RecipeError(f"setting must be one of {allowed}, got {key!r}.")
@@ -153,8 +164,8 @@ def run(
         verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
 
     Raises:
-        RecipeError: devices that do not divide the batch, a batch larger than the data, or weights or a
-            loss that are not finite in the end.
+        RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
+            fit, or a loss or weights that became NaN or infinite: the state of the last good epoch is kept.
         ValueError: devices that are not there.
         DatasetError, CheckpointError: from reading data and writing the result.
     """
@@ -218,15 +229,50 @@ def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
     keras.config.set_dtype_policy(recipe.dtype_policy)
     try:
         classifier = recipe.classifier()
+        if recipe.start is not None:
+            _initial_weights(recipe, classifier)
         trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
         trainer.compile(
             optimizer=recipe.optimizer(total_steps),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=CrossEntropy(label_smoothing=recipe.label_smoothing),
             metrics=["accuracy"],
         )
     finally:
         keras.config.set_dtype_policy(before)
     return trainer, classifier
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class CrossEntropy(keras.losses.Loss):
+    """Cross-entropy of logits (batch, classes) against integer labels, which may be smoothed.
+
+    Args:
+        label_smoothing: in [0, 1); the true class keeps 1 - s + s / classes, the others s / classes each.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, name="cross_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        labels = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[1])
+        return keras.losses.categorical_crossentropy(
+            labels, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def _initial_weights(recipe: Recipe, classifier: keras.Model) -> None:
+    source = load_model(recipe.start)
+    shapes = [[tuple(w.shape) for w in model.weights] for model in (source, classifier)]
+    if shapes[0] != shapes[1]:
+        raise RecipeError(
+            f"start must be a checkpoint of the recipe's architecture, but the weights of {recipe.start!r} have "
+            f"shapes {shapes[0]}, not {shapes[1]}."
+        )
+    classifier.set_weights(source.get_weights())
 
 
 class _Epochs(keras.utils.PyDataset):
@@ -251,24 +297,34 @@ class _Epochs(keras.utils.PyDataset):
 def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: int) -> None:
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
+    if isinstance(trainer, FixedSetTraining):
+        images = trainer.training_images(train.images, train.labels)
+        train = dataclasses.replace(train, images=images)
     batches = _Epochs(train, recipe.batch_size, recipe.seed)
-    history = trainer.fit(
-        batches,
-        epochs=recipe.epochs,
-        # Whole batches only: under a strategy a replica must never be left without examples.
-        validation_data=_Epochs(validation, min(recipe.batch_size, len(validation)), recipe.seed),
-        shuffle=False,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
-            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.begin(epoch)),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-        verbose=verbose,
-    )
-    weights = [ops.convert_to_numpy(variable) for variable in trainer.trainable_variables]
-    losses = history.history.get("loss", [])  # nothing, when resumed after the last epoch
-    if not np.isfinite([*losses, *map(np.sum, weights)]).all():
-        raise RecipeError(f"training {recipe.name!r} diverged: loss or weights are not finite.")
+    average = [keras.callbacks.SwapEMAWeights()] if trainer.optimizer.use_ema else []
+    try:
+        trainer.fit(
+            batches,
+            epochs=recipe.epochs,
+            # Whole batches only: under a strategy a replica must never be left without examples.
+            validation_data=_Epochs(
+                validation, min(recipe.batch_size, len(validation)), recipe.seed
+            ),
+            shuffle=False,
+            callbacks=[
+                StopOnDivergence(),  # before any backup
+                *average,
+                keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
+                keras.callbacks.LambdaCallback(
+                    on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
+                ),
+            ],
+            verbose=verbose,
+        )
+    except DivergenceError as error:
+        raise RecipeError(
+            f"training {recipe.name!r} diverged: {error} The last good epoch is kept in {str(state)!r}."
+        ) from error
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
