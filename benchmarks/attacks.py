@@ -1,13 +1,11 @@
-"""PGD here and in other libraries, and one adversarial training step, timed side by side.
+"""PGD here and in other libraries, timed side by side.
 
     pip install 'robust-zoo[cpu,bench]'
     python benchmarks/attacks.py --model madry_cnn.pgd_mnist --rounds 10 --json attacks.json
 
-1. PGD-40 (linf, epsilon 0.3, step 0.01, random start) on 128 MNIST test images and madry_cnn in
-   float32, against the bare gradient loop, which is the least that anyone must do, and against the
-   same attack in Foolbox, ART and CleverHans, each called as its documentation says.
-2. One step of adversarial training with PGD-k in batches of 128, against its k input gradients and
-   its one weight gradient.
+PGD-40 (linf, epsilon 0.3, step 0.01, random start) on 128 MNIST test images and madry_cnn in float32,
+against the bare gradient loop, which is the least that anyone must do, and against the same attack in
+Foolbox, ART and CleverHans, each called as its documentation says.
 
 All run in one process on the TensorFlow backend, interleaved: after one warm-up call of each, every
 round calls all of them once and starts with another one. Times are medians over the rounds; a ratio
@@ -17,14 +15,13 @@ network is untrained: the times of the others mean the same, but hardly an image
 """
 
 import argparse
-import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +35,10 @@ from rich.console import Console
 from rich.table import Table
 
 import robust_zoo
-from robust_zoo import architectures, attacks, backend, defenses
+from robust_zoo import architectures, attacks, backend
 
 BATCH_SIZE = 128
 EPSILON, STEPS, STEP_SIZE = 0.3, 40, 0.01
-TRAINING_STEP_SIZE = 0.06
 BARE, OURS, RUN = "bare gradient loop", "robust_zoo PGD", "robust_zoo PGD.run"
 
 Call = Callable[[], Any]
@@ -89,12 +85,6 @@ def input_gradient(model: keras.Model, x, y) -> tf.Tensor:
         tape.watch(x)
         loss = cross_entropy(model, x, y, training=False)
     return tape.gradient(loss, x)
-
-
-def weight_gradient(model: keras.Model, x, y) -> list[tf.Tensor]:
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(cross_entropy(model, x, y, training=True))
-    return tape.gradient(loss, model.trainable_variables)
 
 
 def bare_loop(task: Task) -> Call:
@@ -227,47 +217,6 @@ def measure_attacks(task: Task, rounds: int) -> list[Row]:
     ]
 
 
-@contextlib.contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def build_trainer(steps: int, dtype: str) -> defenses.AdversarialTraining:
-    attack = attacks.PGD(epsilon=EPSILON, steps=steps, step_size=TRAINING_STEP_SIZE)
-    with dtype_policy(dtype):
-        trainer = defenses.AdversarialTraining(architectures.madry_cnn(), attack=attack)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        trainer.compile(optimizer="adam", loss=loss)
-    return trainer
-
-
-def measure_training(x: tf.Tensor, y: tf.Tensor, steps: int, dtype: str, rounds: int) -> list[Row]:
-    """Rows of a training step, its input gradients, its weight gradient, and the sum of the two."""
-    trainer = build_trainer(steps, dtype)
-    model = trainer.classifier
-    of_input = backend.function(lambda x, y: input_gradient(model, x, y), model)
-    of_weights = backend.function(lambda x, y: weight_gradient(model, x, y), model)
-    # As `fit` does it: `train_on_batch` adds Python and resets the metrics.
-    batches = iter(tf.data.Dataset.from_tensors((x, y)).repeat())
-    trainer.train_on_batch(x, y)  # builds the optimizer and the metrics
-
-    calls = {
-        "training step": lambda: trainer.train_function(batches),
-        f"{steps} input gradients": lambda: [of_input(x, y) for _ in range(steps)],
-        "weight gradient": lambda: of_weights(x, y),
-    }
-    for call in calls.values():
-        call()
-    rows = [Row(name, seconds) for name, seconds in interleave(calls, rounds).items()]
-    total = np.add(rows[1].seconds, rows[2].seconds)
-    return [*rows, Row("sum of gradients", tuple(total.tolist()))]
-
-
 def load_batch() -> tuple[tf.Tensor, tf.Tensor, str]:
     """MNIST test images, or uniform noise where MNIST is not prepared; labels; which it was."""
     try:
@@ -316,16 +265,6 @@ def attack_table(rows: list[Row], title: str) -> Table:
     return table
 
 
-def training_table(rows: list[Row], title: str) -> Table:
-    step, total = rows[0], rows[-1]
-    table = Table(title=title, caption=f"step / sum of gradients = {step.ratio(total):.3f}")
-    table.add_column("part")
-    table.add_column("median", justify="right")
-    for row in rows:
-        table.add_row(row.name, f"{1e3 * row.median:.1f} ms")
-    return table
-
-
 def as_json(rows: list[Row], reference: str) -> list[dict[str, Any]]:
     """The rows with their medians, and ratios to the row named `reference`."""
     by = next(row for row in rows if row.name == reference)
@@ -341,13 +280,6 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", metavar="NAME", help="zoo name or checkpoint directory")
     parser.add_argument("--rounds", type=int, default=10, help="calls of each contestant")
-    parser.add_argument("--steps", type=int, default=10, help="k of the training attack, PGD-k")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "mixed_bfloat16"),
-        default="float32",
-        help="of the training step; the attacks are compared in float32",
-    )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also written here")
     return parser.parse_args()
 
@@ -364,9 +296,6 @@ def main() -> None:
 
     attack_rows = measure_attacks(task, arguments.rounds)
     console.print(attack_table(attack_rows, f"PGD-{STEPS}, batch {BATCH_SIZE}: {about}"))
-    training_rows = measure_training(x, y, arguments.steps, arguments.dtype, arguments.rounds)
-    title = f"adversarial training step, PGD-{arguments.steps}, {arguments.dtype}"
-    console.print(training_table(training_rows, title))
 
     if arguments.json:
         report = {
@@ -374,11 +303,6 @@ def main() -> None:
             "task": about,
             "rounds": arguments.rounds,
             "attacks": as_json(attack_rows, OURS),
-            "training": {
-                "steps": arguments.steps,
-                "dtype": arguments.dtype,
-                "rows": as_json(training_rows, "sum of gradients"),
-            },
         }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -7,6 +7,7 @@ split ever shares an example with "test".
 """
 
 import pathlib
+import re
 import zipfile
 from dataclasses import dataclass, replace
 
@@ -71,12 +72,37 @@ class Dataset:
         chosen = np.random.default_rng(seed).permutation(len(self))[:n]
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
+    def of_classes(self, classes: tuple[int, ...]) -> "Dataset":
+        """The examples of some classes, numbered anew in the order given; its name ends in ":7,3", say.
+
+        Raises:
+            DatasetError: fewer than two classes, one twice, or one that is not there.
+        """
+        known = range(len(self.class_names))
+        if len(classes) < 2 or len(set(classes)) < len(classes) or not set(classes) <= set(known):
+            raise DatasetError(
+                f"classes of {self.name!r} must be at least two different ones of 0..{known[-1]}, got "
+                f"{list(classes)}."
+            )
+        number = np.full(len(known), -1)
+        number[list(classes)] = np.arange(len(classes))
+        labels = number[self.labels]
+        kept = labels >= 0
+        return replace(
+            self,
+            name=f"{self.name}:{','.join(map(str, classes))}",
+            images=self.images[kept],
+            labels=labels[kept].astype("int32"),
+            class_names=tuple(self.class_names[label] for label in classes),
+        )
+
 
 def load_dataset(name: str, split: str = "test", *, data_dir: str | None = None) -> Dataset:
     """Loads one split into memory.
 
     Args:
-        name: "digits", a TFDS image dataset ("mnist", "cifar10", ...), or a path ending in ".npz" that
+        name: "digits", a TFDS image dataset ("mnist", "cifar10", ...), either with some of its classes behind
+            it, which are then numbered anew ("mnist:7,3" has 7 as class 0), or a path ending in ".npz" that
             holds arrays "images" (floating in [0, 1], or uint8) and "labels" of a test split, or "train_images",
             "train_labels", "test_images", ... of several, and optionally "class_names".
         split: "train", "validation" or "test"; for TFDS also any split it understands.
@@ -86,6 +112,10 @@ def load_dataset(name: str, split: str = "test", *, data_dir: str | None = None)
         DatasetError: unknown name, a dataset that is not prepared on this machine, unknown split, or
             images of several sizes.
     """
+    whole, colon, classes = str(name).rpartition(":")
+    if colon and re.fullmatch(r"\d+(,\d+)*", classes):
+        data = load_dataset(whole, split, data_dir=data_dir)
+        return data.of_classes(tuple(map(int, classes.split(","))))
     if name == "digits":
         return _load_digits(split)
     if str(name).endswith(".npz"):
@@ -135,6 +165,24 @@ def stream_dataset(
         source = source.shuffle(10_000, seed=shuffle_seed, reshuffle_each_iteration=True)
     source = source.map(prepare, num_parallel_calls=-1)
     return source.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
+
+
+def flip_and_crop(images: np.ndarray, rng: np.random.Generator, *, pad: int) -> np.ndarray:
+    """Each image mirrored left to right or not, and shifted by up to `pad` pixels over black.
+
+    Args:
+        images: float32 (n, height, width, channels).
+        rng: of all choices.
+        pad: >= 0.
+    """
+    mirrored = np.where(
+        rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images
+    )
+    padded = np.pad(mirrored, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, columns = rng.integers(0, 2 * pad + 1, (2, len(images), 1, 1))
+    rows = rows + np.arange(images.shape[1])[None, :, None]
+    columns = columns + np.arange(images.shape[2])[None, None, :]
+    return padded[np.arange(len(images))[:, None, None], rows, columns]
 
 
 def _held_out(n: int) -> int:

@@ -53,6 +53,7 @@ class Recipe(pydantic.BaseModel):
         optimizer: makes the optimizer, given the total number of training steps. With `use_ema`, averaged
             weights are what is watched and kept.
         label_smoothing: share of the labels' weight that is spread over all classes.
+        augment: changes a batch of training images, given them and a random generator; None leaves them.
         epochs: passes over the training split.
         batch_size: global batch, in examples; a last batch that is not full is left out.
         dtype_policy: Keras policy of training; measuring is always in float32.
@@ -74,6 +75,7 @@ class Recipe(pydantic.BaseModel):
     defense: Callable[[keras.Model, int], Defense] | None = None
     paper: str = ""
     optimizer: Callable[[int], Any]
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
     label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
     epochs: int = pydantic.Field(ge=1)
     batch_size: int = pydantic.Field(128, ge=1)
@@ -276,14 +278,15 @@ def _initial_weights(recipe: Recipe, classifier: keras.Model) -> None:
 
 
 class _Epochs(keras.utils.PyDataset):
-    """Full batches of the training split, in an order that depends on seed and epoch alone."""
+    """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine."""
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int):
+    def __init__(self, data: Dataset, batch_size: int, seed: int, augment=None):
         super().__init__()
-        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
+        self.epoch = epoch
         self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.data))
 
     def __len__(self) -> int:
@@ -291,7 +294,10 @@ class _Epochs(keras.utils.PyDataset):
 
     def __getitem__(self, index: int):
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.data.images[rows], self.data.labels[rows]
+        images = self.data.images[rows]
+        if self.augment is not None:
+            images = self.augment(images, np.random.default_rng((self.seed, self.epoch, index)))
+        return images, self.data.labels[rows]
 
 
 def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: int) -> None:
@@ -300,7 +306,7 @@ def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: in
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)
-    batches = _Epochs(train, recipe.batch_size, recipe.seed)
+    batches = _Epochs(train, recipe.batch_size, recipe.seed, recipe.augment)
     average = [keras.callbacks.SwapEMAWeights()] if trainer.optimizer.use_ema else []
     try:
         trainer.fit(
@@ -328,11 +334,18 @@ def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: in
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
-    if not isinstance(trainer, Defense):
+    if isinstance(trainer, Defense):
+        return DefenseInfo(
+            name=type(trainer).__name__, config=trainer.hyperparameters(), paper=recipe.paper
+        )
+    penalties = {
+        layer.name: layer.kernel_regularizer.get_config()
+        for layer in trainer._flatten_layers()
+        if getattr(layer, "kernel_regularizer", None) is not None
+    }
+    if not penalties:
         return None
-    return DefenseInfo(
-        name=type(trainer).__name__, config=trainer.hyperparameters(), paper=recipe.paper
-    )
+    return DefenseInfo(name="WeightDecay", config=penalties, paper=recipe.paper)
 
 
 def _commit() -> str:
