@@ -129,7 +129,7 @@ def bare_passes(model: keras.Model, x, y) -> dict[str, Callable[[], object]]:
                 inner.watch(x)
                 loss = tf.reduce_sum(model(x)[:, 0])
             length = tf.reduce_sum(tf.square(inner.gradient(loss, x)))
-        return outer.gradient(length, [x, *model.trainable_variables], "zero")
+        return outer.gradient(length, [x, *model.trainable_variables])
 
     def jacobian(x, y):
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from robust_zoo.datasets import SPLITS, Dataset, DatasetError, load_dataset, stream_dataset
+from robust_zoo.datasets import (
+    SPLITS,
+    Dataset,
+    DatasetError,
+    flip_and_crop,
+    load_dataset,
+    stream_dataset,
+)
 
 
 def rows(images):
@@ -157,3 +164,34 @@ def test_a_dataset_that_is_not_prepared(tmp_path):
 def test_an_unknown_tfds_split():
     with pytest.raises(DatasetError, match=r"split of 'mnist' must be one of .*'dev'"):
         load_dataset("mnist", "dev")
+
+
+def test_some_classes_are_numbered_anew():
+    whole, part = load_dataset("digits", "train"), load_dataset("digits:7,3", "train")
+    assert (part.name, part.class_names) == ("digits:7,3", ("7", "3"))
+    kept = np.isin(whole.labels, (3, 7))
+    np.testing.assert_array_equal(part.images, whole.images[kept])
+    np.testing.assert_array_equal(part.labels, (whole.labels[kept] == 3).astype(int))
+
+
+@pytest.mark.parametrize("classes", ["7", "7,7", "3,10"])
+def test_classes_that_make_no_dataset(classes):
+    with pytest.raises(
+        DatasetError, match=r"classes of 'digits' must be at least two different ones"
+    ):
+        load_dataset(f"digits:{classes}", "train")
+
+
+def test_images_are_mirrored_and_shifted_over_black():
+    image = np.arange(1, 13, dtype="float32").reshape(1, 3, 4, 1) / 12
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    mirrored = np.pad(image[:, :, ::-1], ((0, 0), (1, 1), (1, 1), (0, 0)))
+    allowed = {
+        source[0, i : i + 3, j : j + 4].tobytes()
+        for source in (padded, mirrored)
+        for i in range(3)
+        for j in range(3)
+    }
+    found = flip_and_crop(np.repeat(image, 400, axis=0), np.random.default_rng(0), pad=1)
+    assert found.shape == (400, 3, 4, 1)
+    assert {one.tobytes() for one in found} == allowed

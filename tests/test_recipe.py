@@ -8,9 +8,10 @@ import pytest
 
 from robust_zoo import architectures, backend
 from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
-from robust_zoo.datasets import load_dataset
-from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.datasets import flip_and_crop, load_dataset
+from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
 from robust_zoo.recipe import (
+    CrossEntropy,
     Recipe,
     RecipeError,
     _Epochs,
@@ -112,6 +113,124 @@ def test_two_devices_make_the_same_model(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_a_recipe_starts_from_a_checkpoint(recipe, tmp_path):
+    still = {"optimizer": lambda steps: keras.optimizers.SGD(0.0), "epochs": 1, "n": 20}
+    run(recipe.model_copy(update={"epochs": 1, "n": 20}), tmp_path / "first", verbose=0)
+    second = recipe.model_copy(update={**still, "start": str(tmp_path / "first"), "seed": 5})
+    run(second, tmp_path / "second", verbose=0)
+    first, second = load_model(tmp_path / "first"), load_model(tmp_path / "second")
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    wide = lambda: architectures.mlp((8, 8, 1), hidden=(33,))  # noqa: E731
+    other = recipe.model_copy(update={"start": str(tmp_path / "first"), "classifier": wide})
+    with pytest.raises(
+        RecipeError, match="start must be a checkpoint of the recipe's architecture"
+    ):
+        run(other, tmp_path / "third", verbose=0)
+    with pytest.raises(ValueError, match=r"unknown model 'mlp\.nothing'"):
+        run(recipe.override({"start": "mlp.nothing"}), tmp_path / "third", verbose=0)
+
+
+def test_averaged_weights_are_watched_and_kept(recipe, tmp_path):
+    """An average that never leaves the first step's weights, whatever the optimizer did since."""
+
+    def optimizer(steps):
+        return keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=1.0)
+
+    short = {"optimizer": optimizer, "defense": None, "n": 20, "epochs": 1}
+    run(recipe.model_copy(update={**short, "epochs": 3}), tmp_path / "long", verbose=0)
+    run(recipe.model_copy(update=short), tmp_path / "short", verbose=0)
+    weights = [load_model(tmp_path / name).get_weights() for name in ("long", "short")]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_loss_smooths_labels():
+    z = np.random.default_rng(0).normal(size=(4, 10)).astype("float32")
+    y = np.arange(4)
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    plain = -log_p[np.arange(4), y].mean()
+    assert float(CrossEntropy()(y, z)) == pytest.approx(plain, rel=1e-5)
+    target = np.full((4, 10), 0.1 / 9)
+    target[np.arange(4), y] = 0.9
+    found = float(CrossEntropy(label_smoothing=1 / 9)(y, z))
+    assert found == pytest.approx(-(target * log_p).sum(1).mean(), rel=1e-5)
+
+
+def test_a_fixed_set_is_made_of_the_training_split(recipe, tmp_path):
+    seen = []
+
+    class Spy(FixedSetTraining):
+        def training_images(self, x, y):
+            seen.append(len(x))
+            return super().training_images(x, y)
+
+    spied = {
+        "defense": lambda model, steps: Spy(model, made_by=FGSM(epsilon=0.1)),
+        "epochs": 1,
+        "n": 20,
+    }
+    run(recipe.model_copy(update=spied), tmp_path / "out", verbose=0)
+    assert seen == [1137]
+
+
+def test_augmentation_depends_on_seed_epoch_and_batch():
+    data = load_dataset("digits", "train")
+    batches = _Epochs(data, 64, 0, lambda images, rng: flip_and_crop(images, rng, pad=1))
+    found = []
+    for epoch in (0, 1, 0):
+        batches.begin(epoch)
+        found.append(batches[3][0])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])
+    plain = _Epochs(data, 64, 0)
+    assert not np.array_equal(plain[3][0], found[0])
+    np.testing.assert_array_equal(plain[3][1], batches[3][1])
+
+
+@pytest.mark.home
+def test_a_killed_run_loses_the_current_epoch_at_most(recipe, tmp_path):
+    """Killed for good in the middle of the third epoch, then resumed: the same weights."""
+    code = (
+        "import os, sys, robust_zoo.recipe as r\n"
+        "recipe, source = r.load_recipe('mlp.free_digits')\n"
+        "recipe = recipe.override({'epochs': '4', 'n': '20'})\n"
+        "kill, get = sys.argv[2] == 'kill', r._Epochs.__getitem__\n"
+        "def item(self, index):\n"
+        "    if kill and self.epoch == 2 and index == 9: os.kill(os.getpid(), 9)\n"
+        "    return get(self, index)\n"
+        "r._Epochs.__getitem__ = item\n"
+        "r.run(recipe, sys.argv[1], resume=sys.argv[2] == 'resume', verbose=2)\n"
+    )
+
+    def process(directory, how):
+        command = [sys.executable, "-c", code, str(tmp_path / directory), how]
+        return subprocess.run(command, timeout=300, capture_output=True, text=True)
+
+    assert process("whole", "run").returncode == 0
+    assert process("cut", "kill").returncode == -9
+    resumed = process("cut", "resume")
+    assert resumed.returncode == 0
+    assert "Epoch 3/4" in resumed.stdout
+    assert "Epoch 2/4" not in resumed.stdout
+    whole, cut = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")
+    for a, b in zip(whole.get_weights(), cut.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_weight_decay_is_told_in_the_record(recipe, tmp_path):
+    decayed = {
+        "classifier": lambda: with_weight_decay(architectures.mlp((8, 8, 1)), l2=0.02),
+        "defense": None, "epochs": 1, "n": 20, "paper": "arXiv:1804.03308",
+    }  # fmt: skip
+    record = run(recipe.model_copy(update=decayed), tmp_path / "out", verbose=0)
+    assert record.defense.name == "WeightDecay"
+    assert record.defense.paper == "arXiv:1804.03308"
+    assert len(record.defense.config) == 3
+    for entry in record.defense.config.values():
+        assert entry["l2"] == pytest.approx(0.01)
+
+
 def test_large_models_are_stored_as_float16(recipe, tmp_path):
     large = recipe.model_copy(
         update={
@@ -184,12 +303,20 @@ def test_bad_batches_and_devices(recipe, tmp_path):
 
 def test_a_diverging_run_leaves_no_checkpoint(recipe, tmp_path):
     hot = recipe.model_copy(update={"optimizer": lambda steps: keras.optimizers.SGD(1e30)})
-    with pytest.raises(RecipeError, match=r"'mlp\.pgd_digits' diverged"):
+    with pytest.raises(
+        RecipeError, match=r"'mlp\.pgd_digits' diverged: .*last good epoch is kept in"
+    ):
         run(hot, tmp_path / "out", verbose=0)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("path", sorted(recipes_directory().glob("*.py")), ids=lambda p: p.stem)
+def recipe_files():
+    for path in sorted(recipes_directory().glob("*.py")):
+        reads_mnist = 'load_dataset("mnist' in path.read_text()
+        yield pytest.param(path, id=path.stem, marks=[pytest.mark.mnist] * reads_mnist)
+
+
+@pytest.mark.parametrize("path", recipe_files())
 def test_every_recipe_loads_and_builds(path):
     recipe, source = load_recipe(path)
     assert recipe.name.replace(".", "_") == path.stem

@@ -2,7 +2,9 @@
 
 import contextlib
 
+import keras
 import torch
+from keras import ops
 
 version = str(torch.__version__)
 
@@ -100,7 +102,8 @@ def gradients(fn, groups, variables):
     finally:
         for value in frozen:
             value.requires_grad_(False)
-    return tuple(loss.detach() for loss in losses), aux, [list(group) for group in found]
+    losses, aux = keras.tree.map_structure(ops.stop_gradient, (losses, aux))
+    return losses, aux, [list(group) for group in found]
 
 
 class DefenseSteps:

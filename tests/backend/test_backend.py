@@ -165,3 +165,35 @@ def test_an_unknown_backend_is_refused_with_a_sentence():
     ).stdout
     assert "KERAS_BACKEND" in printed
     assert "'numpy'" in printed
+
+
+def test_gradients_of_several_losses_and_what_else_happens():
+    """Each loss by its own variables, trainable or not; assignments inside stay."""
+    weight, other, count = (
+        keras.Variable(value, trainable=trainable, dtype="float32")
+        for value, trainable in (([1.0, 2.0], True), (3.0, False), (0.0, False))
+    )
+
+    def losses():
+        count.assign(count + 5.0)
+        product = ops.sum(ops.square(weight)) * other
+        return (product, ops.sum(weight) * other**2), product + 1
+
+    values, aux, found = backend.gradients(
+        losses, [[weight, other], [other]], [weight, other, count]
+    )
+    assert [float(value) for value in values] == [15.0, 27.0]
+    assert float(aux) == 16.0
+    first, second = ([ops.convert_to_numpy(g) for g in group] for group in found)
+    np.testing.assert_allclose(first[0], [6.0, 12.0])
+    np.testing.assert_allclose([first[1], second[0]], [5.0, 18.0])
+    assert float(count) == 5.0
+    assert float(other) == 3.0
+
+
+def test_gradients_of_what_a_loss_does_not_depend_on_are_zero():
+    used, unused = keras.Variable([2.0]), keras.Variable([1.0])
+    _, _, (found,) = backend.gradients(
+        lambda: ((ops.sum(used**2),), None), [[used, unused]], [used, unused]
+    )
+    np.testing.assert_allclose([ops.convert_to_numpy(g)[0] for g in found], [4.0, 0.0])
