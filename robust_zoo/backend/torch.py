@@ -4,7 +4,6 @@ import contextlib
 
 import keras
 import torch
-from keras import ops
 
 version = str(torch.__version__)
 
@@ -102,7 +101,9 @@ def gradients(fn, groups, variables):
     finally:
         for value in frozen:
             value.requires_grad_(False)
-    losses, aux = keras.tree.map_structure(ops.stop_gradient, (losses, aux))
+    losses, aux = keras.tree.map_structure(
+        lambda value: value.detach() if torch.is_tensor(value) else value, (losses, aux)
+    )
     return losses, aux, [list(group) for group in found]
 
 

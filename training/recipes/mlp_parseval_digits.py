@@ -17,7 +17,7 @@ recipe = Recipe(
     dataset="digits",
     classifier=lambda: architectures.mlp((8, 8, 1)),
     start="mlp.natural_digits",
-    defense=lambda classifier, total_steps: ParsevalTraining(classifier, beta=1e-3),
+    defense=lambda classifier, total_steps: ParsevalTraining(classifier, beta=1e-2),
     paper="arXiv:1704.08847",
     optimizer=lambda total_steps: keras.optimizers.Adam(5e-4),
     epochs=30,
@@ -29,5 +29,9 @@ recipe = Recipe(
         DeepFool(),
         DeepFool(steps=5),
     ),
-    deviations=("Adam, not SGD with momentum and weight decay", "30 epochs, not 5"),
+    deviations=(
+        "Adam, not SGD with momentum and weight decay",
+        "30 epochs, not 5",
+        "beta 1e-2, not 1e-4",
+    ),
 )
