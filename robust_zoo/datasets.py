@@ -147,7 +147,7 @@ def stream_dataset(
     Returns:
         tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], int (batch,)).
     """
-    if name == "digits" or str(name).endswith(".npz"):
+    if name == "digits" or ":" in str(name) or str(name).endswith(".npz"):
         raise DatasetError(f"{name!r} is small: use load_dataset; streams are for TFDS datasets.")
     builder = _tfds_builder(name, data_dir)
     source = _read_tfds(builder, split)

@@ -190,7 +190,8 @@ def run(
             )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
         started = time.perf_counter()
-        _fit(trainer, recipe, train, validation, state, resume=resume, verbose=verbose)
+        options = {"devices": devices, "resume": resume, "verbose": verbose}
+        _fit(trainer, recipe, train, validation, state, **options)
     seconds = time.perf_counter() - started
     if sum(int(ops.size(variable)) for variable in classifier.variables) > _LARGE:
         round_to_float16(classifier)
@@ -300,25 +301,24 @@ class _Epochs(keras.utils.PyDataset):
         return images, self.data.labels[rows]
 
 
-def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: int) -> None:
+def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose) -> None:
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)
     batches = _Epochs(train, recipe.batch_size, recipe.seed, recipe.augment)
+    watched = min(recipe.batch_size, len(validation))
     average = [keras.callbacks.SwapEMAWeights()] if trainer.optimizer.use_ema else []
     try:
         trainer.fit(
             batches,
             epochs=recipe.epochs,
             # Whole batches only: under a strategy a replica must never be left without examples.
-            validation_data=_Epochs(
-                validation, min(recipe.batch_size, len(validation)), recipe.seed
-            ),
+            validation_data=_Epochs(validation, watched - watched % devices, recipe.seed),
             shuffle=False,
             callbacks=[
-                StopOnDivergence(),  # before any backup
+                *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
                 *average,
                 keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
                 keras.callbacks.LambdaCallback(
@@ -328,24 +328,24 @@ def _fit(trainer, recipe, train, validation, state, *, resume: bool, verbose: in
             verbose=verbose,
         )
     except DivergenceError as error:
-        raise RecipeError(
-            f"training {recipe.name!r} diverged: {error} The last good epoch is kept in {str(state)!r}."
-        ) from error
+        kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
+        raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
-    if isinstance(trainer, Defense):
-        return DefenseInfo(
-            name=type(trainer).__name__, config=trainer.hyperparameters(), paper=recipe.paper
-        )
-    penalties = {
+    decay = {
         layer.name: layer.kernel_regularizer.get_config()
         for layer in trainer._flatten_layers()
         if getattr(layer, "kernel_regularizer", None) is not None
     }
-    if not penalties:
+    if isinstance(trainer, Defense):
+        name, config = type(trainer).__name__, trainer.hyperparameters()
+        config |= {"kernel_regularizers": decay} if decay else {}
+    elif decay:
+        name, config = "WeightDecay", {"kernel_regularizers": decay}
+    else:
         return None
-    return DefenseInfo(name="WeightDecay", config=penalties, paper=recipe.paper)
+    return DefenseInfo(name=name, config=config, paper=recipe.paper)
 
 
 def _commit() -> str:

@@ -25,7 +25,9 @@ def logistic(
         ValueError: labels of `expert` that are not 0 and 1.
     """
     inputs = keras.Input(input_shape)
-    z = layers.Dense(1, use_bias=use_bias, dtype="float32", name="z")(layers.Flatten()(inputs))
+    start = keras.initializers.TruncatedNormal(stddev=0.1)
+    dense = layers.Dense(1, use_bias=use_bias, kernel_initializer=start, dtype="float32", name="z")
+    z = dense(layers.Flatten()(inputs))
     padded = layers.ZeroPadding1D((1, 0), dtype="float32")(layers.Reshape((1, 1))(z))
     outputs = layers.Flatten(dtype="float32", name="logits")(padded)
     model = keras.Model(inputs, outputs, name="logistic")

@@ -163,6 +163,11 @@ class Attack:
         """A copy with some hyperparameters changed; others stay, a default step size included."""
         return dataclasses.replace(self, **changes)
 
+    @property
+    def models(self) -> tuple[keras.Model, ...]:
+        """Models other than the one attacked that the attack calls."""
+        return ()
+
     def template(self) -> "Attack":
         """The attack that stands for all whose compiled steps are the same as this one's."""
         return self

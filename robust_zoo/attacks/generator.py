@@ -68,6 +68,10 @@ class GeneratorAttack(MinimumNormAttack):
     norms: ClassVar = ("l2",)
     steps: ClassVar = 0
 
+    @property
+    def models(self):
+        return (self.generator,)
+
     def check_model(self, model):
         expected = [(None, model.output_shape[1]), *[(None, *model.input_shape[1:])] * 2]
         if self.generator.input_shape != expected:

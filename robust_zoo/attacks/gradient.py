@@ -42,6 +42,10 @@ class GradientAttack(FixedBudgetAttack):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "loss", get_loss(self.loss))
+        if self.loss.needs_clean and (self.targeted or not self.random_start):
+            raise ValueError(
+                f"loss {self.loss.name!r} needs a random start and no targets: its gradient is zero at the image."
+            )
         if self.labels not in POLICIES:
             raise ValueError(f"labels must be one of {POLICIES}, got {self.labels!r}.")
         if self.labels in ("least_likely", "random") and not self.targeted:

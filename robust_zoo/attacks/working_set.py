@@ -111,7 +111,7 @@ def _compile(attack, model):
             )
         return distance, loss, candidate
 
-    return tuple(backend.function(part, model) for part in (start, follow, judge))
+    return tuple(backend.function(part, model, *attack.models) for part in (start, follow, judge))
 
 
 class WorkingSet:

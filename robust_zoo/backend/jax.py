@@ -27,12 +27,12 @@ def input_jacobian(fn, x, has_aux=False):
     return (outputs, *aux) if has_aux else outputs, jnp.moveaxis(jacobian, 0, 1)
 
 
-def function(fn, model):
+def function(fn, *models):
     """See `robust_zoo.backend.tensorflow.function`.
 
-    The model's variables travel as arguments: closed over, they would be compiled in as constants.
+    The models' variables travel as arguments: closed over, they would be compiled in as constants.
     """
-    variables = model.variables
+    variables = [variable for model in models for variable in model.variables]
 
     @jax.jit
     def compiled(values, *args):

@@ -47,13 +47,13 @@ def input_jacobian(fn, x, has_aux=False):
     return result, tape.batch_jacobian(outputs, x)
 
 
-def function(fn, model):
+def function(fn, *models):
     """`fn` compiled, for any number of examples.
 
     Args:
         fn: maps (nested) tensors, each a scalar or with the examples along its first axis, to such
             tensors. Ranks, dtypes and the other sides are fixed by the first call.
-        model: the only model that `fn` calls; its variables may change between calls.
+        models: all that `fn` calls; their variables may change between calls.
     """
     compiled = None
 

@@ -41,7 +41,7 @@ def input_jacobian(fn, x, has_aux=False):
     return result, torch.stack(rows, dim=1)
 
 
-def function(fn, model):
+def function(fn, *models):
     """`fn` as it is, recording no gradients of its own."""
 
     def call(*args):

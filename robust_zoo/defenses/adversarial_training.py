@@ -33,7 +33,7 @@ class AdversarialTraining(Defense):
             over the batch; the paper replaces its first ones.
         relative_weight: Kurakin's lambda, weight of an adversarial example against a clean one in a mixed
             batch, > 0.
-        clean_weight: in [0, 1]; the loss becomes clean_weight * loss(clean) + (1 - clean_weight) *
+        clean_weight: in [0, 1); the loss becomes clean_weight * loss(clean) + (1 - clean_weight) *
             loss(adversarial), the first on the same images without perturbation.
         random_epsilon: whether each training example has an epsilon of its own, the absolute value of a
             normal number of standard deviation epsilon / 2, truncated at epsilon.
@@ -69,11 +69,25 @@ class AdversarialTraining(Defense):
         super().__init__(classifier, attack=attack, **kwargs)
         self.fraction = check_number("fraction", fraction, above=0, most=1)
         self.relative_weight = check_number("relative_weight", relative_weight, above=0)
-        self.clean_weight = check_number("clean_weight", clean_weight, least=0, most=1)
+        if self.fraction == 1 and self.relative_weight != 1:
+            raise ValueError(
+                f"relative_weight must be 1 where all examples are attacked (fraction=1), got {relative_weight!r}."
+            )
+        self.clean_weight = check_number("clean_weight", clean_weight, least=0, below=1)
         self.random_epsilon = bool(random_epsilon)
         self.ramp_steps = check_count("ramp_steps", ramp_steps, least=0)
         self.delay_steps = check_count("delay_steps", delay_steps, least=0)
         self.trains_on_clean = self.clean_weight > 0
+
+    def check_batch(self, size, replicas):
+        super().check_batch(size, replicas)
+        attacked = self.fraction * size / replicas
+        whole = replicas == 1 or abs(attacked - round(attacked)) < 1e-3
+        if attacked < 0.5 or not whole:
+            raise ValueError(
+                f"fraction of a replica's batch must be {'a whole number of' if replicas > 1 else 'some'} examples, "
+                f"got {self.fraction:g} of {size // replicas}: change fraction or the batch."
+            )
 
     def adversarial_part(self, x, y, training):
         if not training:

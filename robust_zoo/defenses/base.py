@@ -33,7 +33,8 @@ class Defense(backend.DefenseSteps, keras.Model):
         attack: any `FixedBudgetAttack` but AutoAttack, with norm "linf" or "l2". Defenses that do not train
             on its examples measure robust accuracy with it, or leave that out if it is None.
         attack_mode: how the attack sees the classifier while training: "inference", or "training", with
-            the statistics of the batch (batch normalisation) and dropout, leaving moving statistics alone.
+            the statistics of the batch (batch normalisation) and dropout (one mask for all steps), leaving
+            moving statistics alone.
         seed: of all random numbers.
 
     Raises:
@@ -87,7 +88,18 @@ class Defense(backend.DefenseSteps, keras.Model):
                 f"attack must not aim at the labels given, which are the true ones here, got {attack!r}."
             )
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        **kwargs,
+    ):
         """Keras's `fit`; arrays and batches are checked first, and divergence stops it.
 
         Raises:
@@ -98,34 +110,57 @@ class Defense(backend.DefenseSteps, keras.Model):
                 `BackupAndRestore` callback still holds the last good epoch.
         """
         backend.check_scope(self.classifier, self)
-        for data in ((x, y), kwargs.get("validation_data")):
-            if isinstance(data, (tuple, list)) and isinstance(data[0], np.ndarray):
-                check_images(data[0], self.classifier)
-                check_labels(data[1], self.classifier.output_shape[1], len(data[0]))
-        self._check_batches(x, args[0] if args else kwargs.get("batch_size"))
-        callbacks = kwargs.pop("callbacks", None) or []
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
-            kwargs["callbacks"] = [StopOnDivergence(), *callbacks]  # first: before any backup
-        return super().fit(x, y, *args, **kwargs)
-
-    def _check_batches(self, x, batch_size):
+        held_out = validation_data if isinstance(validation_data, (tuple, list)) else (None, None)
+        for images, labels in ((x, y), held_out[:2]):
+            if hasattr(images, "__array__"):
+                check_images(images, self.classifier)
+                check_labels(labels, self.classifier.output_shape[1], len(images))
         replicas = backend.replica_count(self)
-        if replicas == 1:
-            return
-        sizes = []
-        if isinstance(x, np.ndarray):
-            batch_size = 32 if batch_size is None else batch_size
-            sizes = [min(batch_size, len(x)), len(x) % batch_size]
-        elif isinstance(x, keras.utils.PyDataset):
-            sizes = [len(x[0][0])]
-        elif hasattr(x, "element_spec"):
-            sizes = [keras.tree.flatten(x.element_spec)[0].shape[0] or 0]
-        for size in sizes:
-            if size % replicas:
+        self._check_normalisation(replicas)
+        kept = 1 - (validation_split or 0)
+        for size in _batch_sizes(x, batch_size, kept):
+            self.check_batch(size, replicas)
+        batch = kwargs.get("validation_batch_size") or batch_size
+        watched = held_out[0] if held_out[0] is not None else validation_data
+        for size in _batch_sizes(watched, batch):
+            Defense.check_batch(self, size, replicas)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.callbacks.insert(0, StopOnDivergence())
+            callbacks.set_model(self)
+        else:
+            callbacks = callbacks or []
+            callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
+            callbacks = [StopOnDivergence(), *callbacks]  # first: before any backup
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            **kwargs,
+        )
+
+    def check_batch(self, size: int, replicas: int) -> None:
+        """Raises ValueError for a (global) batch of so many examples that cannot be trained on."""
+        if size % replicas:
+            raise ValueError(
+                f"every batch must be divisible by the {replicas} replicas, got one of {size} examples: "
+                "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
+            )
+
+    def _check_normalisation(self, replicas: int) -> None:
+        for layer in self.classifier._flatten_layers():
+            if (
+                replicas > 1
+                and isinstance(layer, keras.layers.BatchNormalization)
+                and not layer.synchronized
+            ):
                 raise ValueError(
-                    f"every batch must be divisible by the {replicas} replicas, got one of {size} examples: "
-                    "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
+                    f"batch normalisation must be synchronized under {replicas} replicas, but layer "
+                    f"{layer.name!r} is not: build it with synchronized=True."
                 )
 
     def call(self, x, training=False):
@@ -260,6 +295,19 @@ class Defense(backend.DefenseSteps, keras.Model):
         return found
 
 
+def _batch_sizes(x, batch_size: int | None, kept: float = 1.0) -> list[int]:
+    """The sizes of the batches that `fit` will make of `x`, as far as they can be known."""
+    if hasattr(x, "__array__"):
+        batch_size, count = 32 if batch_size is None else batch_size, int(len(x) * kept)
+        return sorted({min(batch_size, count), count % batch_size or batch_size} - {0})
+    if isinstance(x, keras.utils.PyDataset):
+        return [len(x[0][0])]
+    if hasattr(x, "element_spec"):
+        size = keras.tree.flatten(x.element_spec)[0].shape[0]
+        return [] if size is None else [size]
+    return []
+
+
 class Mean(keras.losses.Loss):
     """Values already computed, (batch,), as a Keras loss: weighted by example and scaled for replicas."""
 
@@ -268,6 +316,30 @@ class Mean(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return y_pred
+
+
+def kernels_of(classifier: keras.Model) -> dict[str, keras.Variable]:
+    """The kernels (..., units) of all dense and convolutional layers, by the layers' names.
+
+    Raises:
+        ValueError: no such layers, two of one name, or other layers with weight matrices.
+    """
+    known = tuple(getattr(keras.layers, name) for name in ("Dense", "Conv1D", "Conv2D", "Conv3D"))
+    kernels = {}
+    for layer in classifier._flatten_layers():
+        if isinstance(layer, keras.Model):
+            continue
+        matrices = [variable for variable in layer.trainable_variables if len(variable.shape) > 1]
+        if matrices and (not isinstance(layer, known) or layer.name in kernels):
+            raise ValueError(
+                "classifier must have its weight matrices in dense and convolutional layers of different names, "
+                f"got {type(layer).__name__} {layer.name!r}."
+            )
+        if matrices:
+            kernels[layer.name] = layer.kernel
+    if not kernels:
+        raise ValueError(f"classifier must have layers with kernels, got {classifier.name!r}.")
+    return kernels
 
 
 def reading(variables, change=lambda variable, value: value):
@@ -304,11 +376,19 @@ def check_count(name: str, value, *, least: int) -> int:
     return int(value)
 
 
-def check_number(name: str, value, *, above: float = -np.inf, least: float = -np.inf, most=np.inf):
-    """The value as a float; ValueError unless it is a finite number in (above, most] and [least, most]."""
+def finite(tensor):
+    """The tensor with 0 for NaN and infinity, which loss scaling brings forth now and then."""
+    return ops.where(ops.isfinite(tensor), tensor, 0.0)
+
+
+def check_number(
+    name: str, value, *, above=-np.inf, least=-np.inf, most=np.inf, below=np.inf
+) -> float:
+    """The value as a float; ValueError unless it is a finite number within the bounds."""
     number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
-    if not number or not (value > above and least <= value <= most):
+    if not number or not (above < value < below and least <= value <= most):
         low = f"> {above:g}" if above > -np.inf else f">= {least:g}"
         high = f" and <= {most:g}" if most < np.inf else ""
+        high = f" and < {below:g}" if below < np.inf else high
         raise ValueError(f"{name} must be a number {low}{high}, got {value!r}.")
     return float(value)

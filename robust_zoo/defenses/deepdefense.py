@@ -167,7 +167,7 @@ def _length(x):
 
 
 def _size(normal):
-    """L2 norm along the last axis as the authors' code takes it: a little is added to each entry."""
+    """L2 norm along the last axis as the authors' code takes it on MNIST: 5e-6 is added to each entry."""
     return ops.sqrt(ops.maximum(ops.sum(ops.square(normal + 5e-6), axis=-1), 1e-24))
 
 

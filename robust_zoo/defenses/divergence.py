@@ -24,8 +24,10 @@ class StopOnDivergence(keras.callbacks.Callback):
             self._stop(f"the loss is {float(loss)} after step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
-        for variable in self.model.trainable_variables:
-            if not np.isfinite(ops.convert_to_numpy(ops.sum(ops.abs(variable)))):
+        for variable in self.model.variables:
+            if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(
+                ops.convert_to_numpy(ops.sum(ops.abs(variable)))
+            ):
                 self._stop(f"weights of {variable.path!r} are not finite at the end")
 
     def _stop(self, what: str):

@@ -1,7 +1,6 @@
 """Training on adversarial examples made once."""
 
 import keras
-import numpy as np
 
 from robust_zoo.attacks import Attack, DeepFool, FixedBudgetAttack
 from robust_zoo.defenses.natural_training import NaturalTraining
@@ -33,15 +32,20 @@ class FixedSetTraining(NaturalTraining):
         made_by = DeepFool(steps=5) if made_by is None else made_by
         if not isinstance(made_by, Attack):
             raise TypeError(f"made_by must be a robust_zoo attack, got {made_by!r}.")
+        if made_by.reaches_given_labels or made_by.models:
+            raise ValueError(
+                f"made_by must neither aim at the labels given nor have weights of its own, got {made_by!r}."
+            )
         made_by.check_model(classifier)
         self.made_by = made_by
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Keras's `fit` on the set made of the arrays `x` and `y`; see `Defense.fit`.
 
-        Anything else than arrays is taken for the set itself, made with `training_images`.
+        Anything else than arrays is taken for the set itself, made with `training_images`: so give it to go on
+        with training that was interrupted, since the classifier is not the same any more.
         """
-        if isinstance(x, np.ndarray):
+        if hasattr(x, "__array__"):
             x = self.training_images(x, y)
         return super().fit(x, y, *args, **kwargs)
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.defenses.base import Defense, check_count
+from robust_zoo.defenses.base import Defense, check_count, finite
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -20,7 +20,7 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         classifier: see `Defense`.
         attack: its norm and epsilon are those of the perturbation; robust accuracy is measured with it in
             `evaluate`, and at the perturbation of the last replay in training.
-        batch_size: the largest (global) batch that will come, divisible by the replicas.
+        batch_size: the largest (global) batch that will come.
         replays: the paper's m.
         seed: see `Defense`.
     """
@@ -37,18 +37,12 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         super().__init__(classifier, attack=attack, **kwargs)
         self.batch_size = check_count("batch_size", batch_size, least=1)
         self.replays = check_count("replays", replays, least=1)
-        replicas = backend.replica_count(self)
-        if batch_size % replicas:
-            raise ValueError(
-                f"batch_size must be divisible by the {replicas} replicas, got {batch_size!r}."
-            )
         if None in classifier.input_shape[1:]:
             raise ValueError(
                 f"classifier must have a fixed image shape, got {classifier.input_shape[1:]}."
             )
-        # Each replica has its own.
         self.perturbation = self.add_weight(
-            shape=(batch_size // replicas, *classifier.input_shape[1:]),
+            shape=(batch_size, *classifier.input_shape[1:]),
             initializer="zeros",
             dtype="float32",
             trainable=False,
@@ -57,13 +51,12 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
             name="perturbation",
         )
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        batch_size = args[0] if args else kwargs.get("batch_size")
-        if hasattr(x, "__array__") and (batch_size or 32) > self.batch_size:
+    def check_batch(self, size, replicas):
+        super().check_batch(size, replicas)
+        if size > self.batch_size:
             raise ValueError(
-                f"batch_size of fit must be at most the defense's, {self.batch_size}, got {batch_size or 32}."
+                f"batches must have at most the defense's batch_size of {self.batch_size} examples, got {size}."
             )
-        return super().fit(x, y, *args, **kwargs)
 
     def adversarial_part(self, x, y, training):
         if not training:
@@ -82,9 +75,10 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         """One update of the weights and the perturbation; the logits before it."""
         weights = self.classifier.trainable_variables
         count = ops.shape(x)[0]
+        rows = backend.replica_id() * count + ops.arange(count)  # of the global batch
 
         def loss():
-            change = self.perturbation[:count]
+            change = ops.take(self.perturbation, rows, axis=0)
             # The image stays in [0, 1], and the gradient is that by the image.
             x_adv = change + ops.stop_gradient(ops.clip(x + change, 0.0, 1.0) - change)
             logits = self.classifier(x_adv, training=True)
@@ -96,8 +90,11 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         )
         self.optimizer.apply(gradients[:-1], weights)
         geometry, epsilon = self.attack.geometry, self.attack.epsilon
-        moved = self.perturbation + epsilon * geometry.direction(gradients[-1])
-        self.perturbation.assign(geometry.shrink(moved, epsilon))
+        direction = geometry.direction(finite(gradients[-1]))
+        moved = geometry.shrink(self.perturbation + epsilon * direction, epsilon)
+        # Every replica moves its own rows and learns of the others'.
+        step = backend.replica_sum(moved - self.perturbation)
+        self.perturbation.assign(self.perturbation + step)
         self.record_loss(loss, count)
         return logits
 

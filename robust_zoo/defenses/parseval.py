@@ -5,7 +5,7 @@ from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.backend import random
-from robust_zoo.defenses.base import check_number
+from robust_zoo.defenses.base import check_number, kernels_of
 from robust_zoo.defenses.natural_training import NaturalTraining
 
 
@@ -38,9 +38,7 @@ class ParsevalTraining(NaturalTraining):
         super().__init__(classifier, attack=attack, **kwargs)
         self.beta = check_number("beta", beta, above=0)
         self.rows = check_number("rows", rows, above=0, most=1)
-        self._kernels = [
-            variable for variable in classifier.trainable_variables if len(variable.shape) > 1
-        ]
+        self._kernels = list(kernels_of(classifier).values())
 
     def after_update(self):
         key = random.fold_in(random.fold_in(random.key(self.seed), 2), self.optimizer.iterations)

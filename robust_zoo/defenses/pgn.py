@@ -35,8 +35,6 @@ class PGN(backend.UpdateSteps, Defense):
         seed: see `Defense`.
     """
 
-    trains_on_clean = True
-
     def __init__(
         self,
         classifier: keras.Model,
@@ -48,7 +46,6 @@ class PGN(backend.UpdateSteps, Defense):
         detach: bool = False,
         **kwargs,
     ):
-        kwargs.pop("attack", None)
         super().__init__(classifier, attack=None, **kwargs)
         shape, classes = classifier.input_shape[1:], classifier.output_shape[1]
         if generator is None:
@@ -62,11 +59,10 @@ class PGN(backend.UpdateSteps, Defense):
         backend.check_scope(generator, self)
         self.generator = generator
         self.distortion_weight = check_number("distortion_weight", distortion_weight, above=0)
-        self.clean_weight = check_number("clean_weight", clean_weight, least=0, most=1)
-        if self.clean_weight == 1:
-            raise ValueError("clean_weight must be < 1, got 1: nothing would train against G.")
+        self.clean_weight = check_number("clean_weight", clean_weight, least=0, below=1)
         self.gradient_scale = check_number("gradient_scale", gradient_scale, above=0)
         self.detach = bool(detach)
+        self.trains_on_clean = self.clean_weight > 0
         self._mean = Mean()
 
     def _check_attack(self, attack, classifier):
@@ -109,7 +105,10 @@ class PGN(backend.UpdateSteps, Defense):
             if self.detach:
                 return (scale(loss + penalty),), (loss, y_pred)
             adversarial = self.compiled_loss(x, y, y_pred["adversarial"], sample_weight)
-            return (scale(loss), scale(penalty - adversarial)), (loss, y_pred)
+            # The compiled loss has both networks' regularisation in it: its sign must not turn.
+            regularisation = sum(self.losses) / backend.replica_count(self)
+            generator_loss = penalty - adversarial + 2 * regularisation
+            return (scale(loss), scale(generator_loss)), (loss, y_pred)
 
         groups = [[*weights[0], *weights[1]]] if self.detach else list(weights)
         _, (loss, y_pred), gradients = backend.gradients(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from robust_zoo.classifier import serialise, with_weights_of
-from robust_zoo.defenses.base import check_number
+from robust_zoo.defenses.base import check_number, kernels_of
 
 REDUCTIONS = ("sum", "mean")
 
@@ -24,7 +24,8 @@ def with_weight_decay(
         l1_reduction: "sum", or "mean" over the kernel's entries as the authors' code has it.
 
     Raises:
-        ValueError: a negative factor, both 0, an unknown reduction, or a model without kernels.
+        ValueError: a negative factor, both 0, an unknown reduction, or a model with other weights than kernels of
+            dense and convolutional layers.
 
     Example:
         >>> decayed = with_weight_decay(architectures.logistic(), l1=3.25, l1_reduction="mean")
@@ -34,13 +35,7 @@ def with_weight_decay(
         raise ValueError("l2 or l1 must be > 0, got 0 for both.")
     if l1_reduction not in REDUCTIONS:
         raise ValueError(f"l1_reduction must be one of {REDUCTIONS}, got {l1_reduction!r}.")
-    kernels = {
-        layer.name: layer.kernel
-        for layer in classifier._flatten_layers()
-        if hasattr(layer, "kernel") and not isinstance(layer, keras.Model)
-    }
-    if not kernels:
-        raise ValueError(f"classifier must have layers with kernels, got {classifier.name!r}.")
+    kernels = kernels_of(classifier)
 
     def penalise(node):
         if isinstance(node, list):

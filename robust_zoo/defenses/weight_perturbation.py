@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.defenses.base import Defense, check_number, reading
+from robust_zoo.defenses.base import Defense, check_number, finite, reading
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -35,11 +35,11 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
         self.trains_on_clean = defense.trains_on_clean
         self.trains_on_adversarial = defense.trains_on_adversarial
 
-    def compile(self, optimizer="rmsprop", **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         """Keras's `compile`; the wrapped defense shares the optimizer and the loss."""
         optimizer = keras.optimizers.get(optimizer)
-        self.defense.compile(optimizer=optimizer, loss=kwargs.get("loss"))
-        super().compile(optimizer=optimizer, **kwargs)
+        self.defense.compile(optimizer=optimizer, loss=loss)
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -71,7 +71,7 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
 
         _, _, (gradients,) = backend.gradients(loss_alone, [kernels], variables)
         changes = [
-            self.gamma * _length(kernel) * gradient / (_length(gradient) + 1e-12)
+            finite(self.gamma * _length(kernel) * gradient / (_length(gradient) + 1e-12))
             for kernel, gradient in zip(kernels, backend.replica_sum(gradients), strict=True)
         ]
         for kernel, change in zip(kernels, changes, strict=True):

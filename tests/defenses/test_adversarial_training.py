@@ -7,7 +7,7 @@ from robust_zoo import architectures, backend
 from robust_zoo.attacks import FGSM, PGD, PixelSwap
 from robust_zoo.backend import random
 from robust_zoo.datasets import load_dataset
-from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.defenses import AdversarialTraining, DivergenceError
 
 
 def loss():
@@ -202,19 +202,6 @@ def test_logs_hold_clean_and_robust_accuracy(images):
     assert abs(1 - attack.success.mean() - again["robust_accuracy"]) < 0.05
 
 
-def test_training_beats_natural_training():
-    data, test = load_dataset("digits", "train"), load_dataset("digits", "test")
-    attack = PGD(epsilon=0.15, steps=7, step_size=0.05)
-    accuracy = []
-    for hardened in (False, True):
-        keras.utils.set_random_seed(1)
-        model = architectures.digits_cnn()
-        trainer = AdversarialTraining(model, attack=attack, ramp_steps=100) if hardened else model
-        compiled(trainer, "adam").fit(data.images, data.labels, epochs=12, verbose=0)
-        accuracy.append(1 - attack.run(model, test.images, test.labels).success.mean())
-    assert accuracy[1] > accuracy[0] + 0.3
-
-
 def test_sample_weights_count(small_cnn, images):
     x, y = images(8), np.arange(8) % 5
     weights = np.array([0, 0, 0, 0, 1, 1, 1, 1], "float32")
@@ -242,7 +229,10 @@ def test_regularisation_losses_are_part_of_the_loss(images):
     assert defense.test_on_batch(x, y)[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_clean_logits_do_not_touch_batch_normalisation(images):
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_clean_logits_do_not_touch_batch_normalisation(images, fraction):
+    """Statistics are those of the batch trained on: in a mixed one, of both kinds together."""
+
     def build():
         inputs = keras.Input((6, 6, 1))
         x = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Flatten()(inputs))
@@ -253,9 +243,13 @@ def test_clean_logits_do_not_touch_batch_normalisation(images):
     x_adv = ops.convert_to_numpy(
         attack(model, ops.convert_to_tensor(x), ops.convert_to_tensor(y), key=random.key(0))
     )
-    compiled(AdversarialTraining(model, attack=attack)).train_on_batch(x, y)
+    defense = compiled(AdversarialTraining(model, attack=attack, fraction=fraction))
+    _, attacked = made(defense, x)
+    defense.train_on_batch(x, y)
     mean = model.layers[2].get_weights()[2]
-    np.testing.assert_allclose(mean, 0.5 * x_adv.reshape(16, 36).mean(0), rtol=1e-4)
+    seen = np.where(attacked[:, None, None, None], x_adv, x)
+    assert attacked.mean() == fraction
+    np.testing.assert_allclose(mean, 0.5 * seen.reshape(16, 36).mean(0), rtol=1e-4)
 
 
 def test_an_interrupted_run_resumes(tmp_path, small_cnn, images):
@@ -319,9 +313,21 @@ def test_an_interrupted_run_resumes(tmp_path, small_cnn, images):
             "fraction must be a number > 0 and <= 1, got 1.5",
         ),
         (
-            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), relative_weight=0),
+            lambda m: AdversarialTraining(
+                m, attack=FGSM(epsilon=0.1), fraction=0.5, relative_weight=0
+            ),
             ValueError,
             "relative_weight must be a number > 0, got 0",
+        ),
+        (
+            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), relative_weight=0.5),
+            ValueError,
+            r"relative_weight must be 1 where all examples are attacked \(fraction=1\), got 0.5",
+        ),
+        (
+            lambda m: AdversarialTraining(m, attack=FGSM(epsilon=0.1), clean_weight=1),
+            ValueError,
+            "clean_weight must be a number >= 0 and < 1, got 1",
         ),
         (
             lambda m: AdversarialTraining(m, attack=PixelSwap(epsilon=4)),
@@ -369,6 +375,27 @@ def test_integer_images_in_a_stream_are_refused(small_cnn):
     batch = ops.convert_to_tensor((255 * GOOD).astype("uint8")), ops.zeros(4, "int32")
     with pytest.raises(TypeError, match=r"images must be floating point .* uint8"):
         defense.prepare(batch, training=False)
+
+
+def test_too_small_a_part_of_a_batch_is_refused(small_cnn, images):
+    attack = FGSM(epsilon=0.1)
+    defense = compiled(AdversarialTraining(small_cnn, attack=attack, fraction=0.01))
+    with pytest.raises(ValueError, match=r"fraction .* must be some examples, got 0\.01 of 16"):
+        defense.fit(images(32), np.zeros(32, int), batch_size=16, verbose=0)
+
+
+def test_a_list_of_callbacks_made_by_hand_is_called(small_cnn, images):
+    defense, seen = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1))), []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    callbacks = keras.callbacks.CallbackList([note], add_history=True, model=defense)
+    defense.fit(images(4), np.zeros(4, int), epochs=2, verbose=0, callbacks=callbacks)
+    assert seen == [0, 1]
+    seen.clear()
+    small_cnn.set_weights([np.nan * weight for weight in small_cnn.get_weights()])
+    callbacks = keras.callbacks.CallbackList([note], add_history=True, model=defense)
+    with pytest.raises(DivergenceError):
+        defense.fit(images(4), np.zeros(4, int), verbose=0, callbacks=callbacks)
+    assert seen == []
 
 
 def test_one_hot_labels_are_refused_with_a_sentence(small_cnn, images):
@@ -445,6 +472,45 @@ class TestMirroredStrategy:
         if batch_size == 9:
             with pytest.raises(ValueError, match=message):
                 defense.fit(stream, shuffle=False, verbose=0)
+
+    def test_validation_and_mixed_batches_that_replicas_cannot_share(self, strategy, images):
+        with strategy.scope():
+            defense = self.build(images)
+        x, y = images(16), np.arange(16) % 5
+        with pytest.raises(ValueError, match="divisible by the 2 replicas, got one of 1 examples"):
+            defense.fit(x, y, validation_data=(x[:5], y[:5]), batch_size=4, verbose=0)
+        with pytest.raises(ValueError, match="divisible by the 2 replicas, got one of 3 examples"):
+            defense.fit(x, y, validation_split=0.8, batch_size=8, verbose=0)
+        with strategy.scope():
+            attack = FGSM(epsilon=0.1)
+            mixed = compiled(AdversarialTraining(defense.classifier, attack=attack, fraction=0.5))
+        with pytest.raises(ValueError, match=r"must be a whole number of examples, got 0\.5 of 3"):
+            mixed.fit(x[:12], y[:12], batch_size=6, verbose=0)
+
+    def test_batch_normalisation_must_be_synchronized(self, strategy, images):
+        """Only then two replicas equal one device, moving statistics included."""
+        x, y = images(16), np.arange(16) % 5
+
+        def build(synchronized):
+            keras.utils.set_random_seed(3)
+            inputs = keras.Input((6, 6, 1))
+            normal = keras.layers.BatchNormalization(synchronized=synchronized, name="bn")
+            flat = keras.layers.Flatten()(normal(keras.layers.Conv2D(3, 3)(inputs)))
+            model = keras.Model(inputs, keras.layers.Dense(5)(flat))
+            return compiled(AdversarialTraining(model, attack=FGSM(epsilon=0.1)))
+
+        options = {"batch_size": 8, "shuffle": False, "verbose": 0}
+        one = build(False)
+        one.fit(x, y, **options)
+        with strategy.scope():
+            two, wrong = build(True), build(False)
+        with pytest.raises(
+            ValueError, match="must be synchronized under 2 replicas, but layer 'bn'"
+        ):
+            wrong.fit(x, y, **options)
+        two.fit(x, y, **options)
+        for a, b in zip(one.classifier.get_weights(), two.classifier.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-6)
 
     def test_replicas_start_from_different_points(self, strategy, images):
         import tensorflow as tf

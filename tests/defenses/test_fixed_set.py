@@ -28,5 +28,7 @@ def test_it_is_natural_training_on_what_the_attack_made_at_first(small_cnn, imag
 
 
 def test_bad_arguments(small_cnn):
+    with pytest.raises(ValueError, match="made_by must neither aim at the labels given"):
+        FixedSetTraining(small_cnn, made_by=FGSM(epsilon=0.1, targeted=True))
     with pytest.raises(TypeError, match="made_by must be a robust_zoo attack, got 'deepfool'"):
         FixedSetTraining(small_cnn, made_by="deepfool")

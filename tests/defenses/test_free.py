@@ -60,9 +60,7 @@ def test_bad_arguments(linear, images):
     with pytest.raises(ValueError, match="replays must be an integer >= 1, got 0"):
         FreeAdversarialTraining(model, attack=attack, batch_size=4, replays=0)
     defense = compiled(FreeAdversarialTraining(model, attack=attack, batch_size=4))
-    with pytest.raises(
-        ValueError, match="batch_size of fit must be at most the defense's, 4, got 8"
-    ):
+    with pytest.raises(ValueError, match="at most the defense's batch_size of 4 examples, got 8"):
         defense.fit(images(8, (2, 2, 1)), np.zeros(8, int), batch_size=8, verbose=0)
     inputs = keras.Input((None, None, 1))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(inputs))

@@ -59,8 +59,32 @@ def test_every_step_retracts_every_kernel_and_no_bias(small_cnn, images):
         assert_allclose(found, expected, atol=1e-5)
 
 
+def test_the_rows_are_drawn_anew_in_each_step(images):
+    inputs = keras.Input((6, 6, 1))
+    dense = keras.layers.Dense(20, name="wide")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5)(dense))
+    defense = ParsevalTraining(model, beta=0.1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    defense.compile(optimizer=keras.optimizers.SGD(0.0), loss=loss)
+    drawn = []
+    for _ in range(3):
+        before = model.get_layer("wide").get_weights()[0]
+        defense.train_on_batch(images(4), np.arange(4))
+        changed = (model.get_layer("wide").get_weights()[0] != before).any(axis=0)
+        assert changed.sum() == 6
+        drawn.append(tuple(np.flatnonzero(changed)))
+    assert len(set(drawn)) == 3
+
+
 def test_bad_arguments(small_cnn):
     with pytest.raises(ValueError, match=r"beta must be a number > 0, got 0"):
         ParsevalTraining(small_cnn, beta=0)
     with pytest.raises(ValueError, match=r"rows must be a number > 0 and <= 1, got 2"):
         ParsevalTraining(small_cnn, rows=2)
+    inputs = keras.Input((6, 6, 1))
+    depthwise = keras.layers.DepthwiseConv2D(3, name="deep")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(depthwise)))
+    with pytest.raises(
+        ValueError, match=r"dense and convolutional layers .*DepthwiseConv2D 'deep'"
+    ):
+        ParsevalTraining(model)

@@ -157,10 +157,44 @@ def test_the_generator_is_an_attack(networks):
     new = fooled & ~already
     assert_allclose(result.x_adv[new], made[new], atol=1e-6)
     before = attack.get_config()
-    generator.set_weights([2 * weight for weight in generator.get_weights()])
+    generator.set_weights([-2 * weight for weight in generator.get_weights()])
+    images, labels = ops.convert_to_numpy(x), ops.convert_to_numpy(y)
+    again = defense.as_attack().run(classifier, images, labels)
+    made = ops.convert_to_numpy(generate(generator, classifier, x, y))
+    fooled = ops.convert_to_numpy(classifier(made)).argmax(1) != labels
+    np.testing.assert_array_equal(again.success, fooled | already)
+    new = fooled & ~already
+    assert_allclose(again.x_adv[new], made[new], atol=1e-6)
     assert attack.get_config() != before
     with pytest.raises(ValueError, match="lacks weights"):
         type(attack).from_config(before)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_regularisation_of_the_generator_is_not_turned_round(networks, detach):
+    generator = networks[1]
+    _, plain = step_of(networks, rate=0.1, detach=detach)
+    for layer in generator.layers:
+        if hasattr(layer, "kernel"):
+            layer.kernel.regularizer = keras.regularizers.L2(0.1)
+    _, decayed = step_of(networks, rate=0.1, detach=detach)
+    kernels = [weight for weight in generator.get_weights() if weight.ndim > 1]
+    steps = [b - a for a, b in zip(plain[1], decayed[1], strict=True) if a.ndim > 1]
+    for step, kernel in zip(steps, kernels, strict=True):
+        assert_allclose(step, -0.1 * 0.2 * kernel, atol=1e-5)
+
+
+def test_clean_images_leave_batch_statistics_alone(images):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Flatten()(inputs))
+    classifier = keras.Model(inputs, keras.layers.Dense(5)(x))
+    generator = architectures.perturbation_generator((8, 8, 1), 5, filters=4, hidden=8)
+    x, y = images(16, (8, 8, 1)), np.arange(16) % 5
+    tensors = ops.convert_to_tensor(x), ops.convert_to_tensor(y, "int32")
+    made = ops.convert_to_numpy(generate(generator, classifier, *tensors))
+    compiled(PGN(classifier, generator=generator, detach=True)).train_on_batch(x, y)
+    mean = classifier.layers[2].get_weights()[2]
+    assert_allclose(mean, 0.5 * made.reshape(16, 64).mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_averaged_weights_are_kept(networks):
@@ -182,7 +216,7 @@ def test_averaged_weights_are_kept(networks):
     ("settings", "message"),
     [
         ({"distortion_weight": 0}, "distortion_weight must be a number > 0, got 0"),
-        ({"clean_weight": 1}, "clean_weight must be < 1"),
+        ({"clean_weight": 1}, "clean_weight must be a number >= 0 and < 1, got 1"),
         ({"generator": keras.Sequential()}, "generator must take inputs of shapes"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from numpy.testing import assert_allclose
 
-from robust_zoo.attacks import FGSM, PGD, NormalStartPGD
+from robust_zoo.attacks import APGD, FGSM, PGD, NormalStartPGD
 from robust_zoo.backend import random
 from robust_zoo.defenses import TRADES
 
@@ -66,3 +66,9 @@ def test_bad_arguments(small_cnn):
         TRADES(small_cnn, attack=FGSM(epsilon=0.1), beta=-1)
     with pytest.raises(ValueError, match="start_deviation must be > 0"):
         NormalStartPGD(epsilon=0.1, start_deviation=0)
+    with pytest.raises(
+        ValueError, match="loss 'kl_divergence' needs a random start and no targets"
+    ):
+        PGD(epsilon=0.1, loss="kl_divergence", random_start=False)
+    with pytest.raises(ValueError, match="loss must not need the clean logits in APGD"):
+        APGD(epsilon=0.1, loss="kl_divergence")

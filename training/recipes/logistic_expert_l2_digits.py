@@ -13,19 +13,18 @@ from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import with_weight_decay
 from robust_zoo.recipe import Recipe
 
+
+def expert():
+    """The mean image of 3 less that of 7 as initial weights, and weight decay."""
+    train = load_dataset("digits:7,3", "train")
+    model = architectures.logistic((8, 8, 1), expert=(train.images, train.labels))
+    return with_weight_decay(model, l2=0.05)
+
+
 recipe = Recipe(
     name="logistic.expert_l2_digits",
     dataset="digits:7,3",
-    classifier=lambda: with_weight_decay(
-        architectures.logistic(
-            (8, 8, 1),
-            expert=(
-                load_dataset("digits:7,3", "train").images,
-                load_dataset("digits:7,3", "train").labels,
-            ),
-        ),
-        l2=0.05,
-    ),
+    classifier=expert,
     paper="arXiv:1804.03308",
     optimizer=lambda total_steps: keras.optimizers.Adam(1e-4),
     epochs=100,
