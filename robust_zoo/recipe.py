@@ -44,7 +44,8 @@ class Recipe(pydantic.BaseModel):
 
     Attributes:
         name: of the model, "architecture.defense_dataset".
-        dataset: name for `load_dataset`; trained on "train", watched on "validation", measured on "test".
+        dataset: name for `load_dataset`; trained on "train", watched on "validation" (full batches), measured
+            on "test".
         classifier: makes the uncompiled classifier.
         start: name or directory of a checkpoint whose weights are the initial ones; None starts afresh.
         defense: makes the defense around it, given the classifier and the total number of training

@@ -133,11 +133,7 @@ class AdversarialTraining(Defense):
             # Keras divides by the number of examples, the paper by the sum of these weights.
             relative = relative / ops.mean(relative)
             weight = relative if sample_weight is None else sample_weight * relative
-        loss = self.compiled_loss(x["clean"], y, y_pred["adversarial"], weight)
-        if not self.clean_weight:
-            return loss
-        clean = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
-        return self.clean_weight * clean + (1 - self.clean_weight) * loss
+        return self.mixed_loss(x, y, y_pred, self.clean_weight, sample_weight, weight)
 
     def get_config(self):
         names = ("fraction", "relative_weight", "clean_weight", "random_epsilon")

@@ -21,8 +21,8 @@ class Defense(backend.DefenseSteps, keras.Model):
 
     `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device
     and under `tf.distribute.MirroredStrategy`. The logs hold "robust_accuracy" (and
-    "val_robust_accuracy"), measured with the attack, beside the compiled metrics, which see the clean
-    images. A subclass states its `objective`. What gets published is `defense.classifier`.
+    "val_robust_accuracy"), measured with the attack and weighted as the examples are, beside the compiled
+    metrics, which see the clean images. A subclass states its `objective`. What gets published is `defense.classifier`.
 
     Random numbers depend on `seed`, the optimizer's iteration and the example's position in the global
     batch: not on the number of replicas, which must divide the batch, and a resumed run continues them.
@@ -231,6 +231,18 @@ class Defense(backend.DefenseSteps, keras.Model):
     def compiled_loss(self, x, y, logits, sample_weight):
         """The loss given to `compile`, of these logits, with all regularisation losses."""
         return super().compute_loss(x, y, logits, sample_weight)
+
+    def mixed_loss(self, x, y, y_pred, clean_weight, sample_weight, adversarial_weight=None):
+        """clean_weight * loss(clean) + (1 - clean_weight) * loss(adversarial).
+
+        `adversarial_weight` are the examples' weights in the second loss, by default `sample_weight`.
+        """
+        weight = sample_weight if adversarial_weight is None else adversarial_weight
+        adversarial = self.compiled_loss(x["clean"], y, y_pred["adversarial"], weight)
+        if not clean_weight:
+            return adversarial
+        clean = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
+        return clean_weight * clean + (1 - clean_weight) * adversarial
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not isinstance(y_pred, dict):  # Keras builds the trainer on a plain batch

@@ -119,11 +119,7 @@ class PGN(backend.UpdateSteps, Defense):
         return self.compute_metrics(batch, y, y_pred, sample_weight)
 
     def objective(self, x, y, y_pred, sample_weight):
-        loss = self.compiled_loss(x["clean"], y, y_pred["adversarial"], sample_weight)
-        if not self.clean_weight:
-            return loss
-        clean = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
-        return self.clean_weight * clean + (1 - self.clean_weight) * loss
+        return self.mixed_loss(x, y, y_pred, self.clean_weight, sample_weight)
 
     def get_config(self):
         config = super().get_config()

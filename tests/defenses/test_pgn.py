@@ -197,6 +197,7 @@ def test_clean_images_leave_batch_statistics_alone(images):
     assert_allclose(mean, 0.5 * made.reshape(16, 64).mean(0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.home
 def test_averaged_weights_are_kept(networks):
     classifier, generator, x, y = networks
     optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)

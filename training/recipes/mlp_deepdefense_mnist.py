@@ -37,7 +37,7 @@ recipe = Recipe(
     reported=(Reported(source="Yan et al. 2018, Table 1", setting="clean", accuracy=0.9865),),
     deviations=(
         "55,000 training images, since 5,000 are held out; biases do not decay",
-        "gradients of images in [0, 1], for which the learning rate was chosen, not in 0..255 less the mean image",
+        "images in [0, 1] and a learning rate of 5e-3, not 0..255 less the mean image and 5e-4",
         "r is relative to the norm of the image in [0, 1], not less the mean image",
     ),
 )
