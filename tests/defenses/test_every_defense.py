@@ -68,6 +68,7 @@ def test_two_replicas_equal_one_device(name, strategy):
 
 
 @every_defense
+@pytest.mark.home
 def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path):
     x, y = batches(16)
     start = network()
@@ -91,6 +92,7 @@ def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path):
 
 
 @every_defense
+@pytest.mark.home
 def test_an_example_of_weight_zero_does_not_count(name):
     x, y = batches(8)
     weights = np.where(np.arange(8) % 4 < 2, 1.0, 0.0).astype("float32")
@@ -174,7 +176,7 @@ def train(defense, epochs=20):
 
 def robust_accuracy(model, x, y):
     attack = AutoAttack(epsilon=table.EPSILON)
-    return 1 - attack.run(model, x, y, progress=False).success.mean()
+    return 1 - attack.run(model, x[:60], y[:60], progress=False).success.mean()
 
 
 def under_pgd(model, x, y):
@@ -194,6 +196,7 @@ def under_momentum(model, x, y):
 
 def rho(model, x, y):
     """Mean size of DeepFool's perturbation relative to the image's (arXiv:1803.00404)."""
+    x = x[:100]
     found = DeepFool(steps=5).run(model, x, progress=False)
     return (found.distance / np.sqrt((x**2).sum((1, 2, 3)))).mean()
 
@@ -213,7 +216,7 @@ class TestRobustOnDigits:
     @pytest.fixture(scope="class")
     def test_set(self):
         data = load_dataset("digits", "test")
-        return data.images[:100], data.labels[:100]
+        return data.images, data.labels
 
     @pytest.fixture(scope="class")
     def baseline(self, natural, test_set):
@@ -226,7 +229,7 @@ class TestRobustOnDigits:
         ("name", "metric", "margin"),
         [
             ("madry", robust_accuracy, 0.3),
-            ("galloway", robust_accuracy, 0.3),
+            ("galloway", under_pgd, 0.3),
             ("fast", under_pgd, 0.3),
             ("trades", robust_accuracy, 0.3),
             ("free", under_pgd, 0.3),
@@ -235,8 +238,8 @@ class TestRobustOnDigits:
             ("weight_decay", under_pgd, 0.1),
             ("deepdefense", rho, 0.02),
             ("parseval", under_fgsm, 0.03),
-            ("fixed_set", rho, 0.005),
-            ("pgn_detached", under_momentum, 0.03),
+            ("fixed_set", rho, 0.015),
+            ("pgn_detached", under_momentum, 0.05),
         ],
     )
     def test_margin(self, name, metric, margin, baseline, natural, test_set):
