@@ -2,7 +2,7 @@
 
     robust-zoo train lenet.deepdefense_mnist --output checkpoints/lenet.deepdefense_mnist
 
-An hour on two cores. Needs lenet.natural_mnist: give its directory with --set start=DIR
+Half an hour on two cores. Needs lenet.natural_mnist: give its directory with --set start=DIR
 where the zoo does not have it.
 """
 

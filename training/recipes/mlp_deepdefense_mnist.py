@@ -2,7 +2,7 @@
 
     robust-zoo train mlp.deepdefense_mnist --output checkpoints/mlp.deepdefense_mnist
 
-An hour on two cores. Needs mlp.natural_mnist: give its directory with --set start=DIR
+Minutes on two cores. Needs mlp.natural_mnist: give its directory with --set start=DIR
 where the zoo does not have it.
 """
 
