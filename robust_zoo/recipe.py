@@ -238,7 +238,7 @@ def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
         trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
         trainer.compile(
             optimizer=recipe.optimizer(total_steps),
-            loss=CrossEntropy(label_smoothing=recipe.label_smoothing),
+            loss=SmoothedCrossEntropy(label_smoothing=recipe.label_smoothing),
             metrics=["accuracy"],
         )
     finally:
@@ -247,14 +247,14 @@ def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
-class CrossEntropy(keras.losses.Loss):
+class SmoothedCrossEntropy(keras.losses.Loss):
     """Cross-entropy of logits (batch, classes) against integer labels, which may be smoothed.
 
     Args:
         label_smoothing: in [0, 1); the true class keeps 1 - s + s / classes, the others s / classes each.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name="cross_entropy", **kwargs):
+    def __init__(self, label_smoothing: float = 0.0, name="smoothed_cross_entropy", **kwargs):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
 

@@ -11,9 +11,9 @@ from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.datasets import flip_and_crop, load_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
 from robust_zoo.recipe import (
-    CrossEntropy,
     Recipe,
     RecipeError,
+    SmoothedCrossEntropy,
     _Epochs,
     load_recipe,
     recipes_directory,
@@ -150,10 +150,10 @@ def test_the_loss_smooths_labels():
     y = np.arange(4)
     log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
     plain = -log_p[np.arange(4), y].mean()
-    assert float(CrossEntropy()(y, z)) == pytest.approx(plain, rel=1e-5)
+    assert float(SmoothedCrossEntropy()(y, z)) == pytest.approx(plain, rel=1e-5)
     target = np.full((4, 10), 0.1 / 9)
     target[np.arange(4), y] = 0.9
-    found = float(CrossEntropy(label_smoothing=1 / 9)(y, z))
+    found = float(SmoothedCrossEntropy(label_smoothing=1 / 9)(y, z))
     assert found == pytest.approx(-(target * log_p).sum(1).mean(), rel=1e-5)
 
 

@@ -74,9 +74,10 @@ class GeneratorAttack(MinimumNormAttack):
 
     def check_model(self, model):
         expected = [(None, model.output_shape[1]), *[(None, *model.input_shape[1:])] * 2]
-        if self.generator.input_shape != expected:
+        found = getattr(self.generator, "input_shape", None)
+        if found != expected:
             raise ValueError(
-                f"generator must take inputs of shapes {expected}, got {self.generator.input_shape}."
+                f"generator must take inputs of shapes {expected}, labels, gradients and images, got {found}."
             )
 
     def start(self, model, x, y, keys, epsilon, attempt):

@@ -12,7 +12,8 @@ from typing import ClassVar
 from keras import ops
 
 
-def _at(logits, labels):
+def at(logits, labels):
+    """The value of each example's labelled class, (batch,), of (batch, classes)."""
     return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), 1)
 
 
@@ -73,7 +74,7 @@ class CrossEntropy(Loss):
     def __call__(self, logits, labels, targets=None, clean=None):
         labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
         rest = ops.logsumexp(_others(logits, labels), axis=1)
-        return sign * (rest - _at(logits, labels))
+        return sign * (rest - at(logits, labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,9 @@ class CWMargin(Loss):
 
     def __call__(self, logits, labels, targets=None, clean=None):
         if targets is None:
-            margin = _at(logits, labels) - ops.max(_others(logits, labels), axis=1)
+            margin = at(logits, labels) - ops.max(_others(logits, labels), axis=1)
         else:
-            margin = ops.max(_others(logits, targets), axis=1) - _at(logits, targets)
+            margin = ops.max(_others(logits, targets), axis=1) - at(logits, targets)
         return -ops.maximum(margin, -self.confidence)
 
 
@@ -119,10 +120,10 @@ class DLR(Loss):
         count = 3 if targets is None else 4
         ordered, _ = ops.top_k(logits, count)
         if targets is None:
-            gap = _at(logits, labels) - ops.max(_others(logits, labels), axis=1)
+            gap = at(logits, labels) - ops.max(_others(logits, labels), axis=1)
             spread = ordered[:, 0] - ordered[:, 2]
         else:
-            gap = _at(logits, labels) - _at(logits, targets)
+            gap = at(logits, labels) - at(logits, targets)
             spread = ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3])
         return -gap / (spread + 1e-12)
 

@@ -367,6 +367,11 @@ def reading(variables, change=lambda variable, value: value):
     )
 
 
+def finite(tensor):
+    """The tensor with 0 for NaN and infinity, which loss scaling brings forth now and then."""
+    return ops.where(ops.isfinite(tensor), tensor, 0.0)
+
+
 class _InTrainingMode:
     """A classifier that computes in training mode, whatever it is told, and keeps no statistics of it."""
 
@@ -386,11 +391,6 @@ def check_count(name: str, value, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}.")
     return int(value)
-
-
-def finite(tensor):
-    """The tensor with 0 for NaN and infinity, which loss scaling brings forth now and then."""
-    return ops.where(ops.isfinite(tensor), tensor, 0.0)
 
 
 def check_number(

@@ -6,6 +6,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.attacks.losses import at
 from robust_zoo.defenses.base import Mean, check_count, check_number, reading
 from robust_zoo.defenses.natural_training import NaturalTraining
 
@@ -98,7 +99,7 @@ class DeepDefense(NaturalTraining):
             correct = predicted == y if correct is None else correct
             base = ops.where(correct, y, predicted)
             rows = ops.reshape(jacobian, (ops.shape(x)[0], logits.shape[1], -1))
-            gaps = logits - _at(logits, base)[:, None]
+            gaps = logits - at(logits, base)[:, None]
             sizes = _size(rows - ops.take_along_axis(rows, base[:, None, None], axis=1))
             distances = ops.abs(gaps) / sizes
             distances = ops.where(
@@ -109,7 +110,7 @@ class DeepDefense(NaturalTraining):
             if number < self.steps - 1:
                 normal = ops.take_along_axis(rows, target[:, None, None], axis=1)
                 normal = normal - ops.take_along_axis(rows, base[:, None, None], axis=1)
-                step = _step(_at(gaps, target), ops.reshape(normal, ops.shape(x)))
+                step = _step(at(gaps, target), ops.reshape(normal, ops.shape(x)))
                 change = change + ops.where(_spatial(moves, x), step, 0.0)
                 now = _argmax(self._logits(x + (1 + self.overshoot) * change))
                 crossed = ops.where(correct, now != y, now == y)
@@ -123,7 +124,7 @@ class DeepDefense(NaturalTraining):
 
             def gap(x_adv, base=base, target=target):
                 logits = self._logits(x_adv)
-                return _at(logits, target) - _at(logits, base)
+                return at(logits, target) - at(logits, base)
 
             value, normal = backend.value_and_input_gradient(gap, x + change)
             change = change + ops.where(_spatial(moves, x), _step(value, normal), 0.0)
@@ -150,10 +151,6 @@ class DeepDefense(NaturalTraining):
 
 def _argmax(logits):
     return ops.cast(ops.argmax(logits, axis=1), "int32")
-
-
-def _at(values, classes):
-    return ops.squeeze(ops.take_along_axis(values, classes[:, None], axis=1), 1)
 
 
 def _spatial(values, x):

@@ -50,12 +50,7 @@ class PGN(backend.UpdateSteps, Defense):
         shape, classes = classifier.input_shape[1:], classifier.output_shape[1]
         if generator is None:
             generator = architectures.perturbation_generator(shape, classes)
-        expected = [(None, classes), (None, *shape), (None, *shape)]
-        found = getattr(generator, "input_shape", None)
-        if not isinstance(generator, keras.Model) or found != expected:
-            raise ValueError(
-                f"generator must take inputs of shapes {expected}, labels, gradients and images, got {found}."
-            )
+        GeneratorAttack(generator=generator).check_model(classifier)
         backend.check_scope(generator, self)
         self.generator = generator
         self.distortion_weight = check_number("distortion_weight", distortion_weight, above=0)

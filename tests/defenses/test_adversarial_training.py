@@ -418,15 +418,6 @@ def test_hyperparameters_are_plain_json(small_cnn):
 
 @pytest.mark.skipif(backend.name != "tensorflow", reason="strategies are TensorFlow's")
 class TestMirroredStrategy:
-    @pytest.fixture
-    def strategy(self):
-        import tensorflow as tf
-
-        # Several strategies in one process collide with the default cross-device operations.
-        return tf.distribute.MirroredStrategy(
-            ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-        )
-
     def build(self, images, seed=2):
         keras.utils.set_random_seed(seed)
         inputs = keras.Input((6, 6, 1))

@@ -6,8 +6,9 @@ from numpy.testing import assert_allclose
 
 from robust_zoo import backend
 from robust_zoo.attacks import FGSM
+from robust_zoo.attacks.losses import at
 from robust_zoo.defenses import DeepDefense
-from robust_zoo.defenses.deepdefense import _at, _length, _size, _step
+from robust_zoo.defenses.deepdefense import _length, _size, _step
 
 
 @pytest.fixture
@@ -128,13 +129,13 @@ def recorded_everything(defense, x, y):
         predicted = ops.cast(ops.argmax(z, axis=1), "int32")
         correct = predicted == y if correct is None else correct
         base = ops.where(correct, y, predicted)
-        gaps = z - _at(z, base)[:, None]
+        gaps = z - at(z, base)[:, None]
         normals = jacobian - ops.take_along_axis(jacobian, base[:, None, None], axis=1)
         distance = ops.abs(gaps) / _size(normals)
         distance = ops.where(ops.one_hot(base, classes, dtype="bool"), np.inf, distance)
         target = ops.where(correct, ops.cast(ops.argmin(distance, axis=1), "int32"), y)
         normal = ops.reshape(ops.take_along_axis(normals, target[:, None, None], axis=1), x.shape)
-        step = _step(_at(gaps, target), normal)
+        step = _step(at(gaps, target), normal)
         change = change + ops.where(ops.reshape(moves, shape), step, 0.0)
         now = ops.cast(ops.argmax(model(x + (1 + defense.overshoot) * change), axis=1), "int32")
         crossed = ops.where(correct, now != y, now == y)
