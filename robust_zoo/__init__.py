@@ -26,6 +26,7 @@ _MODULES = {
     "load_model": "robust_zoo.zoo",
     "load_record": "robust_zoo.zoo",
     "plots": None,
+    "publish": "robust_zoo.zoo",
     "save_model": "robust_zoo.zoo",
 }
 

@@ -25,6 +25,9 @@ app = typer.Typer(
 def _quiet():
     """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as said:
         sys.stderr.flush()
@@ -141,7 +144,7 @@ def _as_json(records) -> str:
 def _print_record(record) -> None:
     from rich.table import Table
 
-    from robust_zoo.zoo.card import (
+    from robust_zoo.describe import (
         describe_attack,
         describe_threat,
         distance_rows,
@@ -207,19 +210,21 @@ def list_command(
     dataset: Annotated[str | None, typer.Option(help="Only models measured on it.")] = None,
     norm: Annotated[str | None, typer.Option(help="Only this norm: linf or l2.")] = None,
     defense: Annotated[str | None, typer.Option(help="Only this defense, such as pgd.")] = None,
+    hub: Annotated[
+        str | None, typer.Option(help="Of hf://org or file:///path instead of the zoo.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All records as JSON.")] = False,
 ) -> None:
-    """Lists the models of the zoo."""
+    """Lists the models of the zoo, or of a hub."""
     with _quiet():
-        import robust_zoo as rz
-
-        records = rz.list_models(pattern, dataset=dataset, norm=norm, defense=defense)
+        from robust_zoo.zoo import list_models
+    records = list_models(pattern, hub=hub, dataset=dataset, norm=norm, defense=defense)
     if as_json:
         print(_as_json(records), end="")
         return
     from rich.table import Table
 
-    from robust_zoo.zoo.card import describe_attack, describe_threat, percent
+    from robust_zoo.describe import describe_attack, describe_threat, percent
 
     table = Table("model", "dataset", "threat model", "clean", "worst case", "n", "attacks")
     for record in records:
@@ -238,14 +243,13 @@ def list_command(
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="Name or checkpoint directory.")],
+    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or handle on a hub.")],
     as_json: Annotated[bool, typer.Option("--json", help="The whole record as JSON.")] = False,
 ) -> None:
     """Shows a model's record."""
     with _quiet():
-        import robust_zoo as rz
-
-        record = rz.load_record(model)
+        from robust_zoo.zoo import load_record
+    record = load_record(model)
     if as_json:
         print(record.to_json(), end="")
     else:
@@ -254,7 +258,10 @@ def show(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or any .keras file.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Name, checkpoint directory, handle on a hub, or any .keras file."),
+    ],
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -396,6 +403,28 @@ def train(
     record = run(chosen, directory, source=source, devices=devices, resume=resume, verbose=verbose)
     _print_record(record)
     print(f"written to {directory}")
+
+
+@app.command()
+def publish(
+    directory: Annotated[
+        pathlib.Path,
+        typer.Argument(help="Checkpoint directory with a record, such as train writes."),
+    ],
+    handle: Annotated[str, typer.Argument(help="hf://org/name or file:///path/name.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Of a new repository; by default the owner's."),
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Name for this version, such as v1.")] = None,
+) -> None:
+    """Publishes a model with its record, recipe and card; prints the handle that loads just this version.
+
+    The token is the Hugging Face client's: HF_TOKEN, or what `hf auth login` stored.
+    """
+    with _quiet():
+        from robust_zoo import zoo
+    print(zoo.publish(directory, handle, private=private, tag=tag))
 
 
 @app.command()

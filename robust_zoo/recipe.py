@@ -118,8 +118,8 @@ def recipes_directory() -> pathlib.Path:
     return inside if inside.is_dir() else package.parent / "training" / "recipes"
 
 
-def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, str]:
-    """The recipe of a file, or of a model's name, and the name of its file.
+def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, pathlib.Path]:
+    """The recipe of a file, or of a model's name, and its file.
 
     Raises:
         RecipeError: no such file, or one that defines no `recipe`.
@@ -139,15 +139,23 @@ def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, str]:
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"recipe {str(path)!r} must assign a Recipe to `recipe`, got {recipe!r}.")
-    shipped = path.resolve().parent == recipes_directory().resolve()
-    return recipe, f"training/recipes/{path.name}" if shipped else path.name
+    return recipe, path
+
+
+def _place(source: str | pathlib.Path | None) -> str:
+    """How the record names the recipe's file: by its place in robust_zoo if it is shipped, else by its name."""
+    if source is None:
+        return ""
+    path = pathlib.Path(source).resolve()
+    shipped = path.parent == recipes_directory().resolve()
+    return f"training/recipes/{path.name}" if shipped else path.name
 
 
 def run(
     recipe: Recipe,
     output: str | pathlib.Path,
     *,
-    source: str = "",
+    source: str | pathlib.Path | None = None,
     devices: int = 1,
     resume: bool = False,
     verbose: int = 2,
@@ -160,7 +168,7 @@ def run(
     Args:
         recipe: what to do.
         output: checkpoint directory to write.
-        source: the recipe's file, for the record.
+        source: the recipe's file; the record names it, and the checkpoint keeps a copy.
         devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
             the batch size must be divisible by it.
         resume: whether to go on from the last finished epoch of an interrupted run; else it starts anew.
@@ -170,10 +178,15 @@ def run(
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
             fit, or a loss or weights that became NaN or infinite: the state of the last good epoch is kept.
         ValueError: devices that are not there.
+        FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.
     """
     output = pathlib.Path(output)
     check_target(output)
+    if source is not None and not pathlib.Path(source).is_file():
+        raise FileNotFoundError(
+            f"source must be the recipe's file, but there is no {str(source)!r}."
+        )
     state = output.parent / f".{output.name}.training"
     if devices < 1 or recipe.batch_size % devices:
         raise RecipeError(
@@ -210,7 +223,7 @@ def run(
         defense=_defense_info(trainer, recipe),
         reported=recipe.reported,
         training=Training(
-            recipe=source,
+            recipe=_place(source),
             commit=_commit(),
             epochs=recipe.epochs,
             seconds=round(seconds, 1),
@@ -220,8 +233,9 @@ def run(
             backend=backend.name,
             deviations=recipe.deviations,
         ),
+        base_model=getattr(classifier, "base_model", None),
     )
-    save_model(reloaded, output, record)
+    save_model(reloaded, output, record, recipe=source)
     shutil.rmtree(state, ignore_errors=True)
     return record
 
@@ -277,6 +291,7 @@ def _initial_weights(recipe: Recipe, classifier: keras.Model) -> None:
             f"shapes {shapes[0]}, not {shapes[1]}."
         )
     classifier.set_weights(source.get_weights())
+    classifier.base_model = source.base_model
 
 
 class _Epochs(keras.utils.PyDataset):

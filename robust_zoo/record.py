@@ -105,6 +105,31 @@ class WorstCase(Accuracy):
     attacks: tuple[str, ...]
 
 
+class CurvePoint(Accuracy):
+    """Accuracy within a radius: correct on the clean image and on every candidate up to it."""
+
+    epsilon: float = Field(gt=0)
+
+
+def _ascending(points: tuple[CurvePoint, ...]) -> tuple[CurvePoint, ...]:
+    radii = [point.epsilon for point in points]
+    if radii != sorted(set(radii)):
+        raise ValueError(f"the radii of a curve must ascend, got {radii}")
+    return points
+
+
+class Curve(_Part):
+    """Accuracy against epsilon under one attack, in the threat model's norm.
+
+    `config` is the attack at the threat model's epsilon; at the points, epsilon and what follows from it differ.
+    """
+
+    name: str
+    config: dict[str, Any]
+    seed: int
+    points: Annotated[tuple[CurvePoint, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
 class Distances(_Part):
     """Distances to adversarial examples in some norm; None where there are none to average.
 
@@ -181,6 +206,17 @@ class ThreatModel(_Part):
     epsilon: float = Field(gt=0)
 
 
+class BaseModel(_Part):
+    """The model whose weights fine-tuning started from.
+
+    `handle` is what `load_model` takes, with a hub's commit; empty for one that was not on a hub.
+    """
+
+    name: str
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    handle: str = ""
+
+
 class Training(_Part):
     """Where the weights come from."""
 
@@ -229,9 +265,11 @@ class RobustnessRecord(_Part):
     attacks: tuple[AttackOutcome, ...] = ()
     worst_case: WorstCase | None = None
     minimum_norm: tuple[MinimumNorm, ...] = ()
+    curve: Curve | None = None
     checks: tuple[Check, ...] = ()
     reported: tuple[Reported, ...] = ()
     training: Training | None = None
+    base_model: BaseModel | None = None
     config: Configuration
     weights: Weights
     versions: dict[str, str]

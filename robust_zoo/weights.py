@@ -46,6 +46,36 @@ def describe_weights(model: keras.Model) -> Weights:
         return write_weights(model, pathlib.Path(directory) / FILE)
 
 
+def check_layout(path: str | pathlib.Path) -> None:
+    """Refuses a weights file that reaches out of itself, or claims more than it holds.
+
+    HDF5 has links to other files, values that lie in other files, and shapes whose values were never
+    stored; reading them would leak somebody's files into a model, or fill the memory.
+
+    Raises:
+        ValueError: one of these; the message names it.
+        OSError: not an HDF5 file.
+    """
+    import h5py
+
+    def check(group, seen: set) -> None:
+        for name in group:
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise ValueError(f"{group.name}/{name} of the weights is a link to somewhere else.")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:
+                    raise ValueError(f"{item.name} of the weights holds itself.")
+                check(item, seen | {address})
+            elif item.external or item.is_virtual or item.id.get_storage_size() < item.nbytes:
+                raise ValueError(f"{item.name} of the weights is not stored in the file.")
+
+    with h5py.File(path, "r") as file:
+        check(file, {h5py.h5o.get_info(file.id).addr})
+
+
 def round_to_float16(model: keras.Model) -> None:
     """Rounds every float32 weight to the nearest float16, so that the weights file is half as large.
 

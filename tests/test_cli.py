@@ -11,6 +11,7 @@ import pytest
 from robust_zoo import cli
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo import list_models, load_model
+from robust_zoo.zoo.registry import checkpoints_directory
 
 
 @pytest.fixture
@@ -210,6 +211,11 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["train", "mlp.none"], "no recipe 'mlp.none'"),
         (["train", "mlp.pgd_digits", "--set", "epochs=none"], "setting epochs"),
         (["cards", "/no/such"], "no checkpoints"),
+        (["publish", "/no/such", "file:///hub/x"], "no checkpoint directory '/no/such'"),
+        (["publish", "/no/such", "hub/x"], "must begin with one of ['hf://', 'file://']"),
+        (["publish", "/no/such", "file:///hub/x", "--tag", "v1"], "tag is for hf:// only"),
+        (["list", "--hub", "file:///no/such"], "there is no hub at file:///no/such"),
+        (["show", "file:///no/such"], "there is no model at file:///no/such"),
     ],
 )
 def test_failures_are_one_sentence(command, tmp_path, monkeypatch, arguments, message):
@@ -307,3 +313,17 @@ def test_nothing_but_the_answer_is_printed_in_a_pipe(tmp_path):
 @pytest.mark.parametrize(("text", "value"), [("0.3", 0.3), ("8/255", 8 / 255), (" 1 / 4 ", 0.25)])
 def test_numbers(text, value):
     assert np.isclose(cli.number(text), value)
+
+
+def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
+    shipped = checkpoints_directory() / "mlp.pgd_digits"
+    handle = f"file://{tmp_path}/hub/robust"
+    assert command("publish", shipped, handle) == (0, f"{handle}\n", "")
+    status, out, err = command("list", "--hub", f"file://{tmp_path}/hub")
+    assert (status, err) == (0, "")
+    assert handle in out
+    status, out, _ = command("show", handle, "--json")
+    assert RobustnessRecord.from_json(out) == load_model("mlp.pgd_digits").robustness
+    status, out, err = command("evaluate", handle, "--attack", "fgsm", "--n", 20)
+    assert (status, err) == (0, "")
+    assert "FGSM" in out

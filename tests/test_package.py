@@ -17,9 +17,10 @@ LAYERS = [
     {"contract", "record", "progress", "files"},
     {"architectures", "classifier", "datasets", "weights"},
     {"attacks"},
-    {"defenses", "evaluation"},
+    {"describe"},
+    {"defenses", "evaluation", "plots"},
     {"zoo"},
-    {"recipe", "plots"},
+    {"recipe"},
     {"cli"},
 ]
 

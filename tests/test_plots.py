@@ -3,7 +3,7 @@ import pytest
 from robust_zoo.attacks import FGSM, BasicIterative
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
-from robust_zoo.plots import accuracy_against_epsilon
+from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
 from robust_zoo.zoo import load_model, load_record
 
 
@@ -39,3 +39,25 @@ def test_a_curve_joins_an_attack_across_epsilons(tmp_path):
     other = evaluate(model, data, attacks=[FGSM(epsilon=0.1)], n=20, checks=False)
     with pytest.raises(ValueError, match="the same attacks in the same order"):
         accuracy_against_epsilon([records[0], other], tmp_path / "curve.svg")
+
+
+def test_one_record_is_drawn_as_its_curve(tmp_path):
+    record = load_record("mlp.pgd_digits")
+    drawn = accuracy_against_epsilon([record], tmp_path / "curve.svg").read_text()
+    assert drawn.count("<!-- PGD-20") == 1
+    assert drawn.count("<!-- AutoAttack") == 1
+    bare = record.model_copy(update={"curve": None})
+    assert "PGD-20" not in accuracy_against_epsilon([bare], tmp_path / "bare.svg").read_text()
+
+
+def test_a_picture_knows_its_records(tmp_path):
+    record = load_record("mlp.pgd_digits")
+    path = tmp_path / "curve.png"
+    assert not is_picture_of([record], path)
+    accuracy_against_epsilon([record], path)
+    assert is_picture_of([record], path)
+    assert not is_picture_of([record.model_copy(update={"license": "MIT"})], path)
+    again = accuracy_against_epsilon([record], tmp_path / "again.png")
+    assert again.read_bytes() == path.read_bytes()
+    path.write_bytes(b"no picture")
+    assert not is_picture_of([record], path)

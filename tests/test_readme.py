@@ -1,5 +1,10 @@
+import os
 import pathlib
 import re
+import shutil
+import socket
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -29,3 +34,39 @@ def test_the_two_commands_stand_first():
     first, second = blocks("sh")[0].strip().splitlines()
     assert first == 'pip install ".[cpu]" && robust-zoo evaluate mlp.pgd_digits --attack pgd'
     assert second == 'pip install ".[cpu,test]" && pytest'
+
+
+@pytest.mark.parametrize("number", [3, 4], ids=["a local server", "a directory"])
+def test_publishing_works_as_typed(number, tmp_path):
+    """What is published is a copy of a shipped model, by the name that the second example gives its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = blocks("sh")[number].replace("8765", str(port)).replace("/tmp/zoo", f"{tmp_path}/zoo")
+    assert "robust-zoo publish odd_digits" in script
+    root = README.parent
+    shutil.copytree(root / "checkpoints" / "mlp.pgd_digits", tmp_path / "odd_digits")
+    (tmp_path / "tests").symlink_to(root / "tests")
+    (tmp_path / "bin").mkdir()
+    for name, module in (("robust-zoo", "-m robust_zoo.cli"), ("python", "")):
+        command = tmp_path / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
+        command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-ec", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]),
+            "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+            "HF_HOME": str(tmp_path / "home"),
+        },
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    handle = ("hf://me/odd-digits", f"file://{tmp_path}/zoo/odd-digits")[number - 3]
+    assert done.stdout.count(handle) >= 2  # published, listed
+    assert "accuracy=0.868" in done.stdout  # loaded, with its record

@@ -20,6 +20,7 @@ from robust_zoo.recipe import (
     run,
 )
 from robust_zoo.zoo import list_models, load_model
+from robust_zoo.zoo.registry import checkpoints_directory
 
 
 @pytest.fixture
@@ -42,8 +43,11 @@ def recipe():
 
 
 def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path):
-    record = run(recipe, tmp_path / "out", source="training/recipes/x.py", verbose=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    source = tmp_path / "x.py"
+    source.write_text("# what made it")
+    record = run(recipe, tmp_path / "out", source=source, verbose=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.py"]
+    assert (tmp_path / "out" / "recipe.py").read_text() == "# what made it"
     model = load_model(tmp_path / "out")
     assert model.robustness == record
     sample = load_dataset("digits").sample(100, 0)
@@ -54,7 +58,8 @@ def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path):
     assert record.defense.config["ramp_steps"] == 17
     assert record.defense.paper == "arXiv:1706.06083"
     assert record.training.epochs == 4
-    assert record.training.recipe == "training/recipes/x.py"
+    assert record.training.recipe == "x.py"
+    assert record.base_model is None
     assert record.training.deviations == ("small",)
     assert record.training.backend == backend.name
     assert (record.name, record.architecture) == ("mlp.pgd_digits", "mlp")
@@ -119,6 +124,8 @@ def test_a_recipe_starts_from_a_checkpoint(recipe, tmp_path):
     second = recipe.model_copy(update={**still, "start": str(tmp_path / "first"), "seed": 5})
     run(second, tmp_path / "second", verbose=0)
     first, second = load_model(tmp_path / "first"), load_model(tmp_path / "second")
+    assert second.robustness.base_model == first.base_model
+    assert first.base_model.weights_sha256 == first.robustness.weights.sha256
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     wide = lambda: architectures.mlp((8, 8, 1), hidden=(33,))  # noqa: E731
@@ -327,7 +334,7 @@ def test_every_recipe_loads_and_builds(path):
     recipe, source = load_recipe(path)
     assert recipe.name.replace(".", "_") == path.stem
     assert load_recipe(recipe.name)[0].name == recipe.name
-    assert source == f"training/recipes/{path.name}"
+    assert source == path
     classifier = recipe.classifier()
     assert recipe.name.startswith(f"{classifier.name}.")
     if recipe.defense:
@@ -350,7 +357,10 @@ def test_mnist_is_measured_on_enough_examples():
 def test_every_shipped_model_has_its_recipe():
     for record in list_models():
         recipe, source = load_recipe(record.name)
-        assert record.training.recipe == source
+        assert record.training.recipe == f"training/recipes/{source.name}"
+        kept, _ = load_recipe(checkpoints_directory() / record.name / "recipe.py")
+        assert kept.name == record.name
+        assert kept.attacks == recipe.attacks
         assert recipe.epochs == record.training.epochs
         fixed = [attack for attack in recipe.attacks if isinstance(attack, FixedBudgetAttack)]
         free = [attack for attack in recipe.attacks if isinstance(attack, MinimumNormAttack)]

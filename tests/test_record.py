@@ -6,6 +6,9 @@ import pytest
 from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
+    BaseModel,
+    Curve,
+    CurvePoint,
     RecordError,
     RobustnessRecord,
     Weights,
@@ -104,3 +107,25 @@ def test_invalid_records_name_what_is_wrong(record, changes, message):
 def test_truncated_json(record):
     with pytest.raises(RecordError, match="is not a valid record: the text: Invalid JSON"):
         RobustnessRecord.from_json(record.to_json()[:200])
+
+
+def test_a_curve_ascends():
+    points = [CurvePoint.count(5 - i, 5, epsilon=0.1 * (i + 1)) for i in range(3)]
+    Curve(name="PGD", config={}, seed=0, points=tuple(points))
+    for wrong in ((points[1], points[0]), (points[0], points[0]), ()):
+        with pytest.raises(ValueError, match=r"must ascend|at least 1 item"):
+            Curve(name="PGD", config={}, seed=0, points=wrong)
+
+
+def test_curve_and_base_model_survive_json(record):
+    curve = Curve(
+        name="PGD",
+        config={"epsilon": 0.1},
+        seed=0,
+        points=(CurvePoint.count(3, 5, epsilon=0.1),),
+    )
+    base = BaseModel(name="mlp.natural_digits", weights_sha256="2" * 64)
+    more = record.model_copy(update={"curve": curve, "base_model": base})
+    assert RobustnessRecord.from_json(more.to_json()) == more
+    with pytest.raises(RecordError, match=r"base_model\.weights_sha256"):
+        RobustnessRecord.from_json(more.to_json().replace("2" * 64, "2" * 63))

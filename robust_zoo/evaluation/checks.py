@@ -10,11 +10,10 @@ import numpy as np
 
 from robust_zoo.attacks import FGSM, PGD
 from robust_zoo.attacks.flags import randomness, softmax_output, zero_gradients
-from robust_zoo.attacks.norms import get_norm
-from robust_zoo.record import Check, ThreatModel, wilson_interval
+from robust_zoo.describe import describe_attack
+from robust_zoo.record import Check, Curve, ThreatModel, wilson_interval
 
 N_EXAMPLES = 256  # how many of the evaluated examples the checks look at
-_EPSILONS = 4  # radii from the threat model's to the one that covers every image
 _STEPS = 20
 
 
@@ -24,12 +23,13 @@ def run_checks(
     y: np.ndarray,
     logits: np.ndarray,
     threat: ThreatModel | None,
+    curve: Curve | None,
     *,
     seed: int,
     batch_size: int,
     progress: bool,
 ) -> tuple[Check, ...]:
-    """All checks on the first `N_EXAMPLES` images; those that attack only if PGD has the threat model's norm.
+    """All checks on the first `N_EXAMPLES` images; those that attack only where there is a curve.
 
     Args:
         model: float32 classifier.
@@ -37,22 +37,21 @@ def run_checks(
         y: int32 (n,).
         logits: float32 (n, classes) of `x`.
         threat: norm and epsilon, or None.
+        curve: accuracy against epsilon on some of these images, or None if PGD does not have the norm.
         seed: of the attacks.
         batch_size: of the attacks.
         progress: whether to show progress bars.
     """
-    x, y, logits = x[:N_EXAMPLES], y[:N_EXAMPLES], logits[:N_EXAMPLES]
+    few, labels = x[:N_EXAMPLES], y[:N_EXAMPLES]
     checks = [
-        zero_gradients(model, x, y, batch_size=batch_size),
-        softmax_output(logits),
-        randomness(model, x),
+        zero_gradients(model, few, labels, batch_size=batch_size),
+        softmax_output(logits[:N_EXAMPLES]),
+        randomness(model, few),
     ]
-    if threat is not None and threat.norm in PGD.norms:
+    if curve is not None:
         options = {"seed": seed, "batch_size": batch_size, "progress": progress}
-        checks += [
-            pgd_beats_fgsm(model, x, y, threat, **options),
-            reaches_chance(model, x, y, threat, **options),
-        ]
+        checks.append(pgd_beats_fgsm(model, few, labels, threat, **options))
+        checks.append(reaches_chance(curve, y))
     return tuple(checks)
 
 
@@ -75,29 +74,17 @@ def pgd_beats_fgsm(model, x, y, threat: ThreatModel, **options) -> Check:
     )
 
 
-def reaches_chance(model, x, y, threat: ThreatModel, **options) -> Check:
-    """Accuracy under PGD as epsilon grows until the ball holds every image."""
-    # From any image, a distance of 1 in every pixel reaches every other.
-    everything = float(get_norm(threat.norm).distance(np.ones_like(x[:1]), np.zeros_like(x[:1]))[0])
-    start = min(threat.epsilon, everything)
-    epsilons = np.geomspace(start, everything, _EPSILONS).tolist() if start < everything else [1.0]
-    epsilons[-1] = everything
-    curve = [
-        (
-            epsilon,
-            _accuracy(PGD(epsilon=epsilon, norm=threat.norm, steps=_STEPS), model, x, y, **options),
-        )
-        for epsilon in epsilons
-    ]
-    chance = float(np.bincount(y).max() / len(y))
-    final = curve[-1][1]
-    low, _ = wilson_interval(round(final * len(x)), len(x))
-    points = ", ".join(f"{accuracy:.4f} at {epsilon:.4g}" for epsilon, accuracy in curve)
+def reaches_chance(curve: Curve, y: np.ndarray) -> Check:
+    """Accuracy where the ball holds every image, the curve's last point, against the commonest class in `y`."""
+    last = curve.points[-1]
+    labels = y[: last.n_examples]
+    chance = float(np.bincount(labels).max() / len(labels))
+    points = ", ".join(f"{point.accuracy:.4f} at {point.epsilon:.4g}" for point in curve.points)
     return Check(
         name="accuracy_reaches_chance",
-        passed=low <= chance,
-        value=final,
-        explanation=f"Accuracy on {len(x)} images under PGD-{_STEPS}: {points}. At the last epsilon every image is "
-        f"allowed, so that accuracy must fall to chance ({chance:.4f}) or below; if it does not, the attack is "
-        "blind.",
+        passed=last.ci95[0] <= chance,
+        value=last.accuracy,
+        explanation=f"Accuracy on {last.n_examples} images under {describe_attack(curve)}: {points}. At the last "
+        f"epsilon every image is allowed, so that accuracy must fall to chance ({chance:.4f}) or below; if it does "
+        "not, the attack is blind.",
     )

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import __version__, backend
-from robust_zoo.attacks import Attack, AttackResult, FixedBudgetAttack
+from robust_zoo.attacks import PGD, Attack, AttackResult, FixedBudgetAttack
 from robust_zoo.attacks.working_set import predict
 from robust_zoo.classifier import describe_config, in_float32
 from robust_zoo.contract import (
@@ -21,9 +21,11 @@ from robust_zoo.contract import (
 )
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation.checks import run_checks
+from robust_zoo.evaluation.curve import accuracy_curve
 from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
+    BaseModel,
     Configuration,
     DatasetInfo,
     DefenseInfo,
@@ -56,19 +58,22 @@ def evaluate(
     defense: DefenseInfo | None = None,
     reported: Sequence[Reported] = (),
     training: Training | None = None,
+    base_model: BaseModel | None = None,
 ) -> RobustnessRecord:
     """Measures a classifier, in float32, and returns the numbers with their evidence.
 
     Args:
         model: classifier, images in [0, 1] to logits. If it carries the record of the very weights it
-            now has, name, architecture, defense, reported numbers and training are taken from there.
+            now has, name, architecture, defense, reported numbers, training and base model are taken from
+            there.
         data: a `Dataset`, the name of one (its test split), or arrays (images, labels).
         attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks.
         n: number of examples, drawn with `seed`: one number for everything, or one for each attack (clean
             accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
         seed: of the sample and of every attack.
         batch_size: images in a batch; no number depends on it.
-        checks: whether to run the gradient-masking checks.
+        checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
+            to 1,000 examples.
         progress: whether to show progress bars (on a terminal only).
         state_directory: folder, made if need be, that keeps how far each attack is (see `Attack.run`), so
             that an interrupted evaluation goes on when it is called again with the same arguments.
@@ -77,6 +82,8 @@ def evaluate(
         defense: how it was trained.
         reported: numbers that others published, for comparison.
         training: how, where and how long it was trained.
+        base_model: what it was fine-tuned from; by default what `load_model` made it of, if its weights are
+            no longer those.
 
     Raises:
         TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses, attacks of
@@ -126,9 +133,12 @@ def evaluate(
             left = ops.convert_to_numpy(attack.reference(logits[:size], y[:size]))
             fooled = result.success & (seen != left)
             distances.append(_minimum_norm(attack, result, x[:size], fooled, clean[:size], seed))
+    curve = None
     if checks:
         options = {"seed": seed, "batch_size": batch_size, "progress": progress}
-        own = run_checks(measured, x, y, logits, threat, **options)
+        if threat is not None and threat.norm in PGD.norms:
+            curve = accuracy_curve(measured, x, y, threat, **options)
+        own = run_checks(measured, x, y, logits, threat, curve, **options)
         # Ours look at more images than the flags of the same name.
         names = {check.name for check in own}
         flags = [*own, *(flag for flag in flags if flag.name not in names)]
@@ -145,9 +155,11 @@ def evaluate(
         attacks=tuple(outcomes),
         worst_case=_worst_case(outcomes, survivors) if outcomes else None,
         minimum_norm=tuple(distances),
+        curve=curve,
         checks=tuple(flags),
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
+        base_model=base_model or carried["base_model"],
         config=config,
         weights=weights,
         versions=_versions(),
@@ -264,11 +276,11 @@ def _sizes(n, attacks: int, available: int) -> list[int]:
 
 
 def _carried(model: keras.Model, config: Configuration, weights: Weights) -> dict:
-    """What the model's own record says of its origin, if it is the record of this very model."""
+    """What is known of its origin: by its own record, if that is of this very model, else what it started from."""
     record = getattr(model, "robustness", None)
     if record is None or (record.config, record.weights) != (config, weights):
-        return {}
-    keys = ("name", "architecture", "defense", "reported", "training")
+        return {"base_model": getattr(model, "base_model", None)}
+    keys = ("name", "architecture", "defense", "reported", "training", "base_model")
     return {key: getattr(record, key) for key in keys}
 
 

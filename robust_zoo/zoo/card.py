@@ -1,120 +1,78 @@
-"""Model cards: text generated from records, never written by hand."""
+"""Model cards: text and pictures generated from records, never made by hand."""
 
-import dataclasses
+import pathlib
+import re
 from collections.abc import Iterable
 
-from robust_zoo import attacks
-from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
-
-
-def percent(accuracy: float) -> str:
-    return f"{100 * accuracy:.2f}%"
-
-
-def interval(part: Accuracy) -> str:
-    low, high = part.ci95
-    return f"{100 * low:.2f} to {100 * high:.2f}"
-
-
-def describe_attack(outcome: AttackOutcome | MinimumNorm) -> str:
-    """A short unambiguous name, such as "PGD-100 x 20, cw_margin"."""
-    config = outcome.config
-    text = outcome.name
-    if config.get("steps", 1) != 1:
-        text += f"-{config['steps']}"
-    if config.get("restarts", 1) != 1:
-        text += f" x {config['restarts']}"
-    loss = dict(config.get("loss", {"name": "cross_entropy"}))
-    if loss["name"] != "cross_entropy":
-        text += f", {loss.pop('name')}" + "".join(f" {value:g}" for value in loss.values())
-    if config.get("targets"):
-        text += f", {config['targets']} targets"
-    if "random_start" in config and not config["random_start"]:
-        text += ", no random start"
-    if config.get("scale") is not None:
-        text += f", scale {config['scale']:g}"
-    defaults = _defaults(outcome.name)
-    usual = defaults.get("labels")
-    if config.get("labels", usual) != usual:
-        text += f", {config['labels']} labels"
-    for name, default in defaults.items():
-        if name not in _TOLD and default is not None and config.get(name, default) != default:
-            value = config[name]
-            text += (
-                f", {name.replace('_', ' ')} {value:g}"
-                if _is_number(value)
-                else f", {name} {value}"
-            )
-    return text
-
-
-# Said in another way, or by the threat model; step sizes follow from the other numbers where not given.
-_TOLD = (
-    "epsilon",
-    "norm",
-    "steps",
-    "restarts",
-    "loss",
-    "targets",
-    "random_start",
-    "scale",
-    "labels",
+from robust_zoo.describe import (
+    describe_attack,
+    describe_threat,
+    distance_rows,
+    interval,
+    percent,
 )
-_TOLD += ("targeted", "step_size")
+from robust_zoo.files import write_text
+from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
+from robust_zoo.record import RobustnessRecord
+
+CARD = "README.md"
+PICTURE = "accuracy.png"
+RECIPE = "recipe.py"
+TAG = "robust_zoo"  # of every model that was published to a hub
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def write_card(directory: pathlib.Path, record: RobustnessRecord, handle: str = "") -> None:
+    """Writes the card of a checkpoint directory, and its picture if the record has a curve.
+
+    Args:
+        directory: that the record lies in.
+        record: of the model.
+        handle: where it is published, for the lines that load it; empty for a directory.
+    """
+    recipe = (directory / RECIPE).is_file()
+    write_text(directory / CARD, model_card(record, handle=handle, recipe=recipe))
+    if record.curve is None:
+        (directory / PICTURE).unlink(missing_ok=True)
+    elif not is_picture_of([record], directory / PICTURE):
+        accuracy_against_epsilon([record], directory / PICTURE)
 
 
-def _defaults(name: str) -> dict:
-    """The default hyperparameters of an attack of this library; empty for any other."""
-    kind = getattr(attacks, name, None)
-    if not dataclasses.is_dataclass(kind):
-        return {}
-    fields = dataclasses.fields(kind)
-    return {
-        field.name: field.default for field in fields if field.default is not dataclasses.MISSING
-    }
-
-
-def distance_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
-    """Attack, norm, found, mean, median and rho: over all examples, then over the clean-correct."""
-
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4g}"
-
-    rows = []
-    for item in record.minimum_norm:
-        kinds = ((item.found, ""), (item.clean_correct_only, ", clean-correct only"))
-        for part, which in kinds:
-            rows.append(
-                (
-                    describe_attack(item) + which,
-                    item.norm,
-                    f"{part.n_examples} of {item.n_examples}",
-                    *map(cell, (part.mean, part.median, part.rho)),
-                )
-            )
-    return rows
-
-
-def describe_threat(record: RobustnessRecord) -> str:
-    threat = record.threat_model
-    return f"{threat.norm}, epsilon {threat.epsilon:.6g}" if threat else "none"
+def _table(header: str, rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a Markdown table; columns of `header` are separated by "|"."""
+    columns = header.split("|")
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _results(record: RobustnessRecord) -> list[str]:
-    rows = [("clean", record.clean, "")]
-    for outcome in record.attacks:
-        rows.append((describe_attack(outcome), outcome, f"{outcome.max_distance:.6g}"))
-    if record.worst_case is not None:
-        rows.append(("**worst case of all attacks, per example**", record.worst_case, ""))
-    lines = ["| attack | accuracy | 95% interval | n | largest distance |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {name} | {percent(part.accuracy)} | {interval(part)} | {part.n_examples} | {distance} |"
-        for name, part, distance in rows
+    """Every accuracy, with what others reported beside it."""
+    reported: dict[str, str] = {}
+    for item in record.reported:
+        others = f"{reported[item.setting]}, " if item.setting in reported else ""
+        reported[item.setting] = others + percent(item.accuracy)
+    failed = [check.name for check in record.checks if not check.passed]
+    parts = [("clean", record.clean, "")]
+    parts += [
+        (describe_attack(outcome), outcome, f"{outcome.max_distance:.6g}")
+        for outcome in record.attacks
     ]
+    if record.worst_case is not None:
+        parts.append(("**worst case of all attacks, per example**", record.worst_case, ""))
+    rows = []
+    for name, part, distance in parts:
+        row = [name, percent(part.accuracy), interval(part), str(part.n_examples), distance]
+        rows.append([*row, reported.pop(name, "")])
+    rows += [
+        [f"{setting} (not measured here)", "", "", "", "", theirs]
+        for setting, theirs in reported.items()
+    ]
+    header = "attack|accuracy|95% interval|n|largest distance|reported"
+    if not record.reported:
+        header, rows = header.removesuffix("|reported"), [row[:-1] for row in rows]
+    lines = _table(header, rows)
+    if record.reported:
+        sources = sorted({item.source for item in record.reported})
+        lines += ["", f"The reported numbers are those of {'; '.join(sources)}."]
     for outcome in record.attacks:
         if outcome.components:
             left = ", ".join(
@@ -122,6 +80,11 @@ def _results(record: RobustnessRecord) -> list[str]:
                 for component, accuracy in outcome.components.items()
             )
             lines += ["", f"{describe_attack(outcome)} left {left}."]
+    if failed:
+        lines += [
+            "",
+            f"**Flagged**: {', '.join(failed)} failed; see the checks below before trusting these numbers.",
+        ]
     return lines
 
 
@@ -132,10 +95,8 @@ def _distances(record: RobustnessRecord) -> list[str]:
         "",
         "## Closest adversarial examples",
         "",
-        "| attack | norm | found | mean distance | median | rho |",
-        "|---|---|---|---|---|---|",
+        *_table("attack|norm|found|mean distance|median|rho", distance_rows(record)),
     ]
-    lines += [f"| {' | '.join(row)} |" for row in distance_rows(record)]
     return [
         *lines,
         "",
@@ -191,8 +152,15 @@ def _metadata(record: RobustnessRecord) -> str:
                     },
                 )
             )
-    tags = ["robust_zoo", "adversarial-robustness"]
+    tags = [TAG, "adversarial-robustness"]
     tags += [record.threat_model.norm] if record.threat_model else []
+    base = record.base_model
+    lineage = {}
+    if base is not None:
+        # On a hub a base model is named by its repository.
+        repository = re.match(r"hf://([^@]+)", base.handle)
+        lineage["base_model"] = repository[1] if repository else base.name
+        lineage["base_model_relation"] = "finetune"
     data = ModelCardData(
         library_name="keras",
         pipeline_tag="image-classification",
@@ -201,15 +169,126 @@ def _metadata(record: RobustnessRecord) -> str:
         tags=tags,
         model_name=record.name,
         eval_results=results,
+        **lineage,
     )
     return data.to_yaml()
 
 
-def model_card(record: RobustnessRecord) -> str:
-    """The README.md of a checkpoint directory: Markdown with YAML front matter."""
-    shape = " x ".join(str(side) for side in record.input.shape)
+def _facts(record: RobustnessRecord) -> list[str]:
     defense = record.defense.name if record.defense else "none (natural training)"
     paper = f" ({record.defense.paper})" if record.defense and record.defense.paper else ""
+    rows = [
+        ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
+        ("defense", defense + paper),
+        ("threat model", describe_threat(record)),
+        (
+            "measured on",
+            f"{record.dataset.name} {record.dataset.version}, split {record.dataset.split}",
+        ),
+        ("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256}"),
+        ("license", record.license),
+    ]
+    base = record.base_model
+    if base is not None:
+        handle = f" ({base.handle})" if base.handle else ""
+        rows.append(
+            ("fine-tuned from", f"{base.name}{handle}, weights sha256 {base.weights_sha256}")
+        )
+    return _table("|", rows)
+
+
+def _purpose(record: RobustnessRecord) -> list[str]:
+    dataset, threat = record.dataset.name, record.threat_model
+    if threat is None:
+        within = "Its robustness was not measured."
+    else:
+        within = (
+            f"The numbers hold for perturbations within {threat.norm} distance {threat.epsilon:.6g} of images like "
+            f"those of {dataset}, by an adversary who knows the model and its weights. Nothing is claimed about "
+            "other norms, larger perturbations, rotations, corruptions or photographs."
+        )
+    return [
+        "",
+        "## Purpose",
+        "",
+        f"For research and teaching on robustness: a baseline to attack, to compare defenses with, and to fine-tune. "
+        f"{within}",
+        "",
+        "Not for decisions that matter: accuracy under the attacks tried here is an upper bound of what a better "
+        "attack would leave.",
+    ]
+
+
+def _checks(record: RobustnessRecord) -> list[str]:
+    if not record.checks:
+        return []
+    rows = [
+        (
+            check.name,
+            "passed" if check.passed else "**failed**",
+            f"{check.value:.6g}",
+            check.explanation,
+        )
+        for check in record.checks
+    ]
+    return ["", "## Gradient-masking checks", "", *_table("check||value|", rows)]
+
+
+def _training(record: RobustnessRecord, recipe: bool) -> list[str]:
+    training = record.training
+    if training is None:
+        return []
+    command = f"robust-zoo train {RECIPE if recipe else training.recipe}"
+    origin = f" ({training.recipe})" if recipe and training.recipe != RECIPE else ""
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    lines = [
+        "",
+        "## Reproduce",
+        "",
+        f"`{command}`{origin} trains and measures it. These weights took {training.epochs} epochs and "
+        f"{training.seconds:.0f} s on {training.hardware} ({training.backend}), at commit "
+        f"{training.commit or 'unknown'} of robust_zoo; measured with {versions}.",
+    ]
+    if training.deviations:
+        lines += ["", "Deviations from the paper:", ""]
+        lines += [f"- {deviation}" for deviation in training.deviations]
+    return lines
+
+
+def _use(record: RobustnessRecord, handle: str) -> list[str]:
+    if handle.startswith("hf://"):
+        target, where, keras_target = handle, "", f'"{handle}"'
+    elif handle:
+        target, where, keras_target = handle, "", "directory"
+    else:
+        target, where, keras_target = record.name, "  # or this directory", "directory"
+    return [
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import robust_zoo as rz",
+        "",
+        f'model = rz.load_model("{target}"){where}',
+        "model.robustness  # this record",
+        "```",
+        "",
+        "It takes float32 images in [0, 1] and returns logits. Without robust_zoo: "
+        f"`keras.saving.load_model({keras_target})`.",
+        "",
+    ]
+
+
+def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = False) -> str:
+    """The README.md of a checkpoint directory: Markdown with YAML front matter.
+
+    Args:
+        record: all that it says.
+        handle: where it is published, as `load_model` takes it; empty for a directory.
+        recipe: whether the directory has the recipe's file.
+    """
+    shape = " x ".join(str(side) for side in record.input.shape)
+    picture = ["", f"![accuracy against epsilon]({PICTURE})"] if record.curve else []
     lines = [
         "---",
         _metadata(record).strip(),
@@ -221,73 +300,20 @@ def model_card(record: RobustnessRecord) -> str:
         "",
         f"Classifier of {shape} images in [0, 1] into {record.num_classes} classes; the outputs are logits.",
         "",
-        "| | |",
-        "|---|---|",
-        f"| architecture | {record.architecture}, {record.parameters:,} parameters |",
-        f"| defense | {defense}{paper} |",
-        f"| threat model | {describe_threat(record)} |",
-        f"| measured on | {record.dataset.name} {record.dataset.version}, split {record.dataset.split} |",
-        f"| weights | {record.weights.dtype}, sha256 {record.weights.sha256} |",
-        f"| license | {record.license} |",
+        *_facts(record),
+        *_purpose(record),
         "",
         "## Robustness",
         "",
         *_results(record),
         "",
         "Accuracy counts an example if it is classified correctly on the clean image and on every candidate "
-        "of the attack. Nothing is claimed beyond this threat model.",
+        "of the attack.",
+        *picture,
         *_distances(record),
-    ]
-    if record.checks:
-        lines += [
-            "",
-            "## Gradient-masking checks",
-            "",
-            "| check | | value | |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {check.name} | {'passed' if check.passed else '**failed**'} | {check.value:.6g} | "
-            f"{check.explanation} |"
-            for check in record.checks
-        ]
-    if record.reported:
-        lines += [
-            "",
-            "## Reported elsewhere",
-            "",
-            "| source | setting | accuracy |",
-            "|---|---|---|",
-        ]
-        lines += [
-            f"| {item.source} | {item.setting} | {percent(item.accuracy)} |"
-            for item in record.reported
-        ]
-    if record.training:
-        training = record.training
-        lines += [
-            "",
-            "## Training",
-            "",
-            f"`robust-zoo train {training.recipe}`, {training.epochs} epochs in {training.seconds:.0f} s on "
-            f"{training.hardware} ({training.backend}), at commit {training.commit or 'unknown'}.",
-        ]
-        if training.deviations:
-            lines += ["", "Deviations from the paper:", ""]
-            lines += [f"- {deviation}" for deviation in training.deviations]
-    lines += [
-        "",
-        "## Use",
-        "",
-        "```python",
-        "import robust_zoo as rz",
-        "",
-        f'model = rz.load_model("{record.name}")  # or this directory',
-        "model.robustness  # this record",
-        "```",
-        "",
-        "Without robust_zoo: `keras.saving.load_model(directory)`.",
-        "",
+        *_checks(record),
+        *_training(record, recipe),
+        *_use(record, handle),
     ]
     return "\n".join(lines)
 

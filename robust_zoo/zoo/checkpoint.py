@@ -4,7 +4,9 @@
     metadata.json       Keras's version and date
     model.weights.h5    the weights, without an optimizer
     robustness.json     the RobustnessRecord of these weights
+    recipe.py           the recipe that trained them, if one did; never run by loading
     README.md           the card, generated from the record
+    accuracy.png        its picture of accuracy against epsilon
 
 `keras.saving.load_model(directory)` reads the same model without robust_zoo.
 """
@@ -23,14 +25,17 @@ from robust_zoo import architectures
 from robust_zoo.classifier import config_sha256, describe_config, in_float32, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.record import RecordError, RobustnessRecord
-from robust_zoo.weights import FILE, describe_weights, sha256, write_weights
-from robust_zoo.zoo.card import model_card
+from robust_zoo.weights import FILE, check_layout, describe_weights, sha256, write_weights
+from robust_zoo.zoo.card import CARD, PICTURE, RECIPE, write_card
+from robust_zoo.zoo.errors import CheckpointError
 
 RECORD = "robustness.json"
-CARD = "README.md"
 
-# What may lie in a directory that is replaced; "assets" is Keras's own empty folder.
-_FILES = {"config.json", "metadata.json", FILE, RECORD, CARD, "assets"}
+# What makes a model, what makes a checkpoint, and what may lie in a directory that is replaced ("assets" is
+# Keras's own empty folder).
+MODEL_FILES = ("config.json", "metadata.json", FILE)
+FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE)
+_REPLACEABLE = {*FILES, "assets"}
 
 # What a configuration may name: things that Keras itself makes, and none that runs code from the file.
 _MODULES = (
@@ -54,12 +59,12 @@ _CODE = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
 _INTERNAL = ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
 
 
-class CheckpointError(ValueError):
-    """A directory that is not a sound checkpoint; the message says what is wrong with it."""
-
-
 def save_model(
-    model: keras.Model, directory: str | pathlib.Path, record: RobustnessRecord | None = None
+    model: keras.Model,
+    directory: str | pathlib.Path,
+    record: RobustnessRecord | None = None,
+    *,
+    recipe: str | pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Writes a checkpoint directory, atomically: it is there in full or not at all.
 
@@ -70,11 +75,13 @@ def save_model(
         model: functional `keras.Model`, images in [0, 1] to logits, built-in layers only.
         directory: where to write.
         record: the record of exactly these weights, from `robust_zoo.evaluate`.
+        recipe: Python file of the recipe that trained them, to keep beside them.
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses.
         CheckpointError: a layer that is not built in, or a `directory` that holds something else.
         RecordError: a record of other weights.
+        FileNotFoundError: no such recipe.
     """
     model = in_float32(check_classifier(model))
     directory = pathlib.Path(directory)
@@ -83,16 +90,18 @@ def save_model(
     if record is not None:
         check_record(model, record)
     check_target(directory)
-    with _atomic_directory(directory) as partial:
+    with atomic_directory(directory) as partial:
         # Built anew: a compiled model would bring its optimizer into the weights file.
         plain = keras.saving.deserialize_keras_object(config)
         plain.set_weights(model.get_weights())
         keras.saving.save_model(plain, partial, zipped=False)
         shutil.rmtree(partial / "assets", ignore_errors=True)
         write_weights(plain, partial / FILE)
+        if recipe is not None:
+            shutil.copyfile(recipe, partial / RECIPE)
         if record is not None:
             (partial / RECORD).write_text(record.to_json(), encoding="utf-8")
-            (partial / CARD).write_text(model_card(record), encoding="utf-8")
+            write_card(partial, record)
     return directory
 
 
@@ -100,7 +109,7 @@ def check_target(directory: str | pathlib.Path) -> None:
     """Raises CheckpointError if `directory` holds anything but a checkpoint, which could be replaced."""
     directory = pathlib.Path(directory)
     names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    if directory.is_file() or (names and not {"config.json", FILE} <= names <= _FILES):
+    if directory.is_file() or (names and not {"config.json", FILE} <= names <= _REPLACEABLE):
         raise CheckpointError(
             f"{str(directory)!r} exists and is not a checkpoint: it is left alone."
         )
@@ -142,6 +151,7 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
                 )
     _check_config(config, str(directory / "config.json"))
     try:
+        check_layout(directory / FILE)
         model = keras.saving.load_model(directory, compile=False, safe_mode=True)
     except (
         Exception
@@ -153,10 +163,19 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
     return model
 
 
+def read_record(directory: pathlib.Path) -> RobustnessRecord:
+    """The record of a checkpoint directory; CheckpointError if it has none."""
+    if not (directory / RECORD).is_file():
+        raise CheckpointError(
+            f"{str(directory)!r} has no {RECORD}: its robustness was never measured."
+        )
+    return RobustnessRecord.read(directory / RECORD)
+
+
 def _check_files(directory: pathlib.Path) -> None:
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
-    for name in ("config.json", "metadata.json", FILE):
+    for name in MODEL_FILES:
         if not (directory / name).is_file():
             raise CheckpointError(f"{str(directory)!r} is not a checkpoint: it has no {name}.")
 
@@ -196,7 +215,7 @@ def _is_built_in(name, module, registered) -> bool:
 
 
 @contextlib.contextmanager
-def _atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """A directory to fill, put in the place of `directory` at the end; nothing is left on an error."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:

@@ -9,12 +9,10 @@ import warnings
 import keras
 
 from robust_zoo.classifier import with_new_head
-from robust_zoo.record import RobustnessRecord
-from robust_zoo.zoo.checkpoint import RECORD, CheckpointError, load_checkpoint
-
-
-class UnknownModelError(ValueError):
-    """A name that no model has; the message gives the closest ones."""
+from robust_zoo.record import BaseModel, RobustnessRecord
+from robust_zoo.zoo import hub as hubs
+from robust_zoo.zoo.checkpoint import MODEL_FILES, RECORD, load_checkpoint, read_record
+from robust_zoo.zoo.errors import CheckpointError, UnknownModelError
 
 
 def checkpoints_directory() -> pathlib.Path:
@@ -31,31 +29,45 @@ def natural_order(name: str) -> list:
 def list_models(
     pattern: str = "*",
     *,
+    hub: str | None = None,
     dataset: str | None = None,
     norm: str | None = None,
     defense: str | None = None,
 ) -> list[RobustnessRecord]:
-    """The records of the models in the zoo, in natural order of their names.
+    """The records of the models in the zoo or on a hub, in natural order of their names.
+
+    `load_model(record.name)` loads any of them: the record of a model on a hub is listed under its handle.
 
     Args:
-        pattern: shell-style wildcards over names, such as "*mnist*".
+        pattern: shell-style wildcards over names, such as "*mnist*"; on a hub over the last part of handles.
+        hub: "hf://org" or "file:///path"; None is the zoo. A model on it without a sound record is left out, with
+            a warning.
         dataset: keeps the models measured on it.
         norm: keeps the models whose threat model has this norm, "linf" or "l2".
         defense: keeps the models whose name has it after the dot ("pgd"), or whose defense class has
             that name ("AdversarialTraining"); case is ignored.
+
+    Raises:
+        ValueError: not a hub.
+        HubError: no such hub, or one that does not answer.
+        RecordError: an unreadable record in the zoo.
     """
-    names = sorted(
-        (path.parent.name for path in checkpoints_directory().glob(f"*/{RECORD}")),
-        key=natural_order,
-    )
-    records = [load_record(name) for name in names if fnmatch.fnmatchcase(name, pattern)]
-    return [
-        record
-        for record in records
+    if hub is None:
+        found = [
+            (path.parent.name, RobustnessRecord.read(path))
+            for path in checkpoints_directory().glob(f"*/{RECORD}")
+            if fnmatch.fnmatchcase(path.parent.name, pattern)
+        ]
+    else:
+        found = hubs.records_on(hub, pattern)
+    records = [
+        record.model_copy(update={"name": handle})
+        for handle, record in found
         if (dataset is None or record.dataset.name == dataset)
         and (norm is None or (record.threat_model and record.threat_model.norm == norm))
         and (defense is None or defense.lower() in _defense_names(record))
     ]
+    return sorted(records, key=lambda record: natural_order(record.name))
 
 
 def _defense_names(record: RobustnessRecord) -> set[str]:
@@ -68,7 +80,8 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
     """The checkpoint directory of a model's name or path.
 
     Raises:
-        UnknownModelError: neither a directory nor a name in the zoo.
+        UnknownModelError: not a name in the zoo.
+        CheckpointError: no such directory.
     """
     directory = checkpoints_directory() / str(handle)
     if re.fullmatch(r"[\w.-]+", str(handle)) and (directory / RECORD).is_file():
@@ -86,41 +99,46 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
 
 
 def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
-    """The record of a model by name or directory, without loading the model."""
-    path = resolve(handle) / RECORD
-    if not path.is_file():
-        raise CheckpointError(
-            f"{str(path.parent)!r} has no {RECORD}: its robustness was never measured."
-        )
-    return RobustnessRecord.read(path)
+    """The record of a model by name, directory or handle, without loading the model."""
+    if hubs.is_handle(handle):
+        return hubs.read(handle, (RECORD,), read_record)[0]
+    return read_record(resolve(handle))
 
 
 def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
     """A pretrained robust model, ready to use.
 
     Args:
-        handle: a name from `list_models`, or a checkpoint directory.
+        handle: a name from `list_models`, a checkpoint directory, or a handle on a hub: "hf://org/name",
+            "hf://org/name@revision" (branch, tag or commit) or "file:///path/name". Downloads are kept in the
+            Hugging Face client's cache, which also serves without a connection.
         num_classes: replaces the last layer by a fresh one of so many logits, for fine-tuning on other
             classes. The record does not hold for the new model and is dropped.
 
     Returns:
         Functional `keras.Model`, uncompiled: float32 images in [0, 1], NHWC, in; logits out. Its
-        `robustness` is the `RobustnessRecord`, or None.
+        `robustness` is the `RobustnessRecord`, or None; its `base_model` says what this is, for the record
+        of a model that is fine-tuned from it.
 
     Raises:
         UnknownModelError: no such name; the message has the closest ones.
         CheckpointError: truncated, tampered with, or asking for code outside the built-in layers.
         RecordError: an unreadable record.
+        HubError: no such model or revision on the hub, or a hub that does not answer and nothing in the cache.
 
     Example:
         >>> model = load_model("mlp.pgd_digits")
         >>> model.robustness.worst_case.accuracy
     """
-    model = load_checkpoint(resolve(handle))
+    if hubs.is_handle(handle):
+        model, pinned = hubs.read(handle, (*MODEL_FILES, RECORD), load_checkpoint)
+    else:
+        model, pinned = load_checkpoint(resolve(handle)), ""
+    model.base_model = _as_base(model.robustness, pinned)
     if num_classes is None:
         return model
     fresh = with_new_head(model, num_classes)
-    fresh.robustness = None
+    fresh.robustness, fresh.base_model = None, model.base_model
     if model.robustness is not None:
         warnings.warn(
             f"{model.robustness.name!r} got a new head of {num_classes} classes: its robustness record does "
@@ -128,3 +146,9 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
             stacklevel=2,
         )
     return fresh
+
+
+def _as_base(record: RobustnessRecord | None, handle: str) -> BaseModel | None:
+    if record is None:
+        return None
+    return BaseModel(name=record.name, weights_sha256=record.weights.sha256, handle=handle)

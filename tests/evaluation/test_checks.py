@@ -6,6 +6,7 @@ from robust_zoo import architectures
 from robust_zoo.attacks import flags
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import checks
+from robust_zoo.evaluation.curve import accuracy_curve
 from robust_zoo.record import ThreatModel
 
 OPTIONS = {"seed": 0, "batch_size": 64, "progress": False}
@@ -28,7 +29,8 @@ def scaled(model, factor):
 def test_an_honest_model_passes_everything(trained, digits):
     x, y = digits.images, digits.labels
     logits = ops.convert_to_numpy(trained(x))
-    found = checks.run_checks(trained, x, y, logits, THREAT, **OPTIONS)
+    curve = accuracy_curve(trained, x, y, THREAT, **OPTIONS)
+    found = checks.run_checks(trained, x, y, logits, THREAT, curve, **OPTIONS)
     assert [check.name for check in found] == [
         "zero_gradients",
         "softmax_output",
@@ -42,7 +44,8 @@ def test_an_honest_model_passes_everything(trained, digits):
 
 def test_checks_without_a_threat_model_do_not_attack(trained, digits):
     logits = ops.convert_to_numpy(trained(digits.images))
-    found = checks.run_checks(trained, digits.images, digits.labels, logits, None, **OPTIONS)
+    images, labels = digits.images, digits.labels
+    found = checks.run_checks(trained, images, labels, logits, None, None, **OPTIONS)
     assert len(found) == 3
 
 
@@ -85,11 +88,10 @@ def quantised(model):
 
 
 def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
-    check = checks.reaches_chance(
-        quantised(trained), digits.images[:100], digits.labels[:100], THREAT, **OPTIONS
-    )
-    honest = checks.reaches_chance(
-        trained, digits.images[:100], digits.labels[:100], THREAT, **OPTIONS
+    x, y = digits.images[:100], digits.labels[:100]
+    check, honest = (
+        checks.reaches_chance(accuracy_curve(model, x, y, THREAT, **OPTIONS), y)
+        for model in (quantised(trained), trained)
     )
     assert honest.passed
     assert not check.passed

@@ -1,12 +1,14 @@
 import pathlib
+import shutil
 
 import pytest
 import yaml
 
-from robust_zoo.record import RobustnessRecord
+from robust_zoo.describe import describe_attack
+from robust_zoo.record import BaseModel, Reported, RobustnessRecord
 from robust_zoo.zoo import CheckpointError, list_models, load_record
-from robust_zoo.zoo.card import describe_attack, model_card, zoo_table
-from robust_zoo.zoo.cards import generate_cards, write_cards
+from robust_zoo.zoo.card import model_card, write_card, zoo_table
+from robust_zoo.zoo.cards import write_cards
 
 
 @pytest.fixture
@@ -59,15 +61,59 @@ def test_the_card_shows_every_number_check_and_deviation(record):
         assert check.explanation in card
     for deviation in record.training.deviations:
         assert deviation in card
-    for reported in record.reported:
-        assert f"| {reported.setting} | {100 * reported.accuracy:.2f}% |" in card
     assert record.weights.sha256 in card
+    for dataset_word in ("within linf distance 0.3", "Not for decisions that matter"):
+        assert dataset_word in card
+    assert f"at commit {record.training.commit} of robust_zoo" in card
+    assert "![accuracy against epsilon](accuracy.png)" in card
+
+
+def test_the_paper_s_number_stands_beside_ours(record):
+    more = Reported(source="Somebody 2020", setting="SquareAttack-5000", accuracy=0.5)
+    twice = Reported(source="Somebody 2020", setting="clean", accuracy=0.97)
+    card = model_card(record.model_copy(update={"reported": (*record.reported, more, twice)}))
+    rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines()}
+    for reported in record.reported[1:]:
+        assert rows[reported.setting].endswith(f"| {100 * reported.accuracy:.2f}% |")
+    assert rows["clean"].endswith("| 98.80%, 97.00% |")
+    assert rows["AutoAttack"].endswith("|  |")
+    assert rows["SquareAttack-5000 (not measured here)"].endswith("|  |  |  |  | 50.00% |")
+    assert "those of Madry et al. 2017, Table 1; Somebody 2020." in card
+    alone = model_card(record.model_copy(update={"reported": ()}))
+    assert "reported" not in alone
+
+
+def test_how_to_load_and_reproduce(record):
+    here = model_card(record, recipe=True)
+    assert 'rz.load_model("madry_cnn.pgd_mnist")  # or this directory' in here
+    assert "`keras.saving.load_model(directory)`" in here
+    assert "`robust-zoo train recipe.py` (training/recipes/madry_cnn_pgd_mnist.py)" in here
+    hub = model_card(record, handle="hf://me/robust")
+    assert 'rz.load_model("hf://me/robust")\n' in hub
+    assert '`keras.saving.load_model("hf://me/robust")`' in hub
+    assert "`robust-zoo train training/recipes/madry_cnn_pgd_mnist.py` trains" in hub
+    assert 'rz.load_model("file:///hub/x")\n' in model_card(record, handle="file:///hub/x")
+
+
+@pytest.mark.parametrize(
+    ("handle", "name"), [("", "mlp.pgd_digits"), ("hf://me/robust@" + "a" * 40, "me/robust")]
+)
+def test_lineage(record, handle, name):
+    base = BaseModel(name="mlp.pgd_digits", weights_sha256="b" * 64, handle=handle)
+    card = model_card(record.model_copy(update={"base_model": base}))
+    assert front_matter(card)["base_model"] == name
+    assert front_matter(card)["base_model_relation"] == "finetune"
+    assert "b" * 64 in card
+    assert handle in card
+    assert "base_model" not in front_matter(model_card(record))
 
 
 def test_a_failed_check_stands_out(record):
     failed = record.checks[0].model_copy(update={"passed": False})
     broken = record.model_copy(update={"checks": (failed,)})
     assert f"| {failed.name} | **failed** |" in model_card(broken)
+    assert f"**Flagged**: {failed.name} failed" in model_card(broken)
+    assert "Flagged" not in model_card(record)
     assert f"failed: {failed.name}" in zoo_table([broken])
 
 
@@ -79,8 +125,10 @@ def test_cards_of_models_without_defense_or_attacks(record):
             "attacks": (),
             "worst_case": None,
             "minimum_norm": (),
+            "curve": None,
         }
     )
+    assert "accuracy.png" not in model_card(plain)
     assert "## Closest adversarial examples" not in model_card(plain)
     assert "none (natural training)" in model_card(plain)
     assert "| threat model | none |" in model_card(plain)
@@ -124,12 +172,31 @@ def test_names_tell_what_is_not_the_default(record, name, config, expected):
     assert describe_attack(item) == expected
 
 
-def test_shipped_cards_are_not_stale():
+def test_shipped_cards_are_not_stale(tmp_path):
     checkout = pathlib.Path(__file__).resolve().parents[2]
-    cards = generate_cards(checkout / "checkpoints")
-    assert len(cards) == len(list_models()) + 1
-    for path, text in cards.items():
-        assert path.read_text() == text, f"{path} is stale: run robust-zoo cards"
+    names = ["MODEL_CARDS.md"]
+    for record in list_models():
+        folder = tmp_path / "checkpoints" / record.name
+        folder.mkdir(parents=True)
+        for name in ("robustness.json", "recipe.py", "accuracy.png"):
+            shutil.copy(checkout / "checkpoints" / record.name / name, folder / name)
+        names += [f"checkpoints/{record.name}/{name}" for name in ("README.md", "accuracy.png")]
+    assert len(write_cards(tmp_path / "checkpoints")) == len(list_models())
+    for name in names:
+        fresh, shipped = (tmp_path / name).read_bytes(), (checkout / name).read_bytes()
+        assert fresh == shipped, f"{name} is stale: run robust-zoo cards"
+
+
+def test_a_picture_is_drawn_anew_only_for_another_record(record, tmp_path):
+    write_card(tmp_path, record)
+    picture = tmp_path / "accuracy.png"
+    before = picture.stat()
+    write_card(tmp_path, record)
+    assert picture.stat() == before
+    write_card(tmp_path, record.model_copy(update={"name": "another"}))
+    assert picture.stat().st_mtime_ns != before.st_mtime_ns
+    write_card(tmp_path, record.model_copy(update={"curve": None}))
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_writing_cards(tmp_path):

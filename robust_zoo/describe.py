@@ -1,0 +1,103 @@
+"""How attacks, numbers and threat models are put in words, in cards, tables and pictures alike."""
+
+import dataclasses
+
+from robust_zoo import attacks
+from robust_zoo.record import Accuracy, AttackOutcome, Curve, MinimumNorm, RobustnessRecord
+
+
+def percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.2f}%"
+
+
+def interval(part: Accuracy) -> str:
+    low, high = part.ci95
+    return f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve) -> str:
+    """A short unambiguous name, such as "PGD-100 x 20, cw_margin"."""
+    config = outcome.config
+    text = outcome.name
+    if config.get("steps", 1) != 1:
+        text += f"-{config['steps']}"
+    if config.get("restarts", 1) != 1:
+        text += f" x {config['restarts']}"
+    loss = dict(config.get("loss", {"name": "cross_entropy"}))
+    if loss["name"] != "cross_entropy":
+        text += f", {loss.pop('name')}" + "".join(f" {value:g}" for value in loss.values())
+    if config.get("targets"):
+        text += f", {config['targets']} targets"
+    if "random_start" in config and not config["random_start"]:
+        text += ", no random start"
+    if config.get("scale") is not None:
+        text += f", scale {config['scale']:g}"
+    defaults = _defaults(outcome.name)
+    usual = defaults.get("labels")
+    if config.get("labels", usual) != usual:
+        text += f", {config['labels']} labels"
+    for name, default in defaults.items():
+        if name not in _TOLD and default is not None and config.get(name, default) != default:
+            value = config[name]
+            text += (
+                f", {name.replace('_', ' ')} {value:g}"
+                if _is_number(value)
+                else f", {name} {value}"
+            )
+    return text
+
+
+# Said in another way, or by the threat model; step sizes follow from the other numbers where not given.
+_TOLD = (
+    "epsilon",
+    "norm",
+    "steps",
+    "restarts",
+    "loss",
+    "targets",
+    "random_start",
+    "scale",
+    "labels",
+)
+_TOLD += ("targeted", "step_size")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _defaults(name: str) -> dict:
+    """The default hyperparameters of an attack of this library; empty for any other."""
+    kind = getattr(attacks, name, None)
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    fields = dataclasses.fields(kind)
+    return {
+        field.name: field.default for field in fields if field.default is not dataclasses.MISSING
+    }
+
+
+def distance_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
+    """Attack, norm, found, mean, median and rho: over all examples, then over the clean-correct."""
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4g}"
+
+    rows = []
+    for item in record.minimum_norm:
+        kinds = ((item.found, ""), (item.clean_correct_only, ", clean-correct only"))
+        for part, which in kinds:
+            rows.append(
+                (
+                    describe_attack(item) + which,
+                    item.norm,
+                    f"{part.n_examples} of {item.n_examples}",
+                    *map(cell, (part.mean, part.median, part.rho)),
+                )
+            )
+    return rows
+
+
+def describe_threat(record: RobustnessRecord) -> str:
+    threat = record.threat_model
+    return f"{threat.norm}, epsilon {threat.epsilon:.6g}" if threat else "none"

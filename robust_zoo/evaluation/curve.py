@@ -1,0 +1,61 @@
+"""Accuracy against epsilon."""
+
+import keras
+import numpy as np
+
+from robust_zoo.attacks import PGD
+from robust_zoo.attacks.norms import get_norm
+from robust_zoo.record import Curve, CurvePoint, ThreatModel
+
+N_EXAMPLES = 1000  # how many of the evaluated examples the curve is measured on
+STEPS = 20
+_PARTS = (0.25, 0.5, 0.75, 1.0)  # of the threat model's epsilon
+_BEYOND = 3  # more radii, up to the one that covers every image
+
+
+def accuracy_curve(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    batch_size: int,
+    progress: bool,
+) -> Curve:
+    """Accuracy under PGD as epsilon grows until the ball holds every image.
+
+    An example that was fooled within one radius is fooled within every larger one, and is not attacked again.
+
+    Args:
+        model: float32 classifier.
+        x: float32 (n, height, width, channels) in [0, 1]; the first `N_EXAMPLES` are used.
+        y: int32 (n,).
+        threat: norm, one that PGD has, and epsilon.
+        seed: of the attack.
+        batch_size: of the attack.
+        progress: whether to show progress bars.
+    """
+    x, y = x[:N_EXAMPLES], y[:N_EXAMPLES]
+    held = np.ones(len(x), dtype=bool)
+    points = []
+    for epsilon in radii(threat, x.shape[1:]):
+        rows = np.flatnonzero(held)
+        if len(rows):
+            attack = PGD(epsilon=epsilon, norm=threat.norm, steps=STEPS)
+            options = {"seed": seed, "batch_size": batch_size, "progress": progress}
+            held[rows] = ~attack.run(model, x[rows], y[rows], **options).success
+        points.append(CurvePoint.count(int(held.sum()), len(x), epsilon=epsilon))
+    config = PGD(epsilon=threat.epsilon, norm=threat.norm, steps=STEPS).get_config()
+    return Curve(name="PGD", config=config, seed=seed, points=tuple(points))
+
+
+def radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
+    """Where the curve is measured; in the last ball every image of `shape` reaches every other."""
+    ones = np.ones((1, *shape), "float32")
+    everything = float(get_norm(threat.norm).distance(ones, np.zeros_like(ones))[0])
+    below = [part * threat.epsilon for part in _PARTS if part * threat.epsilon < everything]
+    if threat.epsilon >= everything:
+        return [*below, everything]
+    beyond = np.geomspace(threat.epsilon, everything, _BEYOND + 1)[1:-1].tolist()
+    return [*below, *beyond, everything]

@@ -1,0 +1,74 @@
+"""The hub on a disk or a mounted share: file:///path is a directory of checkpoint directories."""
+
+import filecmp
+import pathlib
+import shutil
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+
+from robust_zoo.zoo.checkpoint import FILES, RECORD, atomic_directory, check_target
+from robust_zoo.zoo.errors import CheckpointError, HubError
+
+
+def _path(handle: str) -> pathlib.Path:
+    parts = urllib.parse.urlsplit(handle)
+    if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+        raise ValueError(
+            f"a file handle must be file:///path with an absolute path, got {handle!r}."
+        )
+    return pathlib.Path(urllib.request.url2pathname(parts.path))
+
+
+def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
+    """The directory itself: nothing is copied, and nothing is pinned."""
+    directory = _path(handle)
+    if not directory.is_dir():
+        raise HubError(f"there is no model at {handle}: no directory {str(directory)!r}.")
+    return directory, handle
+
+
+def forget(directory: pathlib.Path) -> None:
+    """Nothing: there is no copy."""
+
+
+def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> None:
+    """Raises for what needs no look at the checkpoint to be refused."""
+    for name, value in (("private", private), ("tag", tag)):
+        if value is not None:
+            raise ValueError(
+                f"{name} is for hf:// only, but {handle!r} was given {name}={value!r}."
+            )
+    directory = _path(handle)
+    if directory.is_dir() and not any(directory.iterdir()):
+        raise CheckpointError(
+            f"{str(directory)!r} is an empty directory, not a model: to publish into it, add the model's name, "
+            f"as in {handle.rstrip('/')}/NAME."
+        )
+    check_target(directory)
+
+
+def publish(staged: pathlib.Path, handle: str, *, private: None, tag: None) -> str:
+    """Puts a copy of `staged` in the place of `handle`, whole or not at all, unless it is there already."""
+    directory = _path(handle)
+    names = {path.name for path in staged.iterdir()}
+    here = {name for name in FILES if (directory / name).is_file()}
+    _, changed, missing = filecmp.cmpfiles(staged, directory, names | here, shallow=False)
+    if changed or missing:
+        try:
+            with atomic_directory(directory) as partial:
+                shutil.copytree(staged, partial, dirs_exist_ok=True)
+        except OSError as error:
+            raise HubError(
+                f"{handle} cannot be written, and is as it was: {error.strerror or error}."
+            ) from error
+    return handle
+
+
+def handles(hub: str) -> Iterator[str]:
+    """The handles of the checkpoints with a record in the directory of `hub`, by name."""
+    directory = _path(hub)
+    if not directory.is_dir():
+        raise HubError(f"there is no hub at {hub}: no directory {str(directory)!r}.")
+    for path in sorted(directory.glob(f"*/{RECORD}")):
+        yield f"{hub.rstrip('/')}/{urllib.parse.quote(path.parent.name)}"

@@ -1,0 +1,147 @@
+"""Hubs: where models are published, and loaded from by a handle.
+
+    hf://org/name[@revision]    a repository of the Hugging Face hub, or of the server that HF_ENDPOINT names
+    file:///path/name           a checkpoint in a directory of checkpoints, on a disk or a mounted share
+
+Everything else sees a hub through `fetch`, `publish` and `records_on`.
+"""
+
+import contextlib
+import fnmatch
+import importlib
+import pathlib
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+from robust_zoo.record import RecordError, RobustnessRecord
+from robust_zoo.zoo.card import write_card
+from robust_zoo.zoo.checkpoint import FILES, RECORD, load_checkpoint, read_record
+from robust_zoo.zoo.errors import CheckpointError
+
+# Imported on first use: the Hugging Face client takes a while.
+_HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
+
+
+def is_handle(text: object) -> bool:
+    """Whether `text` names something on a hub, well or badly, and not a directory or a model of the zoo."""
+    return isinstance(text, str) and "://" in text
+
+
+def _hub_of(handle: str):
+    scheme, separator, _ = handle.partition("://")
+    if not separator or scheme not in _HUBS:
+        raise ValueError(
+            f"a hub's handle must begin with one of {[f'{name}://' for name in _HUBS]}, got {handle!r}."
+        )
+    return importlib.import_module(_HUBS[scheme])
+
+
+def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
+    """A directory on this machine with those of `files` that the model has, and its pinned handle.
+
+    Raises:
+        ValueError: not a handle.
+        HubError: no such model or revision, or a hub that does not answer and a cache that does not have it.
+    """
+    return _hub_of(handle).fetch(handle, files)
+
+
+def read(handle: str, files: tuple[str, ...], load):
+    """`load(directory)` of what `fetch` brings, and the pinned handle.
+
+    A copy that does not load is removed from the cache, so that it does no harm the next time.
+
+    Raises:
+        CheckpointError: what `load` finds wrong with it; it names the handle.
+        ValueError, HubError: see `fetch`.
+    """
+    directory, pinned = fetch(handle, files)
+    try:
+        return load(directory), pinned
+    except (CheckpointError, RecordError) as error:
+        _hub_of(handle).forget(directory)
+        raise CheckpointError(f"{handle}: {error}") from error
+
+
+def publish(
+    directory: str | pathlib.Path,
+    handle: str,
+    *,
+    private: bool | None = None,
+    tag: str | None = None,
+) -> str:
+    """Publishes a checkpoint directory with its evidence: all of it or nothing.
+
+    Configuration, weights, record, recipe, card and picture go into one commit, so that no revision ever has
+    the weights of one version and the record of another. An unchanged directory uploads nothing. The card is
+    made anew, with the lines that load the model from where it is published.
+
+    Args:
+        directory: checkpoint directory with a record, from `save_model` or `robust-zoo train`.
+        handle: "hf://org/name" or "file:///path/name". A repository that holds something other than a
+            checkpoint is left alone. The token is the Hugging Face client's own: HF_TOKEN or `hf auth login`.
+        private: whether only its owners see a repository that is made now; None is the owner's default. Must
+            agree with one that exists. Not for "file://".
+        tag: name for this version, such as "v1". One that exists must name the same content: tags do not move.
+            Not for "file://".
+
+    Returns:
+        The handle pinned to what was published, for `load_model`.
+
+    Raises:
+        ValueError: not a handle, one with a revision, or an option that the hub does not have.
+        CheckpointError: a directory without a record, a record of other weights, or anything that `load_model`
+            refuses.
+        HubError: the hub refused, did not answer, or changed meanwhile; what it held before it still holds.
+
+    Example:
+        >>> publish("odd_digits", "hf://me/odd-digits", tag="v1")
+        'hf://me/odd-digits@8f3c...'
+    """
+    hub = _hub_of(handle)
+    directory = pathlib.Path(directory)
+    hub.check_publishable(handle, private=private, tag=tag)
+    record = load_checkpoint(directory).robustness
+    if record is None:
+        raise CheckpointError(
+            f"{str(directory)!r} has no {RECORD}: measure the model with robust_zoo.evaluate and give the "
+            "record to save_model; nothing is published without its evidence."
+        )
+    with _staged(directory, record, handle) as staged:
+        return hub.publish(staged, handle, private=private, tag=tag)
+
+
+@contextlib.contextmanager
+def _staged(
+    directory: pathlib.Path, record: RobustnessRecord, handle: str
+) -> Iterator[pathlib.Path]:
+    """A copy of the checkpoint with the card as it is published."""
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = pathlib.Path(scratch)
+        for name in FILES:
+            if (directory / name).is_file():
+                shutil.copyfile(directory / name, staged / name)
+        write_card(staged, record, handle)
+        yield staged
+
+
+def records_on(hub: str, pattern: str = "*") -> Iterator[tuple[str, RobustnessRecord]]:
+    """Handle and record of the models on a hub, "hf://org" or "file:///path", whose name fits the pattern.
+
+    A model without a sound record is left out, with a warning.
+
+    Raises:
+        ValueError: not a hub.
+        HubError: no such hub, or one that does not answer.
+    """
+    for handle in _hub_of(hub).handles(hub):
+        if not fnmatch.fnmatchcase(handle.rpartition("/")[2], pattern):
+            continue
+        try:
+            record, _ = read(handle, (RECORD,), read_record)
+        except CheckpointError as error:
+            warnings.warn(f"{handle} is left out: {error}", stacklevel=3)
+        else:
+            yield handle, record

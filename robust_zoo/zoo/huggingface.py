@@ -1,0 +1,272 @@
+"""The Hugging Face hub, or the server that HF_ENDPOINT names, through its own client."""
+
+import contextlib
+import errno
+import hashlib
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator
+
+import httpx2
+import huggingface_hub
+import tenacity
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants, errors
+
+from robust_zoo import __version__
+from robust_zoo.weights import FILE, sha256
+from robust_zoo.zoo.card import TAG
+from robust_zoo.zoo.checkpoint import FILES
+from robust_zoo.zoo.errors import CheckpointError, HubError
+
+_HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
+_HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+# What a repository may hold beside a checkpoint that is published over.
+_UNTOUCHED = {".gitattributes", ".gitignore", "LICENSE", "LICENSE.md", "README.md"}
+
+
+def _parse(handle: str) -> tuple[str, str | None]:
+    """Repository and revision, None for the newest."""
+    match = _HANDLE.fullmatch(handle)
+    try:
+        if match is None:
+            raise ValueError
+        huggingface_hub.utils.validate_repo_id(match["repository"])
+    except ValueError:
+        raise ValueError(
+            f"a Hugging Face handle must be hf://org/name or hf://org/name@revision, got {handle!r}."
+        ) from None
+    return match["repository"], match["revision"]
+
+
+def _client() -> huggingface_hub.HfApi:
+    return huggingface_hub.HfApi(library_name="robust_zoo", library_version=__version__)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong, where the client only says that something could not be found or uploaded."""
+    while isinstance(error, (errors.LocalEntryNotFoundError, RuntimeError)) and error.__cause__:
+        error = error.__cause__
+    return error
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether trying again may help: the server stumbled, or the connection broke."""
+    error = _cause(error)
+    if isinstance(error, errors.HfHubHTTPError):
+        return error.response.status_code >= 500
+    return isinstance(error, httpx2.TransportError)
+
+
+_patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception(_passing),
+    stop=tenacity.stop_after_attempt(4),
+    wait=tenacity.wait_exponential(multiplier=0.25),
+    reraise=True,
+)
+
+
+@contextlib.contextmanager
+def _explained(handle: str) -> Iterator[None]:
+    """Turns whatever the client raises into one HubError of one sentence, without the token."""
+    try:
+        yield
+    except (HubError, CheckpointError):
+        raise
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        sentence = _explanation(handle, _cause(error))
+        token = huggingface_hub.get_token()
+        if token:
+            sentence = sentence.replace(token, "***")
+        # The cause would show requests, and a server may repeat a token in its answer.
+        raise HubError(sentence) from None
+
+
+def _explanation(handle: str, error: BaseException) -> str:
+    endpoint = constants.ENDPOINT
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{handle} is gated: accept its terms on {endpoint}, then log in with `hf auth login`."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"there is no {handle} on {endpoint}, or it is private and your token (HF_TOKEN or `hf auth "
+            "login`) does not reach it."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"{handle} has no such revision: it must be a branch, a tag or a commit of the model."
+        )
+    if status in (401, 403):
+        return (
+            f"{endpoint} refused the token for {handle} (status {status}): set HF_TOKEN or run `hf auth "
+            "login` with a token that may do this."
+        )
+    if status in (409, 412):
+        return f"{handle} was changed meanwhile (status {status}): nothing was published, publish again."
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"{handle} needs the hub, but the client is offline (HF_HUB_OFFLINE)."
+    if status is not None:
+        said = (error.server_message or "").strip()
+        return f"{endpoint} answered {status} for {handle}{': ' if said else ''}{said}."
+    if isinstance(error, httpx2.TransportError):
+        return f"{endpoint} does not answer for {handle}: {type(error).__name__}, {error}."
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return f"there is no space left for {handle} in {constants.HF_HUB_CACHE!r}."
+    return f"{handle}: {' '.join(str(error).split())}"
+
+
+def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
+    """From the cache, after asking the hub for the newest commit; only `files` are ever downloaded.
+
+    A commit that is in the cache needs no hub. Without one that answers, the revision is the one last seen,
+    with a warning.
+    """
+    repository, revision = _parse(handle)
+    options = {"allow_patterns": list(files), "library_name": "robust_zoo"}
+    with _explained(handle):
+        try:
+            if revision is None or not _COMMIT.fullmatch(revision):
+                _patiently(_client().model_info)(repository, revision=revision)
+        except (httpx2.HTTPError, errors.OfflineModeIsEnabled) as error:
+            if not _passing(error) and not isinstance(error, errors.OfflineModeIsEnabled):
+                raise
+            directory = _cached(repository, revision, options, error)
+            if _passing(error):
+                warnings.warn(
+                    f"{constants.ENDPOINT} does not answer: {handle} is commit {directory.name[:12]} from the "
+                    "cache, which may not be the newest.",
+                    stacklevel=2,
+                )
+        else:
+            download = _patiently(huggingface_hub.snapshot_download)
+            directory = pathlib.Path(download(repository, revision=revision, **options))
+    return directory, f"hf://{repository}@{directory.name}"
+
+
+def _cached(repository: str, revision: str | None, options: dict, error: Exception) -> pathlib.Path:
+    """What the cache has; raises `error`, the reason for looking there, if it does not have it."""
+    try:
+        directory = huggingface_hub.snapshot_download(
+            repository, revision=revision, local_files_only=True, **options
+        )
+    except OSError:
+        raise error from None
+    return pathlib.Path(directory)
+
+
+def forget(directory: pathlib.Path) -> None:
+    """Removes what a directory of the cache holds, if it is there, with what its links point to."""
+    for path in directory.glob("*"):
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> None:
+    """Raises for what needs no look at the checkpoint to be refused."""
+    _, revision = _parse(handle)
+    if revision is not None:
+        raise ValueError(
+            f"publishing makes a new revision, so the handle must be hf://org/name, got {handle!r}: name the "
+            "version with tag."
+        )
+    if tag is not None and (not re.fullmatch(r"[\w.-]+", tag) or _COMMIT.fullmatch(tag)):
+        raise ValueError(f"tag must be a name such as 'v1', got {tag!r}.")
+
+
+def publish(staged: pathlib.Path, handle: str, *, private: bool | None, tag: str | None) -> str:
+    """One commit of all files in `staged`, and the tag."""
+    repository, _ = _parse(handle)
+    client = _client()
+    with _explained(handle):
+        _patiently(_repository)(client, repository, private)
+        tags = _patiently(_tags)(client, repository)
+        if tag in tags and not _same(client, repository, tags[tag], staged):
+            raise HubError(
+                f"{handle} has a tag {tag!r} already, of another content: tags do not move, choose a new one."
+            )
+        commit = _patiently(_commit)(client, repository, staged)
+        if tag is not None and tag not in tags:
+            _patiently(client.create_tag)(repository, tag=tag, revision=commit, exist_ok=True)
+    return f"hf://{repository}@{commit}"
+
+
+def _repository(client: huggingface_hub.HfApi, repository: str, private: bool | None) -> None:
+    """Makes the repository if it is not there; refuses one of another visibility or with other content."""
+    try:
+        info = client.model_info(repository)
+    except errors.RepositoryNotFoundError:
+        client.create_repo(repository, private=private, exist_ok=True)
+        return
+    if private is not None and bool(info.private) != private:
+        kind = "private" if info.private else "public"
+        raise HubError(
+            f"hf://{repository} exists and is {kind}, but private={private} was asked for: change its "
+            "visibility on the hub first."
+        )
+    names = {sibling.rfilename for sibling in info.siblings} - _UNTOUCHED
+    if names and not {"config.json", FILE} <= names:
+        raise CheckpointError(
+            f"hf://{repository} exists and is not a checkpoint: it is left alone."
+        )
+
+
+def _tags(client: huggingface_hub.HfApi, repository: str) -> dict[str, str]:
+    return {ref.name: ref.target_commit for ref in client.list_repo_refs(repository).tags}
+
+
+def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path) -> str:
+    """The commit that holds what `staged` does: the newest if it does already, else one on top of it."""
+    head = client.model_info(repository).sha
+    if _same(client, repository, head, staged):
+        return head
+    published = _published(client, repository, head)
+    names = sorted(path.name for path in staged.iterdir())
+    operations = [CommitOperationAdd(name, staged / name) for name in names]
+    operations += [CommitOperationDelete(name) for name in sorted(published) if name not in names]
+    return client.create_commit(
+        repository,
+        operations,
+        commit_message="Publish with robust_zoo",
+        parent_commit=head,
+    ).oid
+
+
+def _published(client: huggingface_hub.HfApi, repository: str, commit: str) -> dict[str, str]:
+    """Name and hash of each file of a checkpoint in a commit: sha256 of large ones, git's of others."""
+    tree = client.list_repo_tree(repository, revision=commit)
+    return {
+        file.path: file.lfs.sha256 if file.lfs else file.blob_id
+        for file in tree
+        if isinstance(file, huggingface_hub.hf_api.RepoFile) and file.path in FILES
+    }
+
+
+def _same(
+    client: huggingface_hub.HfApi, repository: str, commit: str, staged: pathlib.Path
+) -> bool:
+    published = _published(client, repository, commit)
+    local = {path.name: path for path in staged.iterdir()}
+    return published.keys() == local.keys() and all(
+        published[name] in (sha256(path), _git_hash(path)) for name, path in local.items()
+    )
+
+
+def _git_hash(path: pathlib.Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def handles(hub: str) -> list[str]:
+    """The handles of an owner's models that were published with robust_zoo."""
+    match = _HUB.fullmatch(hub)
+    if match is None:
+        raise ValueError(f"a hub must be hf://org or file:///path, got {hub!r}.")
+    with _explained(hub):
+        models = _patiently(
+            lambda: list(_client().list_models(author=match["owner"], filter=TAG))
+        )()
+    return sorted(f"hf://{model.id}" for model in models)

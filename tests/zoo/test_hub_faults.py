@@ -1,0 +1,378 @@
+"""What goes wrong between a model and a hub: one sentence each, and no damage."""
+
+import json
+import logging
+import traceback
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from robust_zoo.architectures import mlp
+from robust_zoo.weights import FILE, check_layout
+from robust_zoo.zoo import (
+    CheckpointError,
+    HubError,
+    list_models,
+    load_model,
+    load_record,
+    publish,
+    save_model,
+)
+
+pytestmark = pytest.mark.home
+
+HANDLE = "hf://me/robust"
+WEIGHTS = r"GET .*/resolve/.*\.h5"
+TOKEN = "hf_secretsecretsecretsecretsecretsecr"
+
+
+@pytest.fixture
+def published(hub, checkpoint):
+    """The directory of what HANDLE has."""
+    directory = checkpoint()
+    publish(directory, HANDLE)
+    hub.requests.clear()
+    return directory
+
+
+def repository(hub):
+    return hub.repositories["me/robust"]
+
+
+def replaced(hub, **changes):
+    """Commits other contents by name, past the client; None removes a file."""
+    files = dict(repository(hub).commits[repository(hub).head])
+    kind = type(files["README.md"])
+    for name, content in changes.items():
+        name = name.replace("_", ".")
+        if content is None:
+            del files[name]
+        else:
+            files[name] = kind(content, large=name == FILE)
+    repository(hub).commit(files)
+
+
+def one_sentence(info):
+    text = str(info.value)
+    assert "\n" not in text
+    assert len(text) < 400
+    return text
+
+
+def test_a_hub_that_is_down(hub, checkpoint):
+    hub.close()
+    for action in (
+        lambda: load_model(HANDLE),
+        lambda: load_record(HANDLE),
+        lambda: list_models(hub="hf://me"),
+        lambda: publish(checkpoint(), HANDLE),
+    ):
+        with pytest.raises(HubError, match=f"{hub.endpoint} does not answer for hf://me") as info:
+            action()
+        one_sentence(info)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["GET .*/revision/", "GET .*/tree/", "HEAD .*h5", WEIGHTS, "GET .*json"],
+)
+def test_loading_after_two_stumbles(hub, published, pattern):
+    hub.fault(pattern, times=2, status=500)
+    model = load_model(HANDLE)
+    assert model.robustness == load_record(published)
+    assert len(hub.asked(pattern)) > 2
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "GET /api/models/me/robust$",
+        "POST .*/create",
+        "GET .*/refs",
+        "GET .*/tree/",
+        "POST .*/validate-yaml",
+        "POST .*/preupload/",
+        "POST .*/objects/batch",
+        "PUT /lfs/",
+        "POST /lfs-verify",
+        "POST .*/commit/",
+        "POST .*/tag/",
+    ],
+)
+def test_publishing_after_two_stumbles(hub, checkpoint, pattern):
+    hub.fault(pattern, times=2, status=503)
+    publish(checkpoint(), HANDLE, tag="v1")
+    assert len(hub.asked(pattern)) > 2
+    assert len(repository(hub).commits) == 2
+    assert repository(hub).tags == {"v1": repository(hub).head}
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, checkpoint):
+    hub.fault("POST .*/commit/", times=1, cut_after=5)
+    pinned = publish(checkpoint(), HANDLE)
+    assert len(repository(hub).commits) == 2
+    assert pinned.endswith(repository(hub).head)
+
+
+@pytest.mark.parametrize("status", [500, 403, 400])
+def test_a_hub_that_refuses_the_commit_keeps_what_it_had(hub, published, checkpoint, status):
+    before = repository(hub).head
+    hub.fault("POST .*/commit/", status=status)
+    with pytest.raises(HubError, match=rf"{status}") as info:
+        publish(checkpoint("mlp.natural_digits"), HANDLE, tag="v2")
+    one_sentence(info)
+    assert repository(hub).head == before
+    assert repository(hub).tags == {}
+    assert load_model(HANDLE).robustness.name == "mlp.pgd_digits"
+
+
+def test_somebody_else_publishes_meanwhile(hub, published, checkpoint):
+    theirs = []
+
+    def meanwhile():
+        files = repository(hub).commits[repository(hub).head]
+        theirs.append(repository(hub).commit(files))
+
+    hub.fault("POST .*/commit/", before=meanwhile)
+    with pytest.raises(HubError, match=r"was changed meanwhile.*publish again"):
+        publish(checkpoint("mlp.natural_digits"), HANDLE)
+    assert repository(hub).head == theirs[0]
+
+
+def test_no_revision_mixes_two_versions(hub, published, checkpoint):
+    """Whatever the moment at which publishing a second version breaks off."""
+    second = checkpoint("mlp.natural_digits")
+    steps = ["preupload", "objects/batch", "PUT", "lfs-verify", "commit"]
+    for step in steps:
+        hub.faults.clear()
+        hub.fault(step, status=400)
+        with pytest.raises(HubError):
+            publish(second, HANDLE)
+    hub.faults.clear()
+    publish(second, HANDLE)
+    pairs = set()
+    for files in repository(hub).commits.values():
+        if FILE in files:
+            record = json.loads(files["robustness.json"].content)
+            assert record["weights"]["sha256"] == files[FILE].oid
+            pairs.add(files[FILE].oid)
+    assert len(pairs) == 2
+
+
+def test_a_connection_cut_in_the_middle_of_the_weights_is_resumed(hub, published):
+    hub.fault(WEIGHTS, times=1, cut_after=200_000)
+    assert load_model(HANDLE).robustness == load_record(published)
+    assert len(hub.asked(WEIGHTS)) == 2
+
+
+def test_a_connection_that_is_always_cut(hub, published):
+    hub.fault(WEIGHTS, cut_after=0)
+    with pytest.raises(HubError, match=f"{hub.endpoint} does not answer") as info:
+        load_model(HANDLE)
+    one_sentence(info)
+    hub.faults.clear()
+    assert load_model(HANDLE).robustness == load_record(published)
+
+
+def test_a_wrong_token(hub, published, checkpoint, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
+    for action in (
+        lambda: load_model(HANDLE),
+        lambda: publish(checkpoint("mlp.natural_digits"), HANDLE),
+        lambda: list_models(hub="hf://me"),
+    ):
+        with pytest.raises(
+            HubError, match=r"refused the token for hf://me.* \(status 401\)"
+        ) as info:
+            action()
+        assert "wrongwrong" not in one_sentence(info)
+
+
+def test_missing_repositories_and_revisions(hub, published):
+    with pytest.raises(HubError, match="there is no hf://me/nothing on"):
+        load_model("hf://me/nothing")
+    for revision in ("v9", "f" * 40):
+        with pytest.raises(HubError, match=f"hf://me/robust@{revision} has no such revision"):
+            load_model(f"{HANDLE}@{revision}")
+
+
+def test_a_full_disk(hub, published, monkeypatch):
+    from huggingface_hub import file_download
+
+    get = file_download.http_get
+
+    def half(url, temp_file, **options):
+        if url.endswith(".h5"):
+            temp_file.write(b"half")
+            raise OSError(28, "No space left on device")
+        get(url, temp_file, **options)
+
+    monkeypatch.setattr(file_download, "http_get", half)
+    with pytest.raises(HubError, match="there is no space left for hf://me/robust in") as info:
+        load_model(HANDLE)
+    one_sentence(info)
+    monkeypatch.setattr(file_download, "http_get", get)
+    assert load_model(HANDLE).robustness == load_record(published)
+
+
+def flip_a_bit(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def test_weights_with_a_flipped_bit(hub, published):
+    hub.fault(WEIGHTS, times=1, change=flip_a_bit)
+    with pytest.raises(CheckpointError, match=f"{HANDLE}: .*was tampered with: its sha256 is"):
+        load_model(HANDLE)
+    # The bad copy is gone: the next one comes from the hub.
+    assert load_model(HANDLE).robustness == load_record(published)
+
+
+def test_truncated_weights(hub, published):
+    hub.fault(WEIGHTS, change=lambda content: content[:1000])
+    with pytest.raises(HubError, match=r"hf://me/robust: .*should be of size 455760") as info:
+        load_model(HANDLE)
+    one_sentence(info)
+    hub.faults.clear()
+    assert load_model(HANDLE).robustness == load_record(published)
+
+
+def test_a_record_of_other_weights(hub, published, checkpoint):
+    record = (checkpoint("mlp.natural_digits") / "robustness.json").read_bytes()
+    replaced(hub, robustness_json=record)
+    with pytest.raises(CheckpointError, match=f"{HANDLE}: .*was tampered with: its sha256 is"):
+        load_model(HANDLE)
+
+
+def test_a_missing_file(hub, published):
+    replaced(hub, config_json=None)
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no config\.json"):
+        load_model(HANDLE)
+    replaced(hub, robustness_json=None)
+    with pytest.raises(CheckpointError, match=r"has no robustness\.json: .* never measured"):
+        load_record(HANDLE)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("os", "system"), ("keras.layers", "Lambda"), ("mine.layers", "Dense")]
+)
+def test_a_configuration_that_names_foreign_code(hub, published, monkeypatch, module, name):
+    config = json.loads((published / "config.json").read_text())
+    config["config"]["layers"][2].update(module=module, class_name=name)
+    replaced(hub, config_json=json.dumps(config).encode(), robustness_json=None)
+
+    def reached(*arguments, **options):
+        raise AssertionError("the configuration was deserialised")
+
+    monkeypatch.setattr(keras.saving, "load_model", reached)
+    with pytest.raises(CheckpointError, match=rf"asks for {module}\.{name}: only built-in"):
+        load_model(HANDLE)
+
+
+def test_paths_that_climb_out_are_never_written(hub, published, tmp_path):
+    files = dict(repository(hub).commits[repository(hub).head])
+    evil = type(files["README.md"])(b"evil", large=False)
+    names = ["../../../../evil.json", "../config.json", "a/../../../model.weights.h5", "/evil.json"]
+    repository(hub).commit({**files, **dict.fromkeys(names, evil)})
+    load_model(HANDLE)
+    assert not list(tmp_path.rglob("evil*"))
+    assert all(path.read_bytes() != b"evil" for path in tmp_path.rglob("*") if path.is_file())
+    assert not hub.asked("evil|%2E%2E|\\.\\.")
+
+
+def test_weights_of_another_shape(hub, published, tmp_path):
+    other = save_model(mlp((8, 8, 1), hidden=(17,)), tmp_path / "other")
+    replaced(hub, model_weights_h5=(other / FILE).read_bytes(), robustness_json=None)
+    with pytest.raises(CheckpointError, match=f"{HANDLE}: .* cannot be loaded"):
+        load_model(HANDLE)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A weights file, and the place of a kernel in it."""
+    path = save_model(mlp((8, 8, 1), hidden=(16,)), tmp_path / "model") / FILE
+    with h5py.File(path) as file:
+        places = []
+        file.visititems(lambda name, item: places.append(name) if hasattr(item, "shape") else None)
+    check_layout(path)
+    return path, places[0]
+
+
+def external_link(file, place, secret):
+    del file[place]
+    file[place] = h5py.ExternalLink(secret, "/secret")
+
+
+def soft_link(file, place, secret):
+    del file[place]
+    file[place] = h5py.SoftLink("/elsewhere")
+
+
+def external_values(file, place, secret):
+    shape = file[place].shape
+    del file[place]
+    file.create_dataset(place, shape, "f4", external=[(secret, 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual_values(file, place, secret):
+    shape = file[place].shape
+    del file[place]
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[:] = h5py.VirtualSource(secret, "secret", shape)
+    file.create_virtual_dataset(place, layout)
+
+
+def claims_more_than_it_holds(file, place, secret):
+    del file[place]
+    file.create_dataset(place, (10**6, 10**6), "f4", chunks=(100, 100))
+
+
+def loop(file, place, secret):
+    file["layers/again"] = file["layers"]
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        external_link,
+        soft_link,
+        external_values,
+        virtual_values,
+        claims_more_than_it_holds,
+        loop,
+    ],
+)
+def test_weights_that_reach_out_of_their_file(weights, tmp_path, trick):
+    path, place = weights
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["secret"] = np.ones((64, 16), "float32")
+    with h5py.File(path, "a") as file:
+        trick(file, place, str(secret))
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: .* of the weights (is|holds)"):
+        load_model(path.parent)
+
+
+def test_the_token_shows_nowhere(hub, checkpoint, tmp_path, caplog, capfd):
+    directory = checkpoint()
+    caplog.set_level(logging.DEBUG)
+    publish(directory, HANDLE, tag="v1")
+    load_model(HANDLE)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) > 5
+    hub.tokens = ("another",)  # refuses it from here on, and repeats it in its answer
+    for action in (lambda: load_model(HANDLE), lambda: publish(directory, HANDLE)):
+        with pytest.raises(HubError) as info:
+            action()
+        said += traceback.format_exception(info.value)
+    printed = capfd.readouterr()
+    said += [printed.out, printed.err]
+    assert TOKEN not in "".join(said)
+    contents = [
+        blob.content for files in repository(hub).commits.values() for blob in files.values()
+    ]
+    contents += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(contents) > 10
+    assert all(TOKEN.encode() not in content for content in contents)
