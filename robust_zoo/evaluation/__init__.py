@@ -1,5 +1,12 @@
-"""Measuring robustness: the only maker of `RobustnessRecord`s."""
+"""Measuring robustness: the only maker of `RobustnessRecord`s, and the metrics of the papers."""
 
+from robust_zoo.evaluation.crafting import craft
+from robust_zoo.evaluation.deepdefense import (
+    DeepDefenseMetrics,
+    SignSteps,
+    accuracy_columns,
+    deepdefense_metrics,
+)
 from robust_zoo.evaluation.evaluate import evaluate
 from robust_zoo.evaluation.fooling import (
     FoolingImages,
@@ -7,5 +14,28 @@ from robust_zoo.evaluation.fooling import (
     fooling_images,
     rubbish_test,
 )
+from robust_zoo.evaluation.landscape import Landscape, loss_landscape
+from robust_zoo.evaluation.top_k import LabelLeaking, TopK, label_leaking, top_k
+from robust_zoo.evaluation.transfer import TransferMatrices, transfer_accuracy, transfer_matrices
 
-__all__ = ["FoolingImages", "RubbishTest", "evaluate", "fooling_images", "rubbish_test"]
+__all__ = [
+    "DeepDefenseMetrics",
+    "FoolingImages",
+    "LabelLeaking",
+    "Landscape",
+    "RubbishTest",
+    "SignSteps",
+    "TopK",
+    "TransferMatrices",
+    "accuracy_columns",
+    "craft",
+    "deepdefense_metrics",
+    "evaluate",
+    "fooling_images",
+    "label_leaking",
+    "loss_landscape",
+    "rubbish_test",
+    "top_k",
+    "transfer_accuracy",
+    "transfer_matrices",
+]

@@ -6,9 +6,9 @@ from numpy.testing import assert_allclose
 
 from robust_zoo import backend
 from robust_zoo.attacks import FGSM
+from robust_zoo.attacks.deepfool_path import _size, _step, find_path, length, perturbation
 from robust_zoo.attacks.losses import at
 from robust_zoo.defenses import DeepDefense
-from robust_zoo.defenses.deepdefense import _length, _size, _step
 
 
 @pytest.fixture
@@ -62,28 +62,27 @@ def test_a_linear_model_in_closed_form(linear, images):
         ]
         expected[i] = 1.02 * min(gaps) / np.linalg.norm(x[i])
     # A misclassified example may meet a third class on its way: those take more steps.
-    whole = DeepDefense(model, steps=1)
-    correct, path = whole.find_path(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
+    images, labels = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    correct, path = find_path(model, images, labels, steps=1, overshoot=0.02)
     assert_allclose(ops.convert_to_numpy(correct), y == predicted)
-    size = _length(whole.perturbation(ops.convert_to_tensor(x), path))
+    size = length(perturbation(model, images, path, overshoot=0.02))
     ratio = ops.convert_to_numpy(size) / np.sqrt((x**2).sum((1, 2, 3)))
     assert_allclose(ratio, expected, rtol=1e-4)
-    five = DeepDefense(model, steps=5)
-    _, path = five.find_path(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
-    again = ops.convert_to_numpy(_length(five.perturbation(ops.convert_to_tensor(x), path)))
+    _, path = find_path(model, images, labels, steps=5, overshoot=0.02)
+    again = ops.convert_to_numpy(length(perturbation(model, images, path, overshoot=0.02)))
     assert_allclose(again[:14], ops.convert_to_numpy(size)[:14], rtol=1e-5)
 
     defense = compiled(DeepDefense(model, strength=3, c=7, d=2, steps=1))
     each = np.where(y == predicted, np.exp(-7 * expected), np.exp(2 * np.minimum(expected, 1)))
-    found = float(penalty(defense, ops.convert_to_tensor(x), ops.convert_to_tensor(y)))
+    found = float(penalty(defense, images, labels))
     assert found == pytest.approx(3 * each.mean(), rel=1e-4)
 
 
 def test_perturbations_cross_the_boundary(smooth):
     x, y = batch(smooth)
-    defense = DeepDefense(smooth, steps=10)
-    correct, path = defense.find_path(x, y)
-    moved = ops.convert_to_numpy(smooth(x + defense.perturbation(x, path))).argmax(1)
+    correct, path = find_path(smooth, x, y, steps=10, overshoot=0.02)
+    moved = smooth(x + perturbation(smooth, x, path, overshoot=0.02))
+    moved = ops.convert_to_numpy(moved).argmax(1)
     crossed = np.where(ops.convert_to_numpy(correct), moved != y, moved == y)
     assert crossed.mean() > 0.8
     assert set(ops.convert_to_numpy(correct)) == {True, False}
@@ -140,7 +139,7 @@ def recorded_everything(defense, x, y):
         now = ops.cast(ops.argmax(model(x + (1 + defense.overshoot) * change), axis=1), "int32")
         crossed = ops.where(correct, now != y, now == y)
         moves = ops.logical_and(moves, ops.logical_not(crossed))
-    ratio = (1 + defense.overshoot) * _length(change) / _length(x)
+    ratio = (1 + defense.overshoot) * length(change) / length(x)
     growing = ops.exp(defense.d * ops.minimum(ratio, 1.0))
     values = ops.where(correct, ops.exp(-defense.c * ratio), growing)
     return defense.strength * ops.mean(values)

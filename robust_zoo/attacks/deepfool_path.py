@@ -1,0 +1,95 @@
+"""DeepFool as DeepDefense unrolls it (Yan et al., arXiv:1803.00404): differentiable by the weights.
+
+The iterations are computed twice: once without a record, to find which boundary is the nearest in each (a
+constant of the gradient, as is whether an example has crossed already), and once along that path, where a
+single input gradient an iteration is enough. The result is that of recording everything. Nothing is
+clipped to [0, 1].
+
+`logits` is a function from images (batch, height, width, channels) to float32 logits (batch, classes).
+"""
+
+import numpy as np
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks.losses import at
+
+
+def find_path(logits, x, y, *, steps: int, overshoot: float):
+    """Which of the examples are correct, (batch,), and DeepFool's choices in each iteration.
+
+    Correct examples leave their class for the nearest other one; the others go to the class `y`. A choice is
+    the class to leave, the class to reach, int32 (batch,), and whether the example still moves, bool
+    (batch,): it stops where the perturbation, `overshoot` included, has crossed the boundary.
+
+    Args:
+        logits: see above.
+        x: float32 (batch, height, width, channels).
+        y: int32 (batch,).
+        steps: iterations.
+        overshoot: >= 0.
+    """
+    change, path = ops.zeros_like(x), []
+    moves = ops.ones((ops.shape(x)[0],), "bool")
+    correct = None
+    for number in range(steps):
+        values, jacobian = backend.input_jacobian(logits, x + change)
+        predicted = _argmax(values)
+        correct = predicted == y if correct is None else correct
+        base = ops.where(correct, y, predicted)
+        rows = ops.reshape(jacobian, (ops.shape(x)[0], values.shape[1], -1))
+        gaps = values - at(values, base)[:, None]
+        sizes = _size(rows - ops.take_along_axis(rows, base[:, None, None], axis=1))
+        distances = ops.abs(gaps) / sizes
+        own = ops.one_hot(base, values.shape[1], dtype="bool")
+        distances = ops.where(own, np.inf, distances)
+        target = ops.where(correct, ops.cast(ops.argmin(distances, axis=1), "int32"), y)
+        path.append((base, target, moves))
+        if number < steps - 1:
+            normal = ops.take_along_axis(rows, target[:, None, None], axis=1)
+            normal = normal - ops.take_along_axis(rows, base[:, None, None], axis=1)
+            step = _step(at(gaps, target), ops.reshape(normal, ops.shape(x)))
+            change = change + ops.where(_spatial(moves, x), step, 0.0)
+            now = _argmax(logits(x + (1 + overshoot) * change))
+            crossed = ops.where(correct, now != y, now == y)
+            moves = ops.logical_and(moves, ops.logical_not(crossed))
+    return correct, path
+
+
+def perturbation(logits, x, path, *, overshoot: float):
+    """The perturbations (batch, height, width, channels) along a path, (1 + overshoot) times all steps."""
+    change = ops.zeros_like(x)
+    for base, target, moves in path:
+
+        def gap(x_adv, base=base, target=target):
+            values = logits(x_adv)
+            return at(values, target) - at(values, base)
+
+        value, normal = backend.value_and_input_gradient(gap, x + change)
+        change = change + ops.where(_spatial(moves, x), _step(value, normal), 0.0)
+    return (1 + overshoot) * change
+
+
+def length(x):
+    """L2 norm of each example, (batch,), differentiable at zero."""
+    squares = ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))
+    return ops.sqrt(ops.maximum(squares, 1e-12))
+
+
+def _argmax(logits):
+    return ops.cast(ops.argmax(logits, axis=1), "int32")
+
+
+def _spatial(values, x):
+    return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
+
+
+def _size(normal):
+    """L2 norm along the last axis as the authors' code takes it on MNIST: 5e-6 is added to each entry."""
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(normal + 5e-6), axis=-1), 1e-24))
+
+
+def _step(gap, normal):
+    """The step to a linearised boundary: |gap| / ||normal|| along the normal over its length."""
+    size = _size(ops.reshape(normal, (ops.shape(normal)[0], -1)))
+    return _spatial(ops.abs(gap) / ops.square(size), normal) * normal
