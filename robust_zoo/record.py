@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, Field
 
+from robust_zoo.sentences import one_line
+
 SCHEMA_VERSION = 1
 
 
@@ -288,7 +290,8 @@ class RobustnessRecord(_Part):
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the text"
-            raise RecordError(f"{source} is not a valid record: {where}: {first['msg']}.") from None
+            reason = one_line(f"{where}: {first['msg']}")
+            raise RecordError(f"{source} is not a valid record: {reason}.") from None
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> "RobustnessRecord":

@@ -58,22 +58,26 @@ def check_layout(path: str | pathlib.Path) -> None:
     """
     import h5py
 
-    def check(group, seen: set) -> None:
+    seen = set()
+
+    def check(group) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 raise ValueError(f"{group.name}/{name} of the weights is a link to somewhere else.")
             item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise ValueError(f"{item.name} of the weights is there twice.")
+            seen.add(address)
             if isinstance(item, h5py.Group):
-                address = h5py.h5o.get_info(item.id).addr
-                if address in seen:
-                    raise ValueError(f"{item.name} of the weights holds itself.")
-                check(item, seen | {address})
+                check(item)
             elif item.external or item.is_virtual or item.id.get_storage_size() < item.nbytes:
                 raise ValueError(f"{item.name} of the weights is not stored in the file.")
 
     with h5py.File(path, "r") as file:
-        check(file, {h5py.h5o.get_info(file.id).addr})
+        seen.add(h5py.h5o.get_info(file.id).addr)
+        check(file)
 
 
 def round_to_float16(model: keras.Model) -> None:

@@ -64,7 +64,8 @@ class Fault:
     pattern: str
     times: int
     status: int | None = None
-    """Answer this instead."""
+    """Answer this instead, with `message`."""
+    message: str = ""
     cut_after: int | None = None
     """Close the connection after so many bytes of the body."""
     change: Callable[[bytes], bytes] | None = None
@@ -74,7 +75,7 @@ class Fault:
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """Serves until `close`; `requests` is what was asked, "METHOD path" each."""
+    """Serves until `close`; `requests` is what was asked, "METHOD path" each, and the range if there is one."""
 
     daemon_threads = True
 
@@ -123,7 +124,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.server.down:
             self.close_connection = True
             return
-        request = f"{self.command} {self.path}"
+        request = f"{self.command} {self.path} {self.headers.get('Range') or ''}".strip()
         self.fault = None
         with self.server.lock:
             self.server.requests.append(request)
@@ -136,10 +137,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.fault.before()
         try:
             if self.fault and self.fault.status:
-                raise _RefusalError(self.fault.status)
+                raise _RefusalError(self.fault.status, message=self.fault.message)
             self._answer()
         except _RefusalError as refused:
-            headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
+            line = " ".join(refused.message.split())
+            headers = {"X-Error-Code": refused.code, "X-Error-Message": line}
             body = json.dumps({"error": refused.message}).encode()
             self._send(body, status=refused.status, headers={k: v for k, v in headers.items() if v})
 

@@ -137,6 +137,21 @@ def _metadata(record: RobustnessRecord) -> str:
                 },
             )
         )
+    if record.worst_case is not None:
+        results.append(
+            EvalResult(
+                **dataset,
+                metric_type="robust_accuracy",
+                metric_name="robust accuracy, worst case of all attacks",
+                metric_value=record.worst_case.accuracy,
+                metric_args={
+                    "attack": "worst case",
+                    "norm": record.threat_model.norm,
+                    "epsilon": record.threat_model.epsilon,
+                    "n_examples": record.worst_case.n_examples,
+                },
+            )
+        )
     for item in record.minimum_norm:
         if item.clean_correct_only.mean is not None:
             results.append(
@@ -159,8 +174,10 @@ def _metadata(record: RobustnessRecord) -> str:
     if base is not None:
         # On a hub a base model is named by its repository.
         repository = re.match(r"hf://([^@]+)", base.handle)
-        lineage["base_model"] = repository[1] if repository else base.name
-        lineage["base_model_relation"] = "finetune"
+        name = repository[1] if repository else base.name
+        # The hub refuses what cannot be the name of a repository; the facts below have it all the same.
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+            lineage = {"base_model": name, "base_model_relation": "finetune"}
     data = ModelCardData(
         library_name="keras",
         pipeline_tag="image-classification",

@@ -24,7 +24,9 @@ import keras
 from robust_zoo import architectures
 from robust_zoo.classifier import config_sha256, describe_config, in_float32, serialise
 from robust_zoo.contract import check_classifier
+from robust_zoo.files import replace_directory
 from robust_zoo.record import RecordError, RobustnessRecord
+from robust_zoo.sentences import one_line
 from robust_zoo.weights import FILE, check_layout, describe_weights, sha256, write_weights
 from robust_zoo.zoo.card import CARD, PICTURE, RECIPE, write_card
 from robust_zoo.zoo.errors import CheckpointError
@@ -55,7 +57,10 @@ _KINDS = (
     keras.constraints.Constraint,
     keras.dtype_policies.DTypePolicy,
 )
-_CODE = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
+# Layers that run code, or read files, that a configuration names; none of them is for images.
+_REFUSED = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
+_REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline")
+_DEEPEST = 100  # levels of a configuration; a model in a model in a model has 30
 _INTERNAL = ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
 
 
@@ -153,12 +158,9 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
     try:
         check_layout(directory / FILE)
         model = keras.saving.load_model(directory, compile=False, safe_mode=True)
-    except (
-        Exception
-    ) as error:  # Keras and h5py raise whatever a damaged file makes them stumble over
-        sentence = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{str(directory)!r} cannot be loaded: {sentence}") from error
-    check_classifier(model)
+        check_classifier(model)
+    except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
+        raise CheckpointError(f"{str(directory)!r} cannot be loaded: {one_line(error)}.") from error
     model.robustness = record
     return model
 
@@ -180,11 +182,31 @@ def _check_files(directory: pathlib.Path) -> None:
             raise CheckpointError(f"{str(directory)!r} is not a checkpoint: it has no {name}.")
 
 
-def _read_json(path: pathlib.Path):
+def _read_json(path: pathlib.Path) -> dict:
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{str(path)!r} is not valid JSON: {error}.") from None
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {type(value).__name__}, not an object")
+        depth = _depth(value)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} is not valid JSON: {one_line(error)}.") from None
+    if depth > _DEEPEST:
+        raise CheckpointError(f"{str(path)!r} is nested {depth} levels deep, more than {_DEEPEST}.")
+    return value
+
+
+def _depth(value) -> int:
+    """How deep JSON is nested."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            item
+            for node in level
+            if isinstance(node, (dict, list))
+            for item in (node.values() if isinstance(node, dict) else node)
+        ]
+    return depth
 
 
 def _check_config(node, source: str) -> None:
@@ -198,8 +220,8 @@ def _check_config(node, source: str) -> None:
         name, module = node["class_name"], node.get("module")
         if name not in _INTERNAL and not _is_built_in(name, module, node.get("registered_name")):
             raise CheckpointError(
-                f"{source} asks for {module or 'an unknown module'}.{name}: only built-in Keras layers "
-                "are ever loaded or saved."
+                f"{source} asks for {one_line(module or 'an unknown module')}.{one_line(name)}: only built-in "
+                "Keras layers are ever loaded or saved."
             )
     for value in node.values():
         _check_config(value, source)
@@ -208,7 +230,7 @@ def _check_config(node, source: str) -> None:
 def _is_built_in(name, module, registered) -> bool:
     if name == "ReluDecay":
         return registered == "robust_zoo>ReluDecay" and module == architectures.ReluDecay.__module__
-    if module not in _MODULES or name in _CODE or registered not in (None, name):
+    if module not in _MODULES or name in _REFUSED or registered not in (None, name):
         return False
     found = getattr(importlib.import_module(module), str(name), None)
     return isinstance(found, type) and issubclass(found, _KINDS)
@@ -222,12 +244,4 @@ def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         partial = pathlib.Path(scratch) / "new"
         partial.mkdir()
         yield partial
-        old = pathlib.Path(scratch) / "old"
-        if directory.exists():
-            directory.rename(old)
-        try:
-            partial.rename(directory)
-        except BaseException:
-            if old.exists():
-                old.rename(directory)
-            raise
+        replace_directory(partial, directory)

@@ -1,8 +1,10 @@
 """The hub on a disk or a mounted share: file:///path is a directory of checkpoint directories."""
 
+import contextlib
 import filecmp
 import pathlib
 import shutil
+import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -17,19 +19,30 @@ def _path(handle: str) -> pathlib.Path:
         raise ValueError(
             f"a file handle must be file:///path with an absolute path, got {handle!r}."
         )
+    if "?" in handle or "#" in handle:
+        raise ValueError(f"write ? as %3F and # as %23 in a file handle, got {handle!r}.")
     return pathlib.Path(urllib.request.url2pathname(parts.path))
 
 
-def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
-    """The directory itself: nothing is copied, and nothing is pinned."""
+@contextlib.contextmanager
+def fetched(handle: str, files: tuple[str, ...]) -> Iterator[tuple[pathlib.Path, str]]:
+    """A copy of some of its files, which nobody replaces while they are read, and the handle: nothing is pinned."""
     directory = _path(handle)
     if not directory.is_dir():
         raise HubError(f"there is no model at {handle}: no directory {str(directory)!r}.")
-    return directory, handle
+    with tempfile.TemporaryDirectory() as copy:
+        try:
+            for name in files:
+                if (directory / name).is_file():
+                    shutil.copyfile(directory / name, pathlib.Path(copy) / name)
+        except OSError as error:
+            raise HubError(f"{handle} cannot be read: {error.strerror or error}.") from error
+        yield pathlib.Path(copy), handle
 
 
-def forget(directory: pathlib.Path) -> None:
-    """Nothing: there is no copy."""
+def may_be_fetched_again(directory: pathlib.Path, files: tuple[str, ...]) -> bool:
+    """Always: some files may have been copied before the model was replaced, and some after."""
+    return True
 
 
 def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> None:
@@ -57,7 +70,8 @@ def publish(staged: pathlib.Path, handle: str, *, private: None, tag: None) -> s
     if changed or missing:
         try:
             with atomic_directory(directory) as partial:
-                shutil.copytree(staged, partial, dirs_exist_ok=True)
+                for name in names:
+                    shutil.copyfile(staged / name, partial / name)
         except OSError as error:
             raise HubError(
                 f"{handle} cannot be written, and is as it was: {error.strerror or error}."

@@ -3,7 +3,7 @@
     hf://org/name[@revision]    a repository of the Hugging Face hub, or of the server that HF_ENDPOINT names
     file:///path/name           a checkpoint in a directory of checkpoints, on a disk or a mounted share
 
-Everything else sees a hub through `fetch`, `publish` and `records_on`.
+Everything else sees a hub through `read`, `publish` and `records_on`.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ import importlib
 import pathlib
 import shutil
 import tempfile
+import urllib.parse
 import warnings
 from collections.abc import Iterator
 
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.zoo.card import write_card
 from robust_zoo.zoo.checkpoint import FILES, RECORD, load_checkpoint, read_record
-from robust_zoo.zoo.errors import CheckpointError
+from robust_zoo.zoo.errors import CheckpointError, HubError
 
 # Imported on first use: the Hugging Face client takes a while.
 _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
@@ -38,31 +39,28 @@ def _hub_of(handle: str):
     return importlib.import_module(_HUBS[scheme])
 
 
-def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
-    """A directory on this machine with those of `files` that the model has, and its pinned handle.
-
-    Raises:
-        ValueError: not a handle.
-        HubError: no such model or revision, or a hub that does not answer and a cache that does not have it.
-    """
-    return _hub_of(handle).fetch(handle, files)
-
-
 def read(handle: str, files: tuple[str, ...], load):
-    """`load(directory)` of what `fetch` brings, and the pinned handle.
+    """`load(directory)` of a directory with those of `files` that the model has, and the pinned handle.
 
-    A copy that does not load is removed from the cache, so that it does no harm the next time.
+    What does not load is fetched once more if the fault may be this machine's copy: one that was damaged,
+    which is removed from the cache, or one that was taken while the model was replaced.
 
     Raises:
         CheckpointError: what `load` finds wrong with it; it names the handle.
-        ValueError, HubError: see `fetch`.
+        ValueError: not a handle.
+        HubError: no such model or revision, or a hub that does not answer and a cache that does not have it.
     """
-    directory, pinned = fetch(handle, files)
-    try:
-        return load(directory), pinned
-    except (CheckpointError, RecordError) as error:
-        _hub_of(handle).forget(directory)
-        raise CheckpointError(f"{handle}: {error}") from error
+    hub = _hub_of(handle)
+    for attempt in (1, 2):
+        with hub.fetched(handle, files) as (directory, pinned):
+            try:
+                return load(directory), pinned
+            except (CheckpointError, RecordError) as error:
+                if attempt == 1 and hub.may_be_fetched_again(directory, files):
+                    continue
+                # Where the copy lies on this machine is of no interest.
+                reason = str(error).replace(f"{directory}/", "").replace(repr(str(directory)), "it")
+                raise CheckpointError(f"{handle}: {reason}") from error
 
 
 def publish(
@@ -72,11 +70,12 @@ def publish(
     private: bool | None = None,
     tag: str | None = None,
 ) -> str:
-    """Publishes a checkpoint directory with its evidence: all of it or nothing.
+    """Publishes a checkpoint directory with its evidence.
 
     Configuration, weights, record, recipe, card and picture go into one commit, so that no revision ever has
     the weights of one version and the record of another. An unchanged directory uploads nothing. The card is
-    made anew, with the lines that load the model from where it is published.
+    made anew, with the lines that load the model from where it is published, and replaces a README that is
+    there. If the commit fails the hub keeps what it had (a repository that was made for it stays, empty).
 
     Args:
         directory: checkpoint directory with a record, from `save_model` or `robust-zoo train`.
@@ -85,7 +84,7 @@ def publish(
         private: whether only its owners see a repository that is made now; None is the owner's default. Must
             agree with one that exists. Not for "file://".
         tag: name for this version, such as "v1". One that exists must name the same content: tags do not move.
-            Not for "file://".
+            It is set after the commit. Not for "file://".
 
     Returns:
         The handle pinned to what was published, for `load_model`.
@@ -94,7 +93,7 @@ def publish(
         ValueError: not a handle, one with a revision, or an option that the hub does not have.
         CheckpointError: a directory without a record, a record of other weights, or anything that `load_model`
             refuses.
-        HubError: the hub refused, did not answer, or changed meanwhile; what it held before it still holds.
+        HubError: the hub refused, did not answer, or changed meanwhile; or no space left to prepare it.
 
     Example:
         >>> publish("odd_digits", "hf://me/odd-digits", tag="v1")
@@ -103,45 +102,53 @@ def publish(
     hub = _hub_of(handle)
     directory = pathlib.Path(directory)
     hub.check_publishable(handle, private=private, tag=tag)
-    record = load_checkpoint(directory).robustness
-    if record is None:
-        raise CheckpointError(
-            f"{str(directory)!r} has no {RECORD}: measure the model with robust_zoo.evaluate and give the "
-            "record to save_model; nothing is published without its evidence."
-        )
-    with _staged(directory, record, handle) as staged:
+    with _staged(directory, handle) as staged:
         return hub.publish(staged, handle, private=private, tag=tag)
 
 
 @contextlib.contextmanager
-def _staged(
-    directory: pathlib.Path, record: RobustnessRecord, handle: str
-) -> Iterator[pathlib.Path]:
-    """A copy of the checkpoint with the card as it is published."""
-    with tempfile.TemporaryDirectory() as scratch:
-        staged = pathlib.Path(scratch)
-        for name in FILES:
-            if (directory / name).is_file():
-                shutil.copyfile(directory / name, staged / name)
-        write_card(staged, record, handle)
+def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
+    """A checked copy of the checkpoint, which nobody changes meanwhile, with the card as it is published."""
+    if not directory.is_dir():
+        raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
+    with tempfile.TemporaryDirectory() as staged:
+        staged = pathlib.Path(staged)
+        try:
+            for name in FILES:
+                if (directory / name).is_file():
+                    shutil.copyfile(directory / name, staged / name)
+            record = load_checkpoint(staged).robustness
+            if record is None:
+                raise CheckpointError(
+                    f"{str(staged)!r} has no {RECORD}: measure the model with robust_zoo.evaluate and give the "
+                    "record to save_model; nothing is published without its evidence."
+                )
+            write_card(staged, record, handle)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(staged), str(directory))) from error
+        except OSError as error:
+            raise HubError(
+                f"{handle} cannot be prepared in {tempfile.gettempdir()!r}: {error.strerror or error}."
+            ) from error
         yield staged
 
 
 def records_on(hub: str, pattern: str = "*") -> Iterator[tuple[str, RobustnessRecord]]:
     """Handle and record of the models on a hub, "hf://org" or "file:///path", whose name fits the pattern.
 
-    A model without a sound record is left out, with a warning.
+    A model without a sound record, or one that cannot be reached, is left out with a warning.
 
     Raises:
         ValueError: not a hub.
         HubError: no such hub, or one that does not answer.
     """
     for handle in _hub_of(hub).handles(hub):
-        if not fnmatch.fnmatchcase(handle.rpartition("/")[2], pattern):
+        name = urllib.parse.unquote(handle.rpartition("/")[2])
+        if not fnmatch.fnmatchcase(name, pattern):
             continue
         try:
             record, _ = read(handle, (RECORD,), read_record)
-        except CheckpointError as error:
-            warnings.warn(f"{handle} is left out: {error}", stacklevel=3)
+        except (CheckpointError, HubError) as error:
+            warnings.warn(f"left out: {error}", stacklevel=3)
         else:
             yield handle, record

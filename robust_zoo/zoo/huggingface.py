@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import pathlib
 import re
 import warnings
@@ -14,17 +15,19 @@ import tenacity
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants, errors
 
 from robust_zoo import __version__
+from robust_zoo.sentences import one_line
 from robust_zoo.weights import FILE, sha256
-from robust_zoo.zoo.card import TAG
+from robust_zoo.zoo.card import CARD, TAG
 from robust_zoo.zoo.checkpoint import FILES
 from robust_zoo.zoo.errors import CheckpointError, HubError
 
 _HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 _HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")
 _COMMIT = re.compile("[0-9a-f]{40}")
+_TAG = re.compile(r"\w([\w-]|\.(?!\.|lock$|$))*")  # what git allows, without slashes
 
 # What a repository may hold beside a checkpoint that is published over.
-_UNTOUCHED = {".gitattributes", ".gitignore", "LICENSE", "LICENSE.md", "README.md"}
+_UNTOUCHED = {".gitattributes", ".gitignore", "LICENSE", "LICENSE.md"}
 
 
 def _parse(handle: str) -> tuple[str, str | None]:
@@ -56,7 +59,7 @@ def _passing(error: BaseException) -> bool:
     """Whether trying again may help: the server stumbled, or the connection broke."""
     error = _cause(error)
     if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code >= 500
+        return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return isinstance(error, httpx2.TransportError)
 
 
@@ -68,6 +71,11 @@ _patiently = tenacity.retry(
 )
 
 
+# What the client raises: on purpose, and where it stumbles over an answer that is no hub's.
+_STUMBLES = (KeyError, TypeError, AttributeError, AssertionError)
+_CLIENT_ERRORS = (httpx2.HTTPError, OSError, RuntimeError, ValueError, *_STUMBLES)
+
+
 @contextlib.contextmanager
 def _explained(handle: str) -> Iterator[None]:
     """Turns whatever the client raises into one HubError of one sentence, without the token."""
@@ -75,13 +83,15 @@ def _explained(handle: str) -> Iterator[None]:
         yield
     except (HubError, CheckpointError):
         raise
-    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
-        sentence = _explanation(handle, _cause(error))
-        token = huggingface_hub.get_token()
-        if token:
-            sentence = sentence.replace(token, "***")
-        # The cause would show requests, and a server may repeat a token in its answer.
-        raise HubError(sentence) from None
+    except _CLIENT_ERRORS as error:
+        # The cause would show requests, and what the server said.
+        raise HubError(_sentence(handle, error)) from None
+
+
+def _sentence(handle: str, error: BaseException) -> str:
+    """What to say of the client's error; never the token, which a server may repeat in its answer."""
+    sentence, token = _explanation(handle, _cause(error)), huggingface_hub.get_token()
+    return sentence.replace(token, "***") if token else sentence
 
 
 def _explanation(handle: str, error: BaseException) -> str:
@@ -110,17 +120,22 @@ def _explanation(handle: str, error: BaseException) -> str:
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{handle} needs the hub, but the client is offline (HF_HUB_OFFLINE)."
     if status is not None:
-        said = (error.server_message or "").strip()
+        said = one_line(error.server_message or "")
         return f"{endpoint} answered {status} for {handle}{': ' if said else ''}{said}."
+    if isinstance(error, (*_STUMBLES, json.JSONDecodeError)):
+        return f"{endpoint} answered for {handle}, but not as a hub does: is HF_ENDPOINT right?"
     if isinstance(error, httpx2.TransportError):
-        return f"{endpoint} does not answer for {handle}: {type(error).__name__}, {error}."
+        return (
+            f"{endpoint} does not answer for {handle}: {type(error).__name__}, {one_line(error)}."
+        )
     if getattr(error, "errno", None) == errno.ENOSPC:
         return f"there is no space left for {handle} in {constants.HF_HUB_CACHE!r}."
-    return f"{handle}: {' '.join(str(error).split())}"
+    return f"{handle}: {one_line(error)}."
 
 
-def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
-    """From the cache, after asking the hub for the newest commit; only `files` are ever downloaded.
+@contextlib.contextmanager
+def fetched(handle: str, files: tuple[str, ...]) -> Iterator[tuple[pathlib.Path, str]]:
+    """A directory of the cache, after asking the hub for the newest commit; only `files` are ever downloaded.
 
     A commit that is in the cache needs no hub. Without one that answers, the revision is the one last seen,
     with a warning.
@@ -144,7 +159,7 @@ def fetch(handle: str, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
         else:
             download = _patiently(huggingface_hub.snapshot_download)
             directory = pathlib.Path(download(repository, revision=revision, **options))
-    return directory, f"hf://{repository}@{directory.name}"
+    yield directory, f"hf://{repository}@{directory.name}"
 
 
 def _cached(repository: str, revision: str | None, options: dict, error: Exception) -> pathlib.Path:
@@ -158,11 +173,20 @@ def _cached(repository: str, revision: str | None, options: dict, error: Excepti
     return pathlib.Path(directory)
 
 
-def forget(directory: pathlib.Path) -> None:
-    """Removes what a directory of the cache holds, if it is there, with what its links point to."""
-    for path in directory.glob("*"):
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+def may_be_fetched_again(directory: pathlib.Path, files: tuple[str, ...]) -> bool:
+    """Whether a cached copy is not what its name, the hash that the hub gave, says; it is removed then."""
+    damaged = [
+        directory / name
+        for name in files
+        if (directory / name).is_file()
+        and (directory / name).resolve().name
+        not in (sha256(directory / name), _git_hash(directory / name))
+    ]
+    for path in damaged:
+        with contextlib.suppress(OSError):
+            path.resolve().unlink()
+            path.unlink()
+    return bool(damaged)
 
 
 def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> None:
@@ -173,8 +197,8 @@ def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> 
             f"publishing makes a new revision, so the handle must be hf://org/name, got {handle!r}: name the "
             "version with tag."
         )
-    if tag is not None and (not re.fullmatch(r"[\w.-]+", tag) or _COMMIT.fullmatch(tag)):
-        raise ValueError(f"tag must be a name such as 'v1', got {tag!r}.")
+    if tag is not None and (not _TAG.fullmatch(tag) or _COMMIT.fullmatch(tag) or tag == "main"):
+        raise ValueError(f"tag must be a name such as 'v1', and no branch, got {tag!r}.")
 
 
 def publish(staged: pathlib.Path, handle: str, *, private: bool | None, tag: str | None) -> str:
@@ -183,14 +207,16 @@ def publish(staged: pathlib.Path, handle: str, *, private: bool | None, tag: str
     client = _client()
     with _explained(handle):
         _patiently(_repository)(client, repository, private)
-        tags = _patiently(_tags)(client, repository)
+        branches, tags = _patiently(_refs)(client, repository)
+        if tag in branches:
+            raise HubError(f"{handle} has a branch {tag!r}: choose another tag.")
         if tag in tags and not _same(client, repository, tags[tag], staged):
             raise HubError(
                 f"{handle} has a tag {tag!r} already, of another content: tags do not move, choose a new one."
             )
         commit = _patiently(_commit)(client, repository, staged)
         if tag is not None and tag not in tags:
-            _patiently(client.create_tag)(repository, tag=tag, revision=commit, exist_ok=True)
+            _tag(client, repository, tag, commit)
     return f"hf://{repository}@{commit}"
 
 
@@ -208,14 +234,29 @@ def _repository(client: huggingface_hub.HfApi, repository: str, private: bool | 
             "visibility on the hub first."
         )
     names = {sibling.rfilename for sibling in info.siblings} - _UNTOUCHED
-    if names and not {"config.json", FILE} <= names:
+    model = names - {CARD}
+    if not names <= set(FILES) or (model and not {"config.json", FILE} <= model):
         raise CheckpointError(
             f"hf://{repository} exists and is not a checkpoint: it is left alone."
         )
 
 
-def _tags(client: huggingface_hub.HfApi, repository: str) -> dict[str, str]:
-    return {ref.name: ref.target_commit for ref in client.list_repo_refs(repository).tags}
+def _refs(client: huggingface_hub.HfApi, repository: str) -> tuple[set[str], dict[str, str]]:
+    """Branches, and the commit of each tag."""
+    refs = client.list_repo_refs(repository)
+    return {ref.name for ref in refs.branches}, {ref.name: ref.target_commit for ref in refs.tags}
+
+
+def _tag(client: huggingface_hub.HfApi, repository: str, tag: str, commit: str) -> None:
+    """Sets the tag; what was published stays where that fails, and the message says so."""
+    try:
+        _patiently(client.create_tag)(repository, tag=tag, revision=commit, exist_ok=True)
+        set_to = _patiently(_refs)(client, repository)[1].get(tag)
+        reason = "somebody else set it meanwhile"
+    except _CLIENT_ERRORS as error:
+        set_to, reason = None, _sentence(f"hf://{repository}", error)
+    if set_to != commit:
+        raise HubError(f"hf://{repository}@{commit} is published, but not tagged {tag!r}: {reason}")
 
 
 def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path) -> str:
@@ -261,7 +302,7 @@ def _git_hash(path: pathlib.Path) -> str:
 
 
 def handles(hub: str) -> list[str]:
-    """The handles of an owner's models that were published with robust_zoo."""
+    """The handles of an owner's models that were published with robust_zoo; none of an unknown owner."""
     match = _HUB.fullmatch(hub)
     if match is None:
         raise ValueError(f"a hub must be hf://org or file:///path, got {hub!r}.")

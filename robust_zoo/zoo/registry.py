@@ -49,7 +49,7 @@ def list_models(
 
     Raises:
         ValueError: not a hub.
-        HubError: no such hub, or one that does not answer.
+        HubError: no such directory, or a hub that does not answer.
         RecordError: an unreadable record in the zoo.
     """
     if hub is None:
@@ -132,6 +132,12 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     """
     if hubs.is_handle(handle):
         model, pinned = hubs.read(handle, (*MODEL_FILES, RECORD), load_checkpoint)
+        if model.robustness is None:
+            warnings.warn(
+                f"{handle} has no {RECORD}: its robustness was never measured, and nothing tells whether these are "
+                "the weights that were published.",
+                stacklevel=2,
+            )
     else:
         model, pinned = load_checkpoint(resolve(handle)), ""
     model.base_model = _as_base(model.robustness, pinned)

@@ -30,7 +30,10 @@ def test_front_matter_holds_the_numbers(record):
     assert set(data["tags"]) == {"robust_zoo", "adversarial-robustness", "linf"}
     metrics = data["model-index"][0]["results"][0]["metrics"]
     assert metrics[0]["value"] == record.clean.accuracy
-    attacks, distances = metrics[1 : 1 + len(record.attacks)], metrics[1 + len(record.attacks) :]
+    attacks, worst = metrics[1 : 1 + len(record.attacks)], metrics[1 + len(record.attacks)]
+    distances = metrics[2 + len(record.attacks) :]
+    assert worst["value"] == record.worst_case.accuracy
+    assert worst["args"]["n_examples"] == record.worst_case.n_examples
     for metric, item in zip(distances, record.minimum_norm, strict=True):
         assert metric["type"] == "mean_adversarial_distance"
         assert metric["value"] == item.clean_correct_only.mean
@@ -96,7 +99,12 @@ def test_how_to_load_and_reproduce(record):
 
 
 @pytest.mark.parametrize(
-    ("handle", "name"), [("", "mlp.pgd_digits"), ("hf://me/robust@" + "a" * 40, "me/robust")]
+    ("handle", "name"),
+    [
+        ("", "mlp.pgd_digits"),
+        ("file:///hub/x", "mlp.pgd_digits"),
+        ("hf://me/robust@" + "a" * 40, "me/robust"),
+    ],
 )
 def test_lineage(record, handle, name):
     base = BaseModel(name="mlp.pgd_digits", weights_sha256="b" * 64, handle=handle)
@@ -106,6 +114,10 @@ def test_lineage(record, handle, name):
     assert "b" * 64 in card
     assert handle in card
     assert "base_model" not in front_matter(model_card(record))
+    unnamed = record.model_copy(update={"base_model": base.model_copy(update={"name": "no: name"})})
+    if not handle.startswith("hf"):
+        assert "base_model" not in front_matter(model_card(unnamed))
+        assert "no: name" in model_card(unnamed)
 
 
 def test_a_failed_check_stands_out(record):

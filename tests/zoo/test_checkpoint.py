@@ -152,6 +152,7 @@ def test_the_old_checkpoint_survives_a_failing_rename(model, record, saved, tmp_
         return rename(self, target)
 
     monkeypatch.setattr(pathlib.Path, "rename", failing)
+    monkeypatch.setattr("robust_zoo.files._exchange", lambda one, other: False)
     with pytest.raises(OSError, match="Input/output"):
         save_model(model, saved, record)
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
@@ -222,6 +223,35 @@ def test_missing_files(saved, name):
         load_model(saved)
 
 
+@pytest.mark.parametrize("text", ["[]", '"x"', "[" * 10**5, '{"a":' * 300 + "1" + "}" * 300])
+def test_json_that_is_no_configuration(saved, text):
+    for name in ("config.json", "metadata.json"):
+        before = (saved / name).read_text()
+        (saved / name).write_text(text)
+        with pytest.raises(
+            CheckpointError, match=rf"{name}' is (not valid JSON|nested 301 levels)"
+        ):
+            load_model(saved)
+        (saved / name).write_text(before)
+
+
+def test_what_is_no_classifier_is_refused_in_one_sentence(saved):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    two = keras.Model(inputs, [keras.layers.Dense(3)(flat), keras.layers.Dense(3)(flat)])
+    keras.saving.save_model(two, saved.parent / "two", zipped=False)
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*one input and one output"):
+        load_model(saved.parent / "two")
+
+
+def test_names_in_a_configuration_do_not_garble_the_message(saved):
+    edit_config(saved, class_name="Evil\n\x1b[31m" + "x" * 1000)
+    with pytest.raises(CheckpointError, match="only built-in Keras layers") as info:
+        load_model(saved)
+    assert str(info.value).isprintable()
+    assert len(str(info.value)) < 500
+
+
 @pytest.mark.parametrize("name", ["config.json", "metadata.json", RECORD])
 def test_truncated_json(saved, name):
     truncate(saved / name)
@@ -244,6 +274,8 @@ def edit_config(saved, **changes):
         {"module": "mypackage.layers", "class_name": "Dense", "registered_name": "mine>Dense"},
         {"module": "builtins", "class_name": "function", "config": "eval"},
         {"module": "keras.layers", "class_name": "TorchModuleWrapper"},
+        {"module": "keras.layers", "class_name": "StringLookup"},
+        {"module": "keras.layers", "class_name": "Pipeline"},
         {"module": "keras.layers", "class_name": "mine>Evil"},
         {"module": "keras.layers", "class_name": "Nonsense"},
         {"module": "keras.activations", "class_name": "softmax"},

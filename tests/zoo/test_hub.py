@@ -1,3 +1,4 @@
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -14,7 +15,7 @@ from keras import ops
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import evaluate
 from robust_zoo.record import BaseModel, RobustnessRecord
-from robust_zoo.weights import FILE
+from robust_zoo.weights import FILE, describe_weights
 from robust_zoo.zoo import (
     CheckpointError,
     HubError,
@@ -167,9 +168,31 @@ class TestHuggingFace:
         repository = hub.repositories["me/robust"]
         blob = repository.commits[repository.head]["README.md"]
         repository.commit({"config.json": blob, "pytorch_model.bin": blob})
-        with pytest.raises(CheckpointError, match="is not a checkpoint: it is left alone"):
-            publish(directory, "hf://me/robust")
-        assert set(repository.commits[repository.head]) == {"config.json", "pytorch_model.bin"}
+        files = dict(repository.commits[repository.head])
+        whole = dict.fromkeys((*FILES, "onnx/model.onnx"), blob)
+        for held in (files, {"config.json": blob}, whole):
+            repository.commit(held)
+            with pytest.raises(CheckpointError, match="is not a checkpoint: it is left alone"):
+                publish(directory, "hf://me/robust")
+            assert repository.commits[repository.head] == held
+        repository.commit({"README.md": blob, "LICENSE": blob})  # made by hand, empty
+        publish(directory, "hf://me/robust")
+        assert repository.commits[repository.head]["LICENSE"] == blob
+
+    def test_nothing_in_the_cache_that_is_not_ours_is_removed(self, hub, checkpoint, tmp_path):
+        from huggingface_hub import snapshot_download
+
+        publish(checkpoint(), "hf://me/other")
+        repository = hub.repositories["me/other"]
+        blob = repository.commits[repository.head]["README.md"]
+        names = {"config.json", "pytorch_model.bin", "onnx/model.onnx"}
+        repository.commit(dict.fromkeys(names, blob))
+        cached = pathlib.Path(snapshot_download("me/other"))
+        for action in (load_model, load_record):
+            with pytest.raises(CheckpointError, match=r"hf://me/other: it .*has no"):
+                action("hf://me/other")
+        left = {str(path.relative_to(cached)) for path in cached.rglob("*") if path.is_file()}
+        assert left == names
 
     def test_without_a_connection_the_cache_serves(self, hub, checkpoint, monkeypatch):
         pinned = publish(checkpoint(), "hf://me/robust", tag="v1")
@@ -225,9 +248,41 @@ class TestHuggingFace:
         files = dict(repository.commits[repository.head])
         files["robustness.json"] = type(files["README.md"])(b"{}", large=False)
         repository.commit(files)
-        with pytest.warns(match=r"hf://me/broken is left out: .* is not a valid record"):
+        with pytest.warns(match=r"left out: hf://me/broken: robustness\.json is not a valid"):
             found = list_models(hub="hf://me")
         assert [record.name for record in found] == ["hf://me/robust"]
+        hub.fault("GET .*/me/broken", status=403)
+        with pytest.warns(match=r"left out: .* refused the token for hf://me/broken"):
+            assert len(list_models(hub="hf://me")) == 1
+
+    def test_a_tag_that_somebody_else_sets_meanwhile(self, hub, checkpoint):
+        publish(checkpoint(), "hf://me/robust")
+        repository = hub.repositories["me/robust"]
+        theirs = repository.head
+
+        def meanwhile():
+            repository.tags["v1"] = theirs
+
+        hub.fault("POST .*/tag/", before=meanwhile)
+        message = r"@[0-9a-f]{40} is published, but not tagged 'v1': somebody else"
+        with pytest.raises(HubError, match=message):
+            publish(checkpoint("mlp.natural_digits"), "hf://me/robust", tag="v1")
+        assert repository.tags == {"v1": theirs}
+        hub.faults.clear()
+        hub.fault("POST .*/tag/", status=400, message="no tags\ntoday.")
+        message = r"is published, but not tagged 'v2': .*answered 400 .*: no tags today\."
+        with pytest.raises(HubError, match=message):
+            publish(checkpoint("digits_cnn.pgd_digits"), "hf://me/robust", tag="v2")
+
+    def test_a_model_without_a_record_says_so(self, hub, checkpoint):
+        publish(checkpoint(), "hf://me/robust")
+        repository = hub.repositories["me/robust"]
+        files = dict(repository.commits[repository.head])
+        del files["robustness.json"]
+        repository.commit(files)
+        with pytest.warns(match=r"hf://me/robust has no robustness\.json: .* never measured"):
+            model = load_model("hf://me/robust")
+        assert (model.robustness, model.base_model) == (None, None)
 
 
 class TestFileHub:
@@ -238,6 +293,9 @@ class TestFileHub:
         handle = f"file://{tmp_path}/hub/robust"
         assert publish(directory, handle) == handle
         assert {path.name for path in (tmp_path / "hub" / "robust").iterdir()} == set(FILES)
+        by_default = tmp_path / "made by mkdir"
+        by_default.mkdir()
+        assert (tmp_path / "hub" / "robust").stat().st_mode == by_default.stat().st_mode
         model = load_model(handle)
         expected = logits(load_model(directory), images)
         np.testing.assert_array_equal(logits(model, images), expected)
@@ -247,6 +305,7 @@ class TestFileHub:
         names = [record.name for record in list_models(hub=f"file://{tmp_path}/hub")]
         assert names == [f"file://{tmp_path}/hub/natural%20one", handle]
         assert load_model(names[0]).robustness.name == "mlp.natural_digits"
+        assert len(list_models("natural one", hub=f"file://{tmp_path}/hub")) == 1
 
     def test_an_unchanged_directory_writes_nothing(self, checkpoint, tmp_path):
         directory, handle = checkpoint(), f"file://{tmp_path}/hub/robust"
@@ -263,18 +322,62 @@ class TestFileHub:
     def test_a_full_disk_leaves_the_old_version(self, checkpoint, tmp_path, monkeypatch):
         handle = f"file://{tmp_path}/hub/robust"
         publish(checkpoint(), handle)
-        other, copy = checkpoint("mlp.natural_digits"), shutil.copytree
+        other, copy = checkpoint("mlp.natural_digits"), shutil.copyfile
 
-        def full(*arguments, **options):
-            copy(*arguments, **options)
-            raise OSError(28, "No space left on device")
+        def full(source, target):
+            copy(source, target)
+            if target.parent.name == "new" and target.name == FILE:
+                raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(shutil, "copytree", full)
+        monkeypatch.setattr(shutil, "copyfile", full)
         for target in (handle, f"file://{tmp_path}/hub/another"):
             with pytest.raises(HubError, match="is as it was: No space left"):
                 publish(other, target)
         assert [path.name for path in (tmp_path / "hub").iterdir()] == ["robust"]
         assert load_model(handle).robustness.name == "mlp.pgd_digits"
+
+        def none_at_all(source, target):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(shutil, "copyfile", none_at_all)
+        with pytest.raises(HubError, match=r"cannot be prepared in '.*': No space left"):
+            publish(other, handle)
+        with pytest.raises(HubError, match=r"cannot be read: No space left"):
+            load_model(handle)
+
+    @pytest.mark.parametrize("exchanges", [True, False])
+    def test_a_version_published_while_one_loads(
+        self, checkpoint, tmp_path, monkeypatch, exchanges
+    ):
+        """Weights, configuration and record of a loaded model are those of one version."""
+        if not exchanges:
+            monkeypatch.setattr("robust_zoo.files._exchange", lambda one, other: False)
+        handle = f"file://{tmp_path}/hub/robust"
+        versions = [checkpoint(), checkpoint("mlp.natural_digits")]
+        publish(versions[0], handle)
+        copy, moments = shutil.copyfile, ["config.json", FILE, "robustness.json"]
+
+        def meanwhile(source, target):
+            if moments and str(source).endswith(f"hub/robust/{moments[0]}"):
+                moments.pop(0)
+                publish(versions[len(moments) % 2], handle)
+            return copy(source, target)
+
+        monkeypatch.setattr(shutil, "copyfile", meanwhile)
+        for left in (2, 1, 0):
+            model = load_model(handle)
+            assert describe_weights(model) == model.robustness.weights
+            assert len(moments) <= left
+
+    def test_two_publish_at_once(self, checkpoint, tmp_path):
+        handle = f"file://{tmp_path}/hub/robust"
+        directories = [checkpoint(), checkpoint("mlp.natural_digits")]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for _ in range(3):
+                list(pool.map(lambda directory: publish(directory, handle), directories))
+        assert [path.name for path in (tmp_path / "hub").iterdir()] == ["robust"]
+        model = load_model(handle)
+        assert describe_weights(model) == model.robustness.weights
 
     def test_what_it_does_not_have(self, checkpoint, tmp_path):
         directory = checkpoint()
@@ -310,6 +413,8 @@ class TestFileHub:
         ),
         ("file://share/name", "must be file:///path with an absolute path"),
         ("file:///", "must be file:///path with an absolute path"),
+        ("file:///hub/x#1", "# as %23 in a file handle, got 'file:///hub/x#1'"),
+        ("file:///hub/x?1", "as %3F and"),
     ],
 )
 def test_bad_handles(handle, message, checkpoint):
@@ -326,8 +431,8 @@ def test_bad_hubs_and_options(hub, checkpoint):
             list_models(hub=name)
     with pytest.raises(ValueError, match="the handle must be hf://org/name, got 'hf://me/x@v1'"):
         publish(directory, "hf://me/x@v1")
-    for tag in ("", "a b", "v1/2", "a" * 40):
-        with pytest.raises(ValueError, match="tag must be a name such as 'v1'"):
+    for tag in ("", "a b", "v1/2", "a" * 40, "main", "-v", ".v", "v.", "v..1", "v.lock"):
+        with pytest.raises(ValueError, match="tag must be a name such as 'v1', and no branch"):
             publish(directory, "hf://me/x", tag=tag)
     assert hub.requests == []
 
