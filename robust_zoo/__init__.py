@@ -21,6 +21,7 @@ _MODULES = {
     "datasets": None,
     "defenses": None,
     "evaluate": "robust_zoo.evaluation",
+    "evaluation": None,
     "list_models": "robust_zoo.zoo",
     "load_dataset": "robust_zoo.datasets",
     "load_model": "robust_zoo.zoo",

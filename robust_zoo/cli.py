@@ -21,6 +21,15 @@ app = typer.Typer(
 )
 
 
+plot_app = typer.Typer(no_args_is_help=True, help="Draws pictures of models of one dataset.")
+app.add_typer(plot_app, name="plot")
+
+# What every picture takes.
+_Models = Annotated[list[str], typer.Argument(help="Names, directories or handles.")]
+_Output = Annotated[pathlib.Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")]
+_Seed = Annotated[int, typer.Option(help="Of the sample and the attack.")]
+
+
 @contextlib.contextmanager
 def _quiet():
     """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start."""
@@ -425,6 +434,153 @@ def publish(
     with _quiet():
         from robust_zoo import zoo
     print(zoo.publish(directory, handle, private=private, tag=tag))
+
+
+def _check_picture(output: pathlib.Path) -> None:
+    """Raises before any work for a picture that could not be written."""
+    _writable(output, "--output")
+    with _quiet():
+        from robust_zoo.plots import picture_format
+    picture_format(output)
+
+
+def _models_and_data(handles: list[str], n: int | None, seed: int):
+    """Models by handle, and test examples of the dataset that all their records name."""
+    from robust_zoo.datasets import load_dataset
+    from robust_zoo.zoo import load_model
+
+    models = {handle: load_model(handle) for handle in handles}
+    records = {handle: model.robustness for handle, model in models.items()}
+    datasets = {record.dataset.name if record else "none" for record in records.values()}
+    if len(datasets) != 1 or "none" in datasets:
+        raise ValueError(f"the models must have records of one dataset, got {sorted(datasets)}.")
+    data = load_dataset(datasets.pop())
+    return models, data if n is None else data.sample(n, seed)
+
+
+@plot_app.command("curves")
+def plot_curves(models: _Models, output: _Output) -> None:
+    """Accuracy against epsilon, from the models' records."""
+    _check_picture(output)
+    with _quiet():
+        from robust_zoo import plots, zoo
+    records = [zoo.load_record(handle) for handle in models]
+    print(plots.compare_models(records, output))
+
+
+@plot_app.command("landscape")
+def plot_landscape(
+    models: _Models,
+    output: _Output,
+    epsilon: Annotated[str, typer.Option(help="Radius of the linf ball, such as 8/255.")],
+    index: Annotated[int, typer.Option(help="Which test image.")] = 0,
+    steps: Annotated[int, typer.Option(help="Of PGD.")] = 100,
+    restarts: Annotated[int, typer.Option(help="Random starts.")] = 20,
+    seed: _Seed = 0,
+) -> None:
+    """The loss along PGD from several starts, around one test image."""
+    _check_picture(output)
+    with _quiet():
+        from robust_zoo import evaluation, plots
+
+        loaded, data = _models_and_data(models, None, seed)
+        if not 0 <= index < len(data):
+            raise ValueError(f"--index must be in 0..{len(data) - 1}, got {index}.")
+        found = {
+            handle: evaluation.loss_landscape(
+                model,
+                data.images[index],
+                data.labels[index],
+                epsilon=number(epsilon),
+                steps=steps,
+                restarts=restarts,
+                seed=seed,
+            )
+            for handle, model in loaded.items()
+        }
+    print(plots.landscapes(found, output, title=f"{data.name}, test image {index}"))
+
+
+@plot_app.command("transfer")
+def plot_transfer(
+    models: _Models,
+    output: _Output,
+    epsilon: Annotated[str, typer.Option(help="Such as 8/255.")],
+    attack: Annotated[str, typer.Option(help="As in evaluate, such as pgd:steps=40.")] = "fgsm",
+    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = 1000,
+    seed: _Seed = 0,
+) -> None:
+    """How adversarial images made on each model do on the others."""
+    _check_picture(output)
+    with _quiet():
+        from robust_zoo import evaluation, plots
+
+        made = parse_attack(attack, number(epsilon), None)
+        loaded, data = _models_and_data(models, n, seed)
+        matrices = evaluation.transfer_matrices(made, loaded, data.images, data.labels, seed=seed)
+    print(plots.transfer(matrices, output, title=f"{attack}, epsilon {epsilon}"))
+
+
+@plot_app.command("roll-off")
+def plot_roll_off(
+    models: _Models,
+    output: _Output,
+    epsilons: Annotated[str, typer.Option(help="Magnitudes, such as 2/255,4/255,8/255.")],
+    attack: Annotated[str, typer.Option(help="As in evaluate, such as pixel-swap.")] = "fgsm",
+    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = 1000,
+    seed: _Seed = 0,
+) -> None:
+    """Accuracy over the whole range of an attack, and the area under it."""
+    _check_picture(output)
+    with _quiet():
+        from robust_zoo import evaluation, plots
+
+        magnitudes = [number(part) for part in epsilons.split(",")]
+        loaded, data = _models_and_data(models, n, seed)
+        curves = {
+            handle: evaluation.roll_off(
+                lambda epsilon: parse_attack(attack, epsilon, None),
+                model,
+                data.images,
+                data.labels,
+                magnitudes,
+                seed=seed,
+            )
+            for handle, model in loaded.items()
+        }
+    print(plots.roll_offs(curves, output, title=data.name, magnitude=f"magnitude of {attack}"))
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="Such as deepdefense-table1 or galloway-logistic.")],
+    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample and the attacks.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Measures the models of a paper's table, and prints its numbers beside ours."""
+    with _quiet():
+        from robust_zoo.reproduce import reproduce as measure
+
+    found = measure(name, n=n, seed=seed)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("model", "", *found.columns, title=found.title, title_justify="left")
+    for model, (paper, ours) in found.rows.items():
+        table.add_row(model, "paper", *map(_cell, paper))
+        table.add_row("", "ours", *map(_cell, ours), end_section=True)
+    console = _console()
+    console.print(table)
+    console.print(f"Paper: {found.source}. Ours: {found.n_examples} test examples, seed {seed}.")
+    if found.missing:
+        console.print(f"Not in the zoo: {', '.join(found.missing)}.")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 @app.command()

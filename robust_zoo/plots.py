@@ -1,12 +1,15 @@
-"""Pictures of records."""
+"""Pictures of records and of the papers' metrics."""
 
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from robust_zoo.describe import describe_attack
+from robust_zoo.evaluation import Landscape, RollOff, TransferMatrices
 from robust_zoo.files import replacing
-from robust_zoo.record import RobustnessRecord
+from robust_zoo.record import Accuracy, RobustnessRecord
 
 FORMATS = ("png", "pdf", "svg")
 _DRAWING = "1"  # to be raised when pictures look different, so that they are drawn again
@@ -36,8 +39,6 @@ def accuracy_against_epsilon(
     Raises:
         ValueError: no records, or records without attacks, of several norms, models or lists of attacks.
     """
-    import matplotlib.figure  # imported here: it takes a while
-
     norms = {record.threat_model.norm for record in records if record.threat_model}
     names = {record.name for record in records}
     if len(norms) != 1 or len(names) != 1 or not all(record.threat_model for record in records):
@@ -56,10 +57,7 @@ def accuracy_against_epsilon(
     origin = [(0.0, clean)]
     curves = []
     if curve is not None and len(records) == 1:
-        # What follows after the model is broken would only squeeze the rest.
-        standing = sum(point.accuracy > _BROKEN for point in curve.points)
-        points = [*origin, *((point.epsilon, point) for point in curve.points[: standing + 1])]
-        curves.append((describe_attack(curve), points))
+        curves.append((describe_attack(curve), _points(records[0])))
         origin = []
     for outcomes in zip(*(record.attacks for record in ordered), strict=True):
         # Where the number of steps follows from epsilon, it is no part of the curve's name.
@@ -67,25 +65,144 @@ def accuracy_against_epsilon(
         label = labels.pop() if len(labels) == 1 else outcomes[0].name
         curves.append((label, [*origin, *zip(epsilons, outcomes, strict=True)]))
 
-    figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    return _draw(curves, names.pop(), norms.pop(), records, path)
+
+
+def compare_models(
+    records: Sequence[RobustnessRecord], path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws the curve of accuracy against epsilon of each of several models, with 95% intervals.
+
+    Args:
+        records: with curves, of models measured on one dataset under threat models of one norm.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: no records, or records without curves, of several datasets or norms.
+    """
+    kinds = {
+        (record.dataset.name, record.threat_model.norm if record.curve else "no curve")
+        for record in records
+    }
+    if len(kinds) != 1 or not all(record.curve for record in records):
+        raise ValueError(
+            f"records must have curves on one dataset in one norm, got {sorted(kinds)}."
+        )
+    curves = [(record.name, _points(record)) for record in records]
+    return _draw(curves, title, records[0].threat_model.norm, records, path)
+
+
+def _points(record: RobustnessRecord) -> list[tuple[float, Accuracy]]:
+    """Of the record's curve, from clean accuracy on; what follows after the model is broken is left out."""
+    points = record.curve.points
+    standing = sum(point.accuracy > _BROKEN for point in points)
+    return [(0.0, record.clean), *((point.epsilon, point) for point in points[: standing + 1])]
+
+
+def landscapes(
+    found: Mapping[str, Landscape], path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws the loss against PGD's steps, a line a restart, one panel a model (Madry et al., figures 1 and 2).
+
+    Args:
+        found: by model, what `evaluation.loss_landscape` gave.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: no landscapes, or a bad ending.
+    """
+    if not found:
+        raise ValueError("found must be at least one landscape, got none.")
+    figure, panels = _figure(len(found))
+    for axes, (name, landscape) in zip(panels, found.items(), strict=True):
+        axes.plot(landscape.losses.T, linewidth=0.8, alpha=0.7)
+        axes.set(title=f"{name}\nspread {landscape.spread:.2g}", xlabel="step", ylabel="loss")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
+def transfer(
+    matrices: TransferMatrices, path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws transfer and error rates from each source (rows) to each target (columns).
+
+    Args:
+        matrices: from `evaluation.transfer_matrices`.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+    """
+    figure, panels = _figure(2)
+    parts = (("transfer rate", matrices.transfer_rate), ("error rate", matrices.error_rate))
+    ticks = range(len(matrices.names))
+    for axes, (name, rates) in zip(panels, parts, strict=True):
+        axes.imshow(rates, vmin=0, vmax=1, cmap="viridis")
+        for row, column in np.ndindex(rates.shape):
+            axes.text(column, row, f"{rates[row, column]:.2f}", ha="center", va="center", color="w")
+        axes.set_xticks(ticks, matrices.names, rotation=45, ha="right")
+        axes.set_yticks(ticks, matrices.names)
+        axes.set(title=name, xlabel="target", ylabel="source")
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
+def roll_offs(
+    curves: Mapping[str, RollOff], path: str | pathlib.Path, *, title: str = "", magnitude: str
+) -> pathlib.Path:
+    """Draws accuracy over the whole range of an attack's magnitude, a line a model with its area.
+
+    Args:
+        curves: by model, what `evaluation.roll_off` gave.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+        magnitude: what the attack's magnitude is, such as "changed values".
+
+    Raises:
+        ValueError: no curves, or a bad ending.
+    """
+    if not curves:
+        raise ValueError("curves must be at least one, got none.")
+    figure, (axes,) = _figure(1)
+    drawn = [
+        (f"{name}, area {curve.area:.3f}", list(zip(curve.epsilons, curve.accuracies, strict=True)))
+        for name, curve in curves.items()
+    ]
+    _lines(axes, drawn, title, magnitude)
+    return _save(figure, path)
+
+
+def _figure(panels: int):
+    import matplotlib.figure  # imported here: it takes a while
+
+    figure = matplotlib.figure.Figure(figsize=(2 + 4 * panels, 4), layout="constrained")
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def _lines(axes, curves, title: str, magnitude: str) -> None:
+    """Accuracies with their intervals, a line of (magnitude, Accuracy) a label."""
     for label, points in curves:
         places = [epsilon for epsilon, _ in points]
         accuracies = [part.accuracy for _, part in points]
         below = [part.accuracy - part.ci95[0] for _, part in points]
         above = [part.ci95[1] - part.accuracy for _, part in points]
         axes.errorbar(places, accuracies, [below, above], marker="o", capsize=3, label=label)
-    axes.set(
-        title=names.pop(),
-        xlabel=f"epsilon ({norms.pop()}, pixels in [0, 1])",
-        ylabel="accuracy",
-        ylim=(-0.02, 1.02),
-    )
+    axes.set(title=title, xlabel=magnitude, ylabel="accuracy", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def _draw(curves, title: str, norm: str, records, path: str | pathlib.Path) -> pathlib.Path:
+    figure, (axes,) = _figure(1)
+    _lines(axes, curves, title, f"epsilon ({norm}, pixels in [0, 1])")
+    return _save(figure, path, _digest(records))
+
+
+def _save(figure, path: str | pathlib.Path, digest: str | None = None) -> pathlib.Path:
     form = picture_format(path)
     # No date and no version of matplotlib: the same records make the same picture.
-    metadata = {"Software": None, "Description": _digest(records)} if form == "png" else None
+    metadata = {"Software": None, "Description": digest} if digest and form == "png" else None
     with replacing(path) as partial:
         figure.savefig(partial, dpi=100, format=form, metadata=metadata)
     return pathlib.Path(path)

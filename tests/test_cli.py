@@ -216,6 +216,39 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["publish", "/no/such", "file:///hub/x", "--tag", "v1"], "tag is for hf:// only"),
         (["list", "--hub", "file:///no/such"], "there is no hub at file:///no/such"),
         (["show", "file:///no/such"], "there is no model at file:///no/such"),
+        (["reproduce", "table9"], "name must be one of ('deepdefense-table1'"),
+        (["plot", "curves", "mlp.pgd_digits", "--output", "x.bmp"], "must end in one of"),
+        (
+            ["plot", "curves", "mlp.pgd_digits", "madry_cnn.pgd_mnist", "--output", "x.png"],
+            "must have curves on one dataset",
+        ),
+        (
+            [
+                "plot",
+                "transfer",
+                "mlp.pgd_digits",
+                "madry_cnn.pgd_mnist",
+                "--output",
+                "x.png",
+                "--epsilon",
+                "0.1",
+            ],
+            "records of one dataset, got ['digits', 'mnist']",
+        ),
+        (
+            [
+                "plot",
+                "landscape",
+                "mlp.pgd_digits",
+                "--output",
+                "x.png",
+                "--epsilon",
+                "0.1",
+                "--index",
+                "500",
+            ],
+            "--index must be in 0..499, got 500",
+        ),
     ],
 )
 def test_failures_are_one_sentence(command, tmp_path, monkeypatch, arguments, message):
@@ -327,3 +360,21 @@ def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
     status, out, err = command("evaluate", handle, "--attack", "fgsm", "--n", 20)
     assert (status, err) == (0, "")
     assert "FGSM" in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["curves"],
+        ["landscape", "--epsilon", "25.5/255", "--steps", "3", "--restarts", "2"],
+        ["transfer", "--epsilon", "0.1", "--n", "20"],
+        ["roll-off", "--epsilons", "2,8,64", "--attack", "pixel-swap", "--n", "20"],
+    ],
+)
+def test_plot(command, tmp_path, options):
+    picture = tmp_path / "picture.svg"
+    kind, *others = options
+    models = ("mlp.pgd_digits", "mlp.natural_digits")
+    assert command("plot", kind, *models, "--output", picture, *others) == (0, f"{picture}\n", "")
+    text = picture.read_text()
+    assert all(name in text for name in models)

@@ -18,9 +18,10 @@ LAYERS = [
     {"architectures", "classifier", "datasets", "weights"},
     {"attacks"},
     {"describe"},
-    {"defenses", "evaluation", "plots"},
+    {"defenses", "evaluation"},
+    {"plots"},
     {"zoo"},
-    {"recipe"},
+    {"recipe", "reproduce"},
     {"cli"},
 ]
 

@@ -2,8 +2,15 @@ import pytest
 
 from robust_zoo.attacks import FGSM, BasicIterative
 from robust_zoo.datasets import load_dataset
-from robust_zoo.evaluation import evaluate
-from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
+from robust_zoo.evaluation import evaluate, loss_landscape, roll_off, transfer_matrices
+from robust_zoo.plots import (
+    accuracy_against_epsilon,
+    compare_models,
+    is_picture_of,
+    landscapes,
+    roll_offs,
+    transfer,
+)
 from robust_zoo.zoo import load_model, load_record
 
 
@@ -61,3 +68,35 @@ def test_a_picture_knows_its_records(tmp_path):
     assert again.read_bytes() == path.read_bytes()
     path.write_bytes(b"no picture")
     assert not is_picture_of([record], path)
+
+
+def test_models_are_compared_by_their_curves(tmp_path):
+    records = [load_record("mlp.pgd_digits"), load_record("mlp.natural_digits")]
+    text = compare_models(records, tmp_path / "models.svg", title="both").read_text()
+    for name in ("mlp.pgd_digits", "mlp.natural_digits", "both"):
+        assert text.count(f"<!-- {name}") == 1
+    bare = records[0].model_copy(update={"curve": None})
+    mnist = load_record("madry_cnn.pgd_mnist")
+    for wrong in ([], [bare], [records[0], mnist]):
+        with pytest.raises(ValueError, match="must have curves on one dataset in one norm, got"):
+            compare_models(wrong, tmp_path / "wrong.svg")
+
+
+def test_metrics_are_drawn(tmp_path):
+    model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
+    found = loss_landscape(model, data.images[0], data.labels[0], epsilon=0.1, steps=3, restarts=2)
+    text = landscapes({"a": found, "b": found}, tmp_path / "l.svg", title="losses").read_text()
+    for part in ("losses", "a", "b", f"spread {found.spread:.2g}"):
+        assert f"<!-- {part} -->" in text
+    models = {"one": model, "two": load_model("mlp.pgd_digits")}
+    matrices = transfer_matrices(FGSM(epsilon=0.1), models, data.images, data.labels)
+    text = transfer(matrices, tmp_path / "t.svg").read_text()
+    assert text.count(f"<!-- {matrices.error_rate[0, 1]:.2f} -->") >= 1
+    assert text.count("<!-- two -->") == 4  # a row and a column in each of two panels
+    curve = roll_off(FGSM, model, data.images, data.labels, (0.1, 0.3))
+    text = roll_offs({"mine": curve}, tmp_path / "r.svg", magnitude="pixels").read_text()
+    assert f"<!-- mine, area {curve.area:.3f} -->" in text
+    for draw in (landscapes, lambda found, path: roll_offs(found, path, magnitude="x")):
+        with pytest.raises(ValueError, match="must be at least one"):
+            draw({}, tmp_path / "none.svg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.svg", "r.svg", "t.svg"]

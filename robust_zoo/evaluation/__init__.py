@@ -15,25 +15,34 @@ from robust_zoo.evaluation.fooling import (
     rubbish_test,
 )
 from robust_zoo.evaluation.landscape import Landscape, loss_landscape
+from robust_zoo.evaluation.roll_off import RollOff, roll_off
 from robust_zoo.evaluation.top_k import LabelLeaking, TopK, label_leaking, top_k
-from robust_zoo.evaluation.transfer import TransferMatrices, transfer_accuracy, transfer_matrices
+from robust_zoo.evaluation.transfer import (
+    TransferMatrices,
+    clean_accuracy,
+    transfer_accuracy,
+    transfer_matrices,
+)
 
 __all__ = [
     "DeepDefenseMetrics",
     "FoolingImages",
     "LabelLeaking",
     "Landscape",
+    "RollOff",
     "RubbishTest",
     "SignSteps",
     "TopK",
     "TransferMatrices",
     "accuracy_columns",
+    "clean_accuracy",
     "craft",
     "deepdefense_metrics",
     "evaluate",
     "fooling_images",
     "label_leaking",
     "loss_landscape",
+    "roll_off",
     "rubbish_test",
     "top_k",
     "transfer_accuracy",

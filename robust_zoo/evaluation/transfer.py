@@ -35,6 +35,12 @@ class TransferMatrices:
     n_examples: int
 
 
+def clean_accuracy(model: keras.Model, x, y, *, batch_size: int = 128) -> Accuracy:
+    """Accuracy of a classifier on images as they are."""
+    right = _right(model, x, y, batch_size)
+    return Accuracy.count(int(right.sum()), len(right))
+
+
 def transfer_accuracy(
     attack: FixedBudgetAttack,
     source: keras.Model,
@@ -57,8 +63,7 @@ def transfer_accuracy(
         batch_size: images in a batch; no number depends on it.
     """
     x_adv = craft(attack, source, x, y, seed=seed, batch_size=batch_size)
-    right = _right(target, x_adv, y, batch_size)
-    return Accuracy.count(int(right.sum()), len(right))
+    return clean_accuracy(target, x_adv, y, batch_size=batch_size)
 
 
 def transfer_matrices(

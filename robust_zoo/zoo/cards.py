@@ -3,15 +3,25 @@
 import pathlib
 
 from robust_zoo.files import write_text
+from robust_zoo.plots import compare_models, is_picture_of
 from robust_zoo.record import RobustnessRecord
-from robust_zoo.zoo.card import CARD, write_card, zoo_table
+from robust_zoo.zoo.card import CARD, readme_table, write_card, zoo_table
 from robust_zoo.zoo.checkpoint import RECORD
 from robust_zoo.zoo.errors import CheckpointError
 from robust_zoo.zoo.registry import natural_order
 
+# Between these lines of the README beside the checkpoints stands the table of models.
+_BEGIN, _END = "<!-- robust-zoo cards: begin -->\n", "<!-- robust-zoo cards: end -->\n"
+_COMPARED = "madry_cnn"  # the architecture whose models the README compares in a picture
+
 
 def write_cards(directory: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes each checkpoint's card and the MODEL_CARDS.md beside `directory`; returns the checkpoints' cards.
+    """Writes each checkpoint's card, and beside `directory` MODEL_CARDS.md and what the README shows of them.
+
+    The README gets its table if it has the lines to put it between, and then a picture in docs/ too.
+
+    Returns:
+        The checkpoints' cards.
 
     Raises:
         CheckpointError: no records in `directory`.
@@ -24,5 +34,22 @@ def write_cards(directory: str | pathlib.Path) -> list[pathlib.Path]:
     records = [RobustnessRecord.read(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         write_card(path.parent, record)
-    write_text(directory.resolve().parent / "MODEL_CARDS.md", zoo_table(records))
+    root = directory.resolve().parent
+    write_text(root / "MODEL_CARDS.md", zoo_table(records))
+    _write_readme(root, records)
     return [path.with_name(CARD) for path in paths]
+
+
+def _write_readme(root: pathlib.Path, records: list[RobustnessRecord]) -> None:
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        return
+    write_text(readme, before + begin + readme_table(records) + end + after)
+    compared = [record for record in records if record.architecture == _COMPARED and record.curve]
+    picture = root / "docs" / "accuracy.png"
+    if compared and not is_picture_of(compared, picture):
+        picture.parent.mkdir(exist_ok=True)
+        compare_models(compared, picture, title=f"{_COMPARED} under PGD")

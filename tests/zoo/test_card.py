@@ -7,7 +7,7 @@ import yaml
 from robust_zoo.describe import describe_attack
 from robust_zoo.record import BaseModel, Reported, RobustnessRecord
 from robust_zoo.zoo import CheckpointError, list_models, load_record
-from robust_zoo.zoo.card import model_card, write_card, zoo_table
+from robust_zoo.zoo.card import model_card, readme_table, write_card, zoo_table
 from robust_zoo.zoo.cards import write_cards
 
 
@@ -193,10 +193,34 @@ def test_shipped_cards_are_not_stale(tmp_path):
         for name in ("robustness.json", "recipe.py", "accuracy.png"):
             shutil.copy(checkout / "checkpoints" / record.name / name, folder / name)
         names += [f"checkpoints/{record.name}/{name}" for name in ("README.md", "accuracy.png")]
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/accuracy.png"):
+        shutil.copy(checkout / name, tmp_path / name)
+        names.append(name)
     assert len(write_cards(tmp_path / "checkpoints")) == len(list_models())
+    readme = (tmp_path / "README.md").read_text()
+    for record in list_models():
+        assert f"| [{record.name}](checkpoints/{record.name}/README.md) |" in readme
     for name in names:
         fresh, shipped = (tmp_path / name).read_bytes(), (checkout / name).read_bytes()
         assert fresh == shipped, f"{name} is stale: run robust-zoo cards"
+
+
+def test_a_readme_without_a_place_for_the_table_is_left_alone(record, tmp_path):
+    folder = tmp_path / "checkpoints" / record.name
+    folder.mkdir(parents=True)
+    (folder / "robustness.json").write_text(record.to_json())
+    (tmp_path / "README.md").write_text("mine")
+    write_cards(tmp_path / "checkpoints")
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert not (tmp_path / "docs").exists()
+
+
+def test_the_table_of_the_readme(record):
+    (row,) = readme_table([record]).splitlines()[2:]
+    assert "| linf, epsilon 0.3 | 99.09% | 90.60% (88.63 to 92.26) | 89.30%, PGD-100 x 20" in row
+    bare = record.model_copy(update={"attacks": record.attacks[:1], "reported": ()})
+    assert readme_table([bare]).splitlines()[2].endswith("| 99.09% |  |  |")
 
 
 def test_a_picture_is_drawn_anew_only_for_another_record(record, tmp_path):
