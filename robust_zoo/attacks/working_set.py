@@ -50,10 +50,13 @@ def predict(model, x: np.ndarray, batch_size: int) -> np.ndarray:
         "predict",
         lambda: backend.function(lambda x: _predict(reference(), x), model),
     )
-    sizes = batch_sizes(batch_size)
-    return check_logits(
-        np.concatenate([call(compiled, sizes, rows, x) for rows in batches(sizes, len(x))]), model
-    )
+    return check_logits(in_batches(compiled, batch_sizes(batch_size), x), model)
+
+
+def in_batches(function, sizes: list[int], *arrays: np.ndarray) -> np.ndarray:
+    """What a compiled function gives for all rows of the arrays, in batches of fixed sizes."""
+    rows = batches(sizes, len(arrays[0]))
+    return np.concatenate([call(function, sizes, part, *arrays) for part in rows])
 
 
 def batch_sizes(batch_size: int) -> list[int]:

@@ -5,7 +5,7 @@ import numpy as np
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.attacks.working_set import batch_sizes, batches, call
+from robust_zoo.attacks.working_set import batch_sizes, in_batches
 from robust_zoo.backend import random
 from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
@@ -50,5 +50,4 @@ def craft(
         return attack(model, x, y, key=keys)
 
     compiled = backend.function(made, model, *attack.models)
-    sizes = batch_sizes(check_batch_size(batch_size))
-    return np.concatenate([call(compiled, sizes, rows, *arrays) for rows in batches(sizes, len(x))])
+    return in_batches(compiled, batch_sizes(check_batch_size(batch_size)), *arrays)

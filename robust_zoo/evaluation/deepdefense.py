@@ -10,7 +10,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.deepfool_path import find_path, length, perturbation
 from robust_zoo.attacks.losses import CrossEntropy
-from robust_zoo.attacks.working_set import batch_sizes, batches, call, predict
+from robust_zoo.attacks.working_set import batch_sizes, in_batches, predict
 from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.record import Accuracy
@@ -153,6 +153,4 @@ def _logits(model: keras.Model):
 
 
 def _in_batches(function, model: keras.Model, batch_size: int, *arrays: np.ndarray) -> np.ndarray:
-    compiled, sizes = backend.function(function, model), batch_sizes(batch_size)
-    rows = batches(sizes, len(arrays[0]))
-    return np.concatenate([call(compiled, sizes, part, *arrays) for part in rows])
+    return in_batches(backend.function(function, model), batch_sizes(batch_size), *arrays)

@@ -88,11 +88,10 @@ def transfer_matrices(
     if not models:
         raise ValueError("models must be at least one, got none.")
     errors, rates, kept = [], [], []
-    for source in models.values():
+    for own, source in enumerate(models.values()):
         x_adv = craft(attack, source, x, y, seed=seed, batch_size=batch_size)
         wrong = ~np.stack([_right(model, x_adv, y, batch_size) for model in models.values()])
-        own = ~_right(source, x_adv, y, batch_size)
-        chosen = _right(source, x, y, batch_size) & own
+        chosen = _right(source, x, y, batch_size) & wrong[own]
         kept.append(chosen.sum())
         errors.append(wrong.mean(axis=1))
         fooled = wrong[:, chosen]

@@ -210,7 +210,7 @@ def publish(staged: pathlib.Path, handle: str, *, private: bool | None, tag: str
         branches, tags = _patiently(_refs)(client, repository)
         if tag in branches:
             raise HubError(f"{handle} has a branch {tag!r}: choose another tag.")
-        if tag in tags and not _same(client, repository, tags[tag], staged):
+        if tag in tags and not _same(_published(client, repository, tags[tag]), staged):
             raise HubError(
                 f"{handle} has a tag {tag!r} already, of another content: tags do not move, choose a new one."
             )
@@ -262,9 +262,9 @@ def _tag(client: huggingface_hub.HfApi, repository: str, tag: str, commit: str) 
 def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path) -> str:
     """The commit that holds what `staged` does: the newest if it does already, else one on top of it."""
     head = client.model_info(repository).sha
-    if _same(client, repository, head, staged):
-        return head
     published = _published(client, repository, head)
+    if _same(published, staged):
+        return head
     names = sorted(path.name for path in staged.iterdir())
     operations = [CommitOperationAdd(name, staged / name) for name in names]
     operations += [CommitOperationDelete(name) for name in sorted(published) if name not in names]
@@ -286,10 +286,8 @@ def _published(client: huggingface_hub.HfApi, repository: str, commit: str) -> d
     }
 
 
-def _same(
-    client: huggingface_hub.HfApi, repository: str, commit: str, staged: pathlib.Path
-) -> bool:
-    published = _published(client, repository, commit)
+def _same(published: dict[str, str], staged: pathlib.Path) -> bool:
+    """Whether the files of a commit, by name and hash, are those in `staged`."""
     local = {path.name: path for path in staged.iterdir()}
     return published.keys() == local.keys() and all(
         published[name] in (sha256(path), _git_hash(path)) for name, path in local.items()
