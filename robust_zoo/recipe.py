@@ -27,6 +27,7 @@ from robust_zoo.defenses import (
     StopOnDivergence,
 )
 from robust_zoo.evaluation import evaluate
+from robust_zoo.files import write_text
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
@@ -203,10 +204,8 @@ def run(
                 f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
             )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
-        started = time.perf_counter()
         options = {"devices": devices, "resume": resume, "verbose": verbose}
-        _fit(trainer, recipe, train, validation, state, **options)
-    seconds = time.perf_counter() - started
+        seconds = _fit(trainer, recipe, train, validation, state, **options)
     if sum(int(ops.size(variable)) for variable in classifier.variables) > _LARGE:
         round_to_float16(classifier)
 
@@ -317,9 +316,27 @@ class _Epochs(keras.utils.PyDataset):
         return images, self.data.labels[rows]
 
 
-def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose) -> None:
+class _Clock(keras.callbacks.Callback):
+    """Seconds since it was made and, in `file`, those of the interrupted runs before, up to their last epoch."""
+
+    def __init__(self, file: pathlib.Path):
+        super().__init__()
+        self.file, self.started = file, time.perf_counter()
+        self.before = float(file.read_text()) if file.exists() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+    def on_epoch_end(self, epoch, logs=None):
+        write_text(self.file, f"{self.seconds:.1f}")
+
+
+def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose) -> float:
+    """Trains, and returns the seconds that it took, those of the runs that it resumes included."""
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
+    clock = _Clock(state / "seconds.txt")
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)
@@ -337,6 +354,7 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
                 *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
                 *average,
                 keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
+                clock,
                 keras.callbacks.LambdaCallback(
                     on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
                 ),
@@ -346,6 +364,7 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
     except DivergenceError as error:
         kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
+    return clock.seconds
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:

@@ -34,11 +34,10 @@ recipe = Recipe(
     attacks=(
         FGSM(epsilon=0.3),
         PGD(epsilon=0.3, steps=40, step_size=0.01),
-        PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20),
         AutoAttack(epsilon=0.3),
         DeepFool(),
     ),
-    n=(10_000, 10_000, 1_000, 1_000, 1_000),
+    n=(10_000, 10_000, 1_000, 1_000),
     deviations=(
         "Madry's network, not the paper's small CNN",
         "10 steps of 0.06 in training, not 40 of 0.01",
