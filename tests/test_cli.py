@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from robust_zoo import cli
+from robust_zoo.cli.common import number
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo import list_models, load_model
 from robust_zoo.zoo.registry import checkpoints_directory
@@ -286,7 +287,7 @@ def test_train_resumes(command, tmp_path, monkeypatch):
 
 
 def test_a_fresh_process_fails_with_one_sentence(tmp_path):
-    root = pathlib.Path(cli.__file__).parents[1]
+    root = pathlib.Path(cli.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "robust_zoo.cli", "show", "nosuch"],
         capture_output=True,
@@ -327,7 +328,7 @@ def test_nothing_but_the_answer_is_printed_in_a_pipe(tmp_path):
     """A fresh process: no start-up chatter, no bar."""
     arguments = ["evaluate", "mlp.pgd_digits", "--attack", "fgsm", "--n", "20"]
     environment = {key: v for key, v in os.environ.items() if not key.startswith("TF_CPP")}
-    root = pathlib.Path(cli.__file__).parents[1]
+    root = pathlib.Path(cli.__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(root), environment.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "robust_zoo.cli", *arguments],
@@ -345,7 +346,7 @@ def test_nothing_but_the_answer_is_printed_in_a_pipe(tmp_path):
 
 @pytest.mark.parametrize(("text", "value"), [("0.3", 0.3), ("8/255", 8 / 255), (" 1 / 4 ", 0.25)])
 def test_numbers(text, value):
-    assert np.isclose(cli.number(text), value)
+    assert np.isclose(number(text), value)
 
 
 def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):

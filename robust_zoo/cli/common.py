@@ -1,0 +1,176 @@
+"""What the commands share: quiet start, arguments in words, tables."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import sys
+import tempfile
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except ImportError:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def console():
+    """Where tables go."""
+    from rich.console import Console
+
+    console = Console()
+    # A pipe has no width of its own, and a cut table is of no use in it.
+    return console if console.is_terminal else Console(width=200)
+
+
+def number(text: str) -> float:
+    """A number written as 0.3 or 8/255."""
+    numerator, _, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
+
+
+def parse_attack(text: str, epsilon: float | None, norm: str | None):
+    """An attack from "name" or "name:key=value,...", such as "pgd:steps=100,restarts=20,step_size=0.01".
+
+    Args:
+        text: what was asked for.
+        epsilon: of fixed-budget attacks.
+        norm: unless their name or settings say otherwise; None for their own, which minimum-norm attacks
+            that do not have `norm` keep.
+
+    Raises:
+        ValueError: an unknown attack or hyperparameter, or a value that does not fit.
+    """
+    from robust_zoo.attacks import ATTACKS, FixedBudgetAttack
+
+    name, _, settings = text.partition(":")
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}: it must be one of {', '.join(ATTACKS)}.")
+    kind = ATTACKS[name].func
+    allowed = [field.name for field in dataclasses.fields(kind)]
+    budget = issubclass(kind, FixedBudgetAttack)
+    values = {"epsilon": epsilon} if budget else {}
+    if norm is not None and "norm" not in ATTACKS[name].keywords and (budget or norm in kind.norms):
+        values["norm"] = norm
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        if key not in allowed:
+            raise ValueError(
+                f"attack {name!r} has no {key!r}: it must be one of {', '.join(allowed)}."
+            )
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = number(value) if "/" in value else value
+    return ATTACKS[name](**values)
+
+
+def needs_epsilon(text: str) -> bool:
+    """Whether an attack has a budget (an unknown one has: what it is will be said later)."""
+    from robust_zoo.attacks import ATTACKS, MinimumNormAttack
+
+    attack = ATTACKS.get(text.partition(":")[0])
+    return attack is None or not issubclass(attack.func, MinimumNormAttack)
+
+
+def check_writable(path: pathlib.Path | None, option: str) -> None:
+    """Raises OSError for a file that could not be written; None is none."""
+    if path is None:
+        return
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(
+            f"{option}: no directory {str(path.parent)!r} to write {path.name!r} into."
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} must be a file, got the directory {str(path)!r}.")
+
+
+def as_json_list(records) -> str:
+    """Records as a JSON array."""
+    return json.dumps([json.loads(record.to_json()) for record in records], indent=2) + "\n"
+
+
+def print_record(record) -> None:
+    """Prints a record as tables."""
+    from rich.table import Table
+
+    from robust_zoo.describe import (
+        describe_attack,
+        describe_threat,
+        distance_rows,
+        interval,
+        percent,
+    )
+
+    out = console()
+    facts = Table(title=record.name, show_header=False, title_justify="left")
+    facts.add_row("architecture", f"{record.architecture}, {record.parameters:,} parameters")
+    facts.add_row("defense", record.defense.name if record.defense else "none")
+    facts.add_row("threat model", describe_threat(record))
+    dataset = record.dataset
+    facts.add_row("measured on", f"{dataset.name} {dataset.version}, split {dataset.split}")
+    facts.add_row("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256[:16]}")
+    out.print(facts)
+
+    results = Table("attack", "accuracy", "95% interval", "n")
+    results.add_row(
+        "clean",
+        percent(record.clean.accuracy),
+        interval(record.clean),
+        str(record.clean.n_examples),
+    )
+    for outcome in record.attacks:
+        results.add_row(
+            describe_attack(outcome),
+            percent(outcome.accuracy),
+            interval(outcome),
+            str(outcome.n_examples),
+        )
+        for component, accuracy in outcome.components.items():
+            results.add_row(f"  after {component}", percent(accuracy), "", "")
+    if record.worst_case:
+        worst = record.worst_case
+        results.add_row(
+            "worst case of all attacks",
+            percent(worst.accuracy),
+            interval(worst),
+            str(worst.n_examples),
+        )
+    out.print(results)
+
+    if record.minimum_norm:
+        distances = Table("closest adversarial example", "norm", "found", "mean", "median", "rho")
+        for row in distance_rows(record):
+            distances.add_row(*row)
+        out.print(distances)
+
+    if record.checks:
+        checks = Table("check", "", "value")
+        for check in record.checks:
+            checks.add_row(check.name, "passed" if check.passed else "FAILED", f"{check.value:.6g}")
+        out.print(checks)
+        for check in record.checks:
+            if not check.passed:
+                out.print(f"{check.name}: {check.explanation}")

@@ -1,0 +1,124 @@
+"""The commands `plot ...`: pictures of models of one dataset."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from robust_zoo.cli.common import check_writable, number, parse_attack, quiet
+
+# What every picture takes.
+_Models = Annotated[list[str], typer.Argument(help="Names, directories or handles.")]
+_Output = Annotated[pathlib.Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")]
+_Seed = Annotated[int, typer.Option(help="Of the sample and the attack.")]
+
+
+def curves(models: _Models, output: _Output) -> None:
+    """Accuracy against epsilon, from the models' records."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import plots, zoo
+    records = [zoo.load_record(handle) for handle in models]
+    print(plots.compare_models(records, output))
+
+
+def landscape(
+    models: _Models,
+    output: _Output,
+    epsilon: Annotated[str, typer.Option(help="Radius of the linf ball, such as 8/255.")],
+    index: Annotated[int, typer.Option(help="Which test image.")] = 0,
+    steps: Annotated[int, typer.Option(help="Of PGD.")] = 100,
+    restarts: Annotated[int, typer.Option(help="Random starts.")] = 20,
+    seed: _Seed = 0,
+) -> None:
+    """The loss along PGD from several starts, around one test image."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots
+
+        loaded, data = _models_and_data(models, None, seed)
+        if not 0 <= index < len(data):
+            raise ValueError(f"--index must be in 0..{len(data) - 1}, got {index}.")
+        found = {
+            handle: evaluation.loss_landscape(
+                model,
+                data.images[index],
+                data.labels[index],
+                epsilon=number(epsilon),
+                steps=steps,
+                restarts=restarts,
+                seed=seed,
+            )
+            for handle, model in loaded.items()
+        }
+    print(plots.landscapes(found, output, title=f"{data.name}, test image {index}"))
+
+
+def transfer(
+    models: _Models,
+    output: _Output,
+    epsilon: Annotated[str, typer.Option(help="Such as 8/255.")],
+    attack: Annotated[str, typer.Option(help="As in evaluate, such as pgd:steps=40.")] = "fgsm",
+    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = 1000,
+    seed: _Seed = 0,
+) -> None:
+    """How adversarial images made on each model do on the others."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots
+
+        made = parse_attack(attack, number(epsilon), None)
+        loaded, data = _models_and_data(models, n, seed)
+        matrices = evaluation.transfer_matrices(made, loaded, data.images, data.labels, seed=seed)
+    print(plots.transfer(matrices, output, title=f"{attack}, epsilon {epsilon}"))
+
+
+def roll_off(
+    models: _Models,
+    output: _Output,
+    epsilons: Annotated[str, typer.Option(help="Magnitudes, such as 2/255,4/255,8/255.")],
+    attack: Annotated[str, typer.Option(help="As in evaluate, such as pixel-swap.")] = "fgsm",
+    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = 1000,
+    seed: _Seed = 0,
+) -> None:
+    """Accuracy over the whole range of an attack, and the area under it."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots
+
+        magnitudes = [number(part) for part in epsilons.split(",")]
+        loaded, data = _models_and_data(models, n, seed)
+        curves = {
+            handle: evaluation.roll_off(
+                lambda epsilon: parse_attack(attack, epsilon, None),
+                model,
+                data.images,
+                data.labels,
+                magnitudes,
+                seed=seed,
+            )
+            for handle, model in loaded.items()
+        }
+    print(plots.roll_offs(curves, output, title=data.name, magnitude=f"magnitude of {attack}"))
+
+
+def _check_picture(output: pathlib.Path) -> None:
+    """Raises before any work for a picture that could not be written."""
+    check_writable(output, "--output")
+    with quiet():
+        from robust_zoo.plots import picture_format
+    picture_format(output)
+
+
+def _models_and_data(handles: list[str], n: int | None, seed: int):
+    """Models by handle, and test examples of the dataset that all their records name."""
+    from robust_zoo.datasets import load_dataset
+    from robust_zoo.zoo import load_model
+
+    models = {handle: load_model(handle) for handle in handles}
+    records = {handle: model.robustness for handle, model in models.items()}
+    datasets = {record.dataset.name if record else "none" for record in records.values()}
+    if len(datasets) != 1 or "none" in datasets:
+        raise ValueError(f"the models must have records of one dataset, got {sorted(datasets)}.")
+    data = load_dataset(datasets.pop())
+    return models, data if n is None else data.sample(n, seed)

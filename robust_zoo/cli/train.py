@@ -1,0 +1,41 @@
+"""The command `train`."""
+
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+from robust_zoo.cli.common import print_record, quiet
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe file, or the name of a model that has one.")
+    ],
+    output: Annotated[
+        pathlib.Path | None, typer.Option(help="Directory to write; by default the model's name.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, such as epochs=5. Repeatable.")
+    ] = None,
+    devices: Annotated[int, typer.Option(help="GPUs (logical CPUs without any) to use.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
+) -> None:
+    """Trains a model by its recipe, measures it and writes its checkpoint directory."""
+    changes = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected key=value, got {setting!r}.", param_hint="--set")
+        changes[key] = value
+    with quiet():
+        from robust_zoo.recipe import load_recipe, run
+
+        chosen, source = load_recipe(recipe)
+        chosen = chosen.override(changes)
+    directory = output or pathlib.Path(chosen.name)
+    verbose = 1 if sys.stdout.isatty() else 2
+    record = run(chosen, directory, source=source, devices=devices, resume=resume, verbose=verbose)
+    print_record(record)
+    print(f"written to {directory}")
