@@ -33,7 +33,7 @@ from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
-_LARGE = 1_000_000  # parameters above which weights are stored as float16
+_LARGE = 250_000  # parameters above which weights are stored as float16
 
 
 class RecipeError(ValueError):
@@ -206,8 +206,10 @@ def run(
         trainer, classifier = _build(recipe, steps * recipe.epochs)
         options = {"devices": devices, "resume": resume, "verbose": verbose}
         seconds = _fit(trainer, recipe, train, validation, state, **options)
+    deviations = recipe.deviations
     if sum(int(ops.size(variable)) for variable in classifier.variables) > _LARGE:
         round_to_float16(classifier)
+        deviations += ("weights rounded to float16 before measuring",)
 
     with tempfile.TemporaryDirectory() as scratch:
         reloaded = load_checkpoint(save_model(classifier, pathlib.Path(scratch) / "model"))
@@ -230,7 +232,7 @@ def run(
             if backend.gpu_count() == 0
             else f"{devices} GPU",
             backend=backend.name,
-            deviations=recipe.deviations,
+            deviations=deviations,
         ),
         base_model=getattr(classifier, "base_model", None),
     )

@@ -3,42 +3,61 @@
 import json
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import keras
+import pydantic
 
-from robust_zoo.attacks import FGSM, ExtremeWeights
+from robust_zoo.attacks import (
+    FGSM,
+    PGD,
+    BasicIterative,
+    CWMargin,
+    ExtremeWeights,
+    FixedBudgetAttack,
+)
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation import (
     accuracy_columns,
+    adversarial_loss,
     clean_accuracy,
     deepdefense_metrics,
+    label_leaking,
+    top_k,
     transfer_accuracy,
 )
+from robust_zoo.record import Accuracy
 from robust_zoo.zoo import UnknownModelError, load_model
 
 _PAPERS = pathlib.Path(__file__).with_name("papers.json")
 
+Models = dict[str, keras.Model]
+Rows = dict[str, tuple[Accuracy | float | None, ...]]
 
-@dataclass(frozen=True)
-class Comparison:
+
+class Comparison(pydantic.BaseModel):
     """A table of a paper and ours; None where there is no number.
 
     Attributes:
         title: of the experiment.
         source: of the paper's numbers.
-        columns: what is measured; accuracies are in percent.
-        rows: by model, the paper's numbers and ours.
+        columns: what is measured.
+        rows: by model or attack, the paper's numbers, accuracies in percent, and ours.
         missing: models that the zoo does not have.
         n_examples: that ours were measured on, of the test split.
+        seed: of the sample and the attacks.
     """
+
+    model_config = pydantic.ConfigDict(frozen=True)
 
     title: str
     source: str
     columns: tuple[str, ...]
-    rows: dict[str, tuple[tuple[float | None, ...], tuple[float | None, ...]]]
+    rows: dict[str, tuple[tuple[float | None, ...], tuple[Accuracy | float | None, ...]]]
     missing: tuple[str, ...]
     n_examples: int
+    seed: int
 
 
 def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
@@ -46,42 +65,141 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
 
     Args:
         name: one of `names()`.
-        n: test examples, drawn with `seed`; None is all.
+        n: test examples, drawn with `seed`; None is what the experiment can afford: all, or 1,000 where there
+            are attacks with restarts.
         seed: of the sample and the attacks.
 
     Raises:
         ValueError: an unknown name, or an `n` that does not fit.
         DatasetError: data that is not there.
     """
-    if name not in _MEASURED:
+    if name not in _EXPERIMENTS:
         raise ValueError(f"name must be one of {names()}, got {name!r}.")
     paper = json.loads(_PAPERS.read_text())[name]
-    dataset, measure = _MEASURED[name]
-    test = load_dataset(dataset, "test")
+    experiment = _EXPERIMENTS[name]
+    test = load_dataset(experiment.dataset, "test")
+    n = experiment.n if n is None else n
     test = test if n is None else test.sample(n, seed)
     models, missing = {}, []
-    for row in paper["rows"]:
+    for model in paper["models"]:
         try:
-            models[row] = load_model(row)
+            models[model] = load_model(model)
         except UnknownModelError:
-            missing.append(row)
-    ours = measure(models, test, seed)
+            missing.append(model)
+    nothing = [None] * len(paper["columns"])
     return Comparison(
         title=paper["title"],
         source=paper["source"],
-        columns=tuple(paper["columns"]),
-        rows={row: (tuple(paper["rows"][row]), ours[row]) for row in models},
-        missing=tuple(missing),
+        columns=paper["columns"],
+        rows={
+            row: (paper["rows"].get(row, nothing), ours)
+            for row, ours in experiment.measure(models, test, seed).items()
+        },
+        missing=missing,
         n_examples=len(test),
+        seed=seed,
     )
 
 
 def names() -> tuple[str, ...]:
     """The experiments that `reproduce` knows."""
-    return tuple(_MEASURED)
+    return tuple(_EXPERIMENTS)
 
 
-def _deepdefense(models: dict[str, keras.Model], test: Dataset, seed: int) -> dict[str, tuple]:
+_PGD40 = PGD(epsilon=0.3, steps=40, step_size=0.01)
+_PGD100_20 = PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20)
+_CW = {"epsilon": 0.3, "steps": 40, "step_size": 0.01}
+_WHITE_BOX = {
+    "FGSM": FGSM(epsilon=0.3),
+    "PGD-40": _PGD40,
+    "PGD-100": PGD(epsilon=0.3, steps=100, step_size=0.01),
+    "PGD-40 x 20": PGD(epsilon=0.3, steps=40, step_size=0.01, restarts=20),
+    "PGD-100 x 20": _PGD100_20,
+    "targeted": PGD(labels="random", targeted=True, **_CW),
+    "CW": PGD(loss="cw_margin", **_CW),
+    "CW+": PGD(loss=CWMargin(confidence=50.0), **_CW),
+}
+_BLACK_BOX = {
+    "madry_cnn.pgd_copy_mnist": ("A'", ("FGSM", "PGD-40", "PGD-100 x 20", "CW", "CW+")),
+    "madry_cnn.natural_mnist": ("A_nat", ("FGSM", "PGD-40")),
+    "tramer_b.natural_mnist": ("B", ("FGSM", "PGD-40", "CW")),
+}
+
+
+def _madry_table1(models: Models, test: Dataset, seed: int) -> Rows:
+    """Black-box images are PGD's last iterates on the source; white-box PGD may stop at any iterate."""
+    target = models.get("madry_cnn.pgd_mnist")
+    if target is None:
+        return {}
+    x, y = test.images, test.labels
+    rows = {"natural": (clean_accuracy(target, x, y),)}
+    for name, attack in _WHITE_BOX.items():
+        rows[f"A, {name}"] = (_white_box(attack, target, test, seed),)
+    for source, (letter, attacks) in _BLACK_BOX.items():
+        for name in attacks if source in models else ():
+            found = transfer_accuracy(_WHITE_BOX[name], models[source], target, x, y, seed=seed)
+            rows[f"{letter}, {name}"] = (found,)
+    return rows
+
+
+def _white_box(attack: FixedBudgetAttack, model: keras.Model, test: Dataset, seed: int) -> Accuracy:
+    fooled = attack.run(model, test.images, test.labels, seed=seed).success
+    return Accuracy.count(int((~fooled).sum()), len(fooled))
+
+
+# What each kind of training of the capacity study trains against.
+_TRAINED_AGAINST = {
+    "natural": None,
+    "fgsm": FGSM(epsilon=0.3),
+    "pgd": PGD(epsilon=0.3, steps=10, step_size=0.06),
+}
+
+
+def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
+    """The loss is that of training examples under the attack that the model was trained against."""
+    train = load_dataset("mnist", "train")
+    train = train.sample(min(len(test), len(train)), seed)
+    rows = {}
+    for name, model in models.items():
+        kind = name.partition(".")[2].partition("_")[0]
+        attack = _TRAINED_AGAINST[kind]
+        rows[name] = (
+            clean_accuracy(model, test.images, test.labels),
+            _white_box(FGSM(epsilon=0.3), model, test, seed),
+            _white_box(_PGD40, model, test, seed),
+            adversarial_loss(attack, model, train.images, train.labels, seed=seed),
+        )
+    return rows
+
+
+def _kurakin(models: Models, test: Dataset, seed: int) -> Rows:
+    """Accuracies are of the images that the attacks end with; leaks are counted as in section 4.2."""
+    step_ll = partial(FGSM, labels="least_likely", targeted=True)
+    iterative_ll = BasicIterative(epsilon=0.3, labels="least_likely", targeted=True)
+    without_labels = (FGSM(epsilon=0.3, labels="predicted"), step_ll(epsilon=0.3))
+    rows = {}
+    for name, model in models.items():
+        data = (model, test.images, test.labels)
+        one_step = []
+        for make_attack in (FGSM, step_ll):
+            _, moved = top_k(make_attack, *data, epsilons=[0.3], k=[1], seed=seed)
+            one_step += [moved.accuracy, moved.ratio]
+        leaks = [
+            label_leaking(FGSM(epsilon=0.3), other, *data, seed=seed) for other in without_labels
+        ]
+        rows[name] = (
+            clean_accuracy(*data),
+            *one_step,
+            *(
+                transfer_accuracy(attack, model, *data, seed=seed)
+                for attack in (BasicIterative(epsilon=0.3), iterative_ll)
+            ),
+            *(float(found.leaked) for found in leaks),
+        )
+    return rows
+
+
+def _deepdefense(models: Models, test: Dataset, seed: int) -> Rows:
     """epsilon_ref is the epsilon_50 of the DeepDefense model of the same architecture."""
     mean = load_dataset("mnist", "train").images.mean(axis=0)
     x, y = test.images, test.labels
@@ -92,29 +210,45 @@ def _deepdefense(models: dict[str, keras.Model], test: Dataset, seed: int) -> di
         reference = metrics.get(f"{name.partition('.')[0]}.deepdefense_mnist")
         parts = (None,) * 3
         if reference is not None and reference.epsilon_50 is not None:
-            columns = accuracy_columns(model, x, y, reference.epsilon_50)
-            parts = tuple(100 * part.accuracy for part in columns)
-        clean = 100 * own.clean.accuracy
-        found[name] = (clean, own.rho_2, own.rho_inf, *parts, 255 * own.size_2)
+            parts = accuracy_columns(model, x, y, reference.epsilon_50)
+        found[name] = (own.clean, own.rho_2, own.rho_inf, *parts, 255 * own.size_2)
     return found
 
 
-def _galloway(models: dict[str, keras.Model], test: Dataset, seed: int) -> dict[str, tuple]:
+def _galloway(models: Models, test: Dataset, seed: int) -> Rows:
     """L0 n: n pixels of every image set to white, those of the n / 2 largest and n / 2 smallest weights."""
     attacks = [FGSM(epsilon=0.25), *(ExtremeWeights(epsilon=pixels) for pixels in (10, 20, 40, 98))]
     found = {}
     for name, model in models.items():
-        clean = clean_accuracy(model, test.images, test.labels).accuracy
         # On the images that the attack ends with; what is wrong to begin with may become right.
-        moved = [
-            transfer_accuracy(attack, model, model, test.images, test.labels, seed=seed).accuracy
-            for attack in attacks
-        ]
-        found[name] = tuple(100 * number for number in (clean, *moved))
+        found[name] = (
+            clean_accuracy(model, test.images, test.labels),
+            *(
+                transfer_accuracy(attack, model, model, test.images, test.labels, seed=seed)
+                for attack in attacks
+            ),
+        )
     return found
 
 
-_MEASURED: dict[str, tuple[str, Callable[..., dict[str, tuple]]]] = {
-    "deepdefense-table1": ("mnist", _deepdefense),
-    "galloway-logistic": ("mnist:7,3", _galloway),
+class _Experiment(NamedTuple):
+    """How a table is measured.
+
+    Attributes:
+        dataset: name for `load_dataset`.
+        n: test examples unless asked otherwise; None is all.
+        measure: models by name, test examples and a seed to rows.
+    """
+
+    dataset: str
+    n: int | None
+    measure: Callable[[Models, Dataset, int], Rows]
+
+
+_EXPERIMENTS = {
+    "deepdefense-table1": _Experiment("mnist", None, _deepdefense),
+    "galloway-logistic": _Experiment("mnist:7,3", None, _galloway),
+    "kurakin-leaking": _Experiment("mnist", None, _kurakin),
+    "madry-capacity": _Experiment("mnist", None, _madry_capacity),
+    "madry-table1": _Experiment("mnist", 1_000, _madry_table1),
 }

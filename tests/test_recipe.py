@@ -369,7 +369,9 @@ def test_every_shipped_model_has_its_recipe():
         free = [attack for attack in recipe.attacks if isinstance(attack, MinimumNormAttack)]
         for attacks, found in ((fixed, record.attacks), (free, record.minimum_norm)):
             assert [attack.get_config() for attack in attacks] == [item.config for item in found]
-        assert recipe.deviations == record.training.deviations
+        rounded = record.weights.dtype == "float16"
+        rounding = ("weights rounded to float16 before measuring",) * rounded
+        assert record.training.deviations == recipe.deviations + rounding
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -40,9 +41,10 @@ def test_deepdefense(zoo):
     columns = accuracy_columns(natural, test.images, test.labels, reference)
     paper, ours = found.rows["mlp.natural_mnist"]
     assert paper == (98.31, 0.111, 0.0540, 72.76, 29.08, 3.31, 206.96)
-    expected = [100 * metrics.clean.accuracy, metrics.rho_2, metrics.rho_inf]
-    expected += [*(100 * part.accuracy for part in columns), 255 * metrics.size_2]
-    assert ours == pytest.approx(expected)
+    assert ours[0] == metrics.clean
+    assert ours[1:3] == pytest.approx((metrics.rho_2, metrics.rho_inf))
+    assert ours[3:6] == columns
+    assert ours[6] == pytest.approx(255 * metrics.size_2)
     assert found.rows["lenet.natural_mnist"][1][3:6] == (None, None, None)  # no reference there
     assert found.n_examples == 40
 
@@ -56,16 +58,77 @@ def test_galloway(zoo):
     kernel = model.get_layer("z").get_weights()[0].ravel()
 
     def accuracy(images):
-        return 100 * np.mean((images.reshape(60, -1) @ kernel > 0) == test.labels)
+        return np.mean((images.reshape(60, -1) @ kernel > 0) == test.labels)
 
-    assert ours[0] == pytest.approx(accuracy(test.images))
+    assert ours[0].accuracy == pytest.approx(accuracy(test.images))
     moved = craft(FGSM(epsilon=0.25), model, test.images, test.labels)
-    assert ours[1] == pytest.approx(accuracy(moved))
+    assert ours[1].accuracy == pytest.approx(accuracy(moved))
     order = kernel.argsort()
     for number, half in zip(ours[2:], (5, 10, 20, 49), strict=True):
         white = test.images.copy().reshape(60, -1)
         white[:, [*order[:half], *order[-half:]]] = 1
-        assert number == pytest.approx(accuracy(white))
+        assert number.accuracy == pytest.approx(accuracy(white))
+
+
+@pytest.mark.mnist
+def test_madry_table1(zoo):
+    zoo["madry_cnn.pgd_mnist"] = target = architectures.madry_cnn(scale=1, initial="glorot")
+    zoo["tramer_b.natural_mnist"] = source = architectures.mlp(hidden=(20,))
+    found = reproduce.reproduce("madry-table1", n=30, seed=2)
+    assert list(found.missing) == ["madry_cnn.pgd_copy_mnist", "madry_cnn.natural_mnist"]
+    letters = [row.partition(",")[0] for row in found.rows]
+    assert letters == ["natural", *["A"] * 8, *["B"] * 3]
+    tables = json.loads(reproduce._PAPERS.read_text())
+    assert set(found.rows) <= set(tables["madry-table1"]["rows"])
+    test = load_dataset("mnist", "test").sample(30, 2)
+
+    def right(images):
+        return int((np.asarray(target(images)).argmax(1) == test.labels).sum())
+
+    (paper,), (ours,) = found.rows["natural"]
+    assert (paper, ours.correct) == (98.8, right(test.images))
+    moved = craft(FGSM(epsilon=0.3), source, test.images, test.labels)
+    (paper,), (ours,) = found.rows["B, FGSM"]
+    assert (paper, ours.correct) == (95.4, right(moved))
+    white = {row: ours[0].correct for row, (_, ours) in found.rows.items() if row[0] == "A"}
+    assert white["A, PGD-100 x 20"] <= white["A, PGD-100"] <= white["A, FGSM"]
+
+
+@pytest.mark.mnist
+def test_madry_capacity(zoo):
+    zoo["madry_cnn_scale1.natural_mnist"] = model = architectures.madry_cnn(scale=1)
+    zoo["madry_cnn_scale1.fgsm_mnist"] = model
+    found = reproduce.reproduce("madry-capacity", n=25, seed=4)
+    train = load_dataset("mnist", "train").sample(25, 4)
+    attacked = craft(FGSM(epsilon=0.3), model, train.images, train.labels)
+    for kind, images in (("natural", train.images), ("fgsm", attacked)):
+        logits = model(images)
+        expected = keras.losses.sparse_categorical_crossentropy(
+            train.labels, logits, from_logits=True
+        )
+        paper, ours = found.rows[f"madry_cnn_scale1.{kind}_mnist"]
+        assert paper == (None,) * 4
+        assert ours[3] == pytest.approx(float(np.mean(expected)), rel=1e-4)
+        assert ours[2].correct <= ours[0].correct
+
+
+@pytest.mark.mnist
+def test_kurakin(zoo):
+    zoo["lenet.step_ll_mnist"] = model = architectures.mlp(hidden=(20,))
+    found = reproduce.reproduce("kurakin-leaking", n=50)
+    paper, ours = found.rows["lenet.step_ll_mnist"]
+    assert paper[0] == 77.6
+    test = load_dataset("mnist", "test").sample(50, 0)
+
+    def right(**options):
+        moved = craft(FGSM(epsilon=0.3, **options), model, test.images, test.labels)
+        return np.asarray(model(moved)).argmax(1) == test.labels
+
+    known, least = right(), right(labels="least_likely", targeted=True)
+    assert (ours[1].correct, ours[3].correct) == (known.sum(), least.sum())
+    assert ours[2] == pytest.approx(known.sum() / ours[0].correct)
+    assert ours[7] == (known & ~right(labels="predicted")).sum()
+    assert ours[8] == (known & ~least).sum()
 
 
 def test_unknown_experiments():
@@ -78,6 +141,5 @@ def test_the_papers_numbers_fit_their_columns():
     assert set(tables) == set(reproduce.names())
     recipes = {path.stem for path in recipes_directory().glob("*.py")}
     for table in tables.values():
-        for name, row in table["rows"].items():
-            assert len(row) == len(table["columns"])
-            assert name.replace(".", "_") in recipes
+        assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
+        assert {model.replace(".", "_") for model in table["models"]} <= recipes

@@ -1,5 +1,6 @@
 """Measuring robustness: the only maker of `RobustnessRecord`s, and the metrics of the papers."""
 
+from robust_zoo.evaluation.adversarial_loss import adversarial_loss
 from robust_zoo.evaluation.crafting import craft
 from robust_zoo.evaluation.deepdefense import (
     DeepDefenseMetrics,
@@ -35,6 +36,7 @@ __all__ = [
     "TopK",
     "TransferMatrices",
     "accuracy_columns",
+    "adversarial_loss",
     "clean_accuracy",
     "craft",
     "deepdefense_metrics",

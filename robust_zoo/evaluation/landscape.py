@@ -12,6 +12,7 @@ from robust_zoo.attacks.working_set import predict
 from robust_zoo.backend import random
 from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_classifier, check_images, check_labels
+from robust_zoo.evaluation.adversarial_loss import cross_entropy
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def loss_landscape(
     keys = np.asarray(random.fold_in(random.key(seed), np.arange(restarts)))
 
     def follow(x, y, keys):
-        def cross_entropy(logits):
+        def loss_of(logits):
             return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
 
         columns = ops.arange(attack.steps)[None]
@@ -87,11 +88,11 @@ def loss_landscape(
         def step(number, carry):
             state, losses = carry
             state, logits = attack.step(model, x, state, attack.epsilon)
-            loss = cross_entropy(logits)[:, None]
+            loss = loss_of(logits)[:, None]
             return state, ops.where(columns == number, loss, losses)
 
         def clean_loss(x):
-            return cross_entropy(ops.cast(model(x, training=False), "float32"))
+            return loss_of(ops.cast(model(x, training=False), "float32"))
 
         start = attack.start(model, x, y, random.fold_in(keys, 0), attack.epsilon, 0)
         empty = ops.zeros((restarts, attack.steps), "float32")
@@ -103,7 +104,7 @@ def loss_landscape(
         ops.convert_to_numpy(part).astype("float64")
         for part in compiled(*map(ops.convert_to_tensor, (x, y, keys)))
     )
-    last = _cross_entropy(predict(model, x_adv.astype("float32"), restarts), y)
+    last = cross_entropy(predict(model, x_adv.astype("float32"), restarts), y)
     change = (x_adv - x).reshape(restarts, -1)
     size = np.maximum(np.linalg.norm(change, axis=1), 1e-12)
     direction = gradient.reshape(restarts, -1)
@@ -116,10 +117,3 @@ def loss_landscape(
         angles=np.degrees(np.arccos(cosines)),
         gradient_cosines=(change * direction).sum(1) / (size * slope),
     )
-
-
-def _cross_entropy(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    logits = logits.astype("float64")
-    high = logits.max(axis=1)
-    log_sum = high + np.log(np.exp(logits - high[:, None]).sum(axis=1))
-    return log_sum - logits[np.arange(len(y)), y]

@@ -53,6 +53,8 @@ def transfer_accuracy(
 ) -> Accuracy:
     """Accuracy of `target` on the images that `attack` ends with on `source`: the black-box rows of Madry et al.
 
+    Where the attack has restarts, an example is right only if the target withstands the images of all of them.
+
     Args:
         attack: of a fixed budget.
         source: classifier that the attack sees.
@@ -62,8 +64,13 @@ def transfer_accuracy(
         seed: of the attack.
         batch_size: images in a batch; no number depends on it.
     """
-    x_adv = craft(attack, source, x, y, seed=seed, batch_size=batch_size)
-    return clean_accuracy(target, x_adv, y, batch_size=batch_size)
+    restarts = attack.restarts
+    single = attack.replace(restarts=1) if restarts > 1 else attack
+    right = np.ones(len(x), dtype=bool)
+    for number in range(restarts):
+        x_adv = craft(single, source, x, y, seed=seed + number, batch_size=batch_size)
+        right &= _right(target, x_adv, y, batch_size)
+    return Accuracy.count(int(right.sum()), len(right))
 
 
 def transfer_matrices(

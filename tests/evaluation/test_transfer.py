@@ -48,6 +48,19 @@ def test_crafted_images_are_the_last_iterates(linear, images):
         craft(DeepFool(), model, x, y)
 
 
+def test_an_example_must_withstand_every_restart(linear, other, images):
+    source, target = linear[0], linear_model(*other)
+    x, y = images(100, (2, 2, 1)), np.arange(100) % 3
+    options = {"epsilon": 0.2, "steps": 2}
+    right = np.ones(100, dtype=bool)
+    for seed in (5, 6, 7):
+        moved = craft(PGD(**options), source, x, y, seed=seed)
+        right &= ops.convert_to_numpy(target(moved)).argmax(1) == y
+    found = transfer_accuracy(PGD(restarts=3, **options), source, target, x, y, seed=5)
+    assert found.correct == right.sum()
+    assert right.sum() < transfer_accuracy(PGD(**options), source, target, x, y, seed=5).correct
+
+
 def test_matrices_against_numpy(linear, other, images):
     models = {"a": linear[0], "b": linear_model(*other)}
     parts = {"a": linear[1:], "b": other}
