@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from robust_zoo.describe import describe_attack
-from robust_zoo.evaluation import Landscape, RollOff, TransferMatrices
+from robust_zoo.evaluation import (
+    Landscape,
+    RobustnessCurve,
+    RollOff,
+    RubbishTest,
+    TopK,
+    TransferMatrices,
+)
 from robust_zoo.files import replacing
 from robust_zoo.record import Accuracy, RobustnessRecord
 
@@ -170,6 +177,125 @@ def roll_offs(
         for name, curve in curves.items()
     ]
     _lines(axes, drawn, title, magnitude)
+    return _save(figure, path)
+
+
+def top_k(
+    found: Mapping[str, Sequence[TopK]], path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws top-k accuracy against epsilon, a line a model and k (Kurakin et al., figures 1 and 4).
+
+    Args:
+        found: by model, what `evaluation.top_k` gave.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: nothing found, or a bad ending.
+    """
+    if not found:
+        raise ValueError("found must be at least one model's accuracies, got none.")
+    figure, (axes,) = _figure(1)
+    curves = [
+        (f"{name}, top {k}", [(part.epsilon, part.accuracy) for part in parts if part.k == k])
+        for name, parts in found.items()
+        for k in sorted({part.k for part in parts})
+    ]
+    _lines(axes, curves, title, "epsilon")
+    return _save(figure, path)
+
+
+def fooling(
+    found: Mapping[str, RubbishTest], path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws how often one step turns noise into a class, and the margin (Galloway et al., figure 9).
+
+    Args:
+        found: by model, what `evaluation.rubbish_test` gave.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: nothing found, or a bad ending.
+    """
+    if not found:
+        raise ValueError("found must be at least one model's test, got none.")
+    figure, panels = _figure(2)
+    for axes, part in zip(panels, ("success_rate", "margin"), strict=True):
+        for name, test in found.items():
+            axes.plot(test.epsilons, getattr(test, part), marker="o", label=name)
+        axes.set(xlabel="epsilon (linf)", ylabel=part.replace("_", " "), ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
+def robustness_curves(
+    curves: Mapping[str, RobustnessCurve],
+    path: str | pathlib.Path,
+    *,
+    title: str = "",
+    distance: str,
+) -> pathlib.Path:
+    """Draws clean accuracy against distance to adversarial examples, a line a method; the outer one is better.
+
+    Args:
+        curves: by method, what `evaluation.robustness_curve` gave.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+        distance: what was measured, such as "mean L2 distance, CarliniWagner".
+
+    Raises:
+        ValueError: no curves, or a bad ending.
+    """
+    if not curves:
+        raise ValueError("curves must be at least one, got none.")
+    figure, (axes,) = _figure(1)
+    for name, curve in curves.items():
+        axes.plot(curve.distances, curve.accuracies, marker="o", label=name)
+    axes.set(title=title, xlabel=distance, ylabel="clean accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _save(figure, path)
+
+
+def capacity(
+    found: Mapping[str, Mapping[int, tuple[Mapping[str, Accuracy], float]]],
+    path: str | pathlib.Path,
+    *,
+    title: str = "",
+) -> pathlib.Path:
+    """Draws accuracies and training loss against the width of a network (Madry et al., figure 4).
+
+    Args:
+        found: by kind of training, by scale: accuracies by attack, and the loss under the attack that was
+            trained against.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: nothing found, or a bad ending.
+    """
+    if not found:
+        raise ValueError("found must be at least one kind of training, got none.")
+    figure, (*panels, losses) = _figure(len(found) + 1)
+    for axes, (kind, scales) in zip(panels, found.items(), strict=True):
+        attacks = next(iter(scales.values()))[0]
+        curves = [
+            (attack, [(scale, parts[attack]) for scale, (parts, _) in scales.items()])
+            for attack in attacks
+        ]
+        _lines(axes, curves, f"{kind} training", "scale")
+        losses.plot(list(scales), [loss for _, loss in scales.values()], marker="o", label=kind)
+    losses.set(title="loss against own attack", xlabel="scale", ylabel="nats", yscale="log")
+    losses.grid(alpha=0.3)
+    losses.legend()
+    ticks = sorted({scale for scales in found.values() for scale in scales})
+    for axes in (*panels, losses):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, map(str, ticks))
+    figure.suptitle(title)
     return _save(figure, path)
 
 

@@ -161,8 +161,7 @@ def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
     train = train.sample(min(len(test), len(train)), seed)
     rows = {}
     for name, model in models.items():
-        kind = name.partition(".")[2].partition("_")[0]
-        attack = _TRAINED_AGAINST[kind]
+        attack = _TRAINED_AGAINST[_kind(name)]
         rows[name] = (
             clean_accuracy(model, test.images, test.labels),
             _white_box(FGSM(epsilon=0.3), model, test, seed),
@@ -170,6 +169,21 @@ def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
             adversarial_loss(attack, model, train.images, train.labels, seed=seed),
         )
     return rows
+
+
+def by_scale(found: Comparison) -> dict[str, dict[int, tuple[dict[str, Accuracy], float]]]:
+    """The rows of madry-capacity by kind of training and scale: accuracies by column, and the loss."""
+    kinds: dict[str, dict] = {}
+    for name, (_, (*accuracies, loss)) in found.rows.items():
+        scale = int(name.partition(".")[0].partition("_scale")[2] or 16)
+        named = dict(zip(found.columns, accuracies, strict=False))
+        kinds.setdefault(_kind(name), {})[scale] = (named, loss)
+    return kinds
+
+
+def _kind(name: str) -> str:
+    """Of training: the "pgd" of "madry_cnn_scale2.pgd_mnist"."""
+    return name.partition(".")[2].partition("_")[0]
 
 
 def _kurakin(models: Models, test: Dataset, seed: int) -> Rows:

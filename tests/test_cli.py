@@ -370,6 +370,8 @@ def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
         ["landscape", "--epsilon", "25.5/255", "--steps", "3", "--restarts", "2"],
         ["transfer", "--epsilon", "0.1", "--n", "20"],
         ["roll-off", "--epsilons", "2,8,64", "--attack", "pixel-swap", "--n", "20"],
+        ["top-k", "--epsilons", "0.1,51/255", "--k", "1", "--k", "3", "--n", "20"],
+        ["fooling", "--epsilons", "0.1,0.5", "--n", "4", "--threshold", "0.5"],
     ],
 )
 def test_plot(command, tmp_path, options):
@@ -379,3 +381,24 @@ def test_plot(command, tmp_path, options):
     assert command("plot", kind, *models, "--output", picture, *others) == (0, f"{picture}\n", "")
     text = picture.read_text()
     assert all(name in text for name in models)
+
+
+def test_plot_robustness_curve(command, tmp_path):
+    picture = tmp_path / "picture.svg"
+    options = ("--output", picture, "--attack", "DeepFool")
+    models = ("mlp.pgd_digits", "mlp.natural_digits")
+    status, out, err = command("plot", "robustness-curve", *models, *options)
+    assert (status, out, err) == (0, f"{picture}\n", "")
+    assert all(name in picture.read_text() for name in ("AdversarialTraining", "natural training"))
+    status, _, err = command("plot", "robustness-curve", *models, "--output", picture)
+    assert status == 1
+    assert "must have distances under CarliniWagner, got 'mlp.pgd_digits'" in err
+
+
+@pytest.mark.mnist
+def test_plot_capacity(command, tmp_path):
+    picture = tmp_path / "picture.svg"
+    assert command("plot", "capacity", "--output", picture, "--n", 10) == (0, f"{picture}\n", "")
+    text = picture.read_text()
+    assert "natural training" in text
+    assert "PGD-40 0.3" in text

@@ -1,8 +1,17 @@
 import pytest
 
+from robust_zoo import plots
 from robust_zoo.attacks import FGSM, BasicIterative
 from robust_zoo.datasets import load_dataset
-from robust_zoo.evaluation import evaluate, loss_landscape, roll_off, transfer_matrices
+from robust_zoo.evaluation import (
+    RobustnessCurve,
+    evaluate,
+    loss_landscape,
+    roll_off,
+    rubbish_test,
+    top_k,
+    transfer_matrices,
+)
 from robust_zoo.plots import (
     accuracy_against_epsilon,
     compare_models,
@@ -11,6 +20,7 @@ from robust_zoo.plots import (
     roll_offs,
     transfer,
 )
+from robust_zoo.record import Accuracy
 from robust_zoo.zoo import load_model, load_record
 
 
@@ -100,3 +110,32 @@ def test_metrics_are_drawn(tmp_path):
         with pytest.raises(ValueError, match="must be at least one"):
             draw({}, tmp_path / "none.svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.svg", "r.svg", "t.svg"]
+
+
+def test_more_metrics_are_drawn(tmp_path):
+    model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
+    ranks = top_k(FGSM, model, data.images, data.labels, epsilons=(0.1,), k=(1, 3))
+    text = plots.top_k({"mine": ranks}, tmp_path / "k.svg").read_text()
+    assert text.count("<!-- mine, top 1 -->") == text.count("<!-- mine, top 3 -->") == 1
+    test = rubbish_test(model, (0.1, 0.5), n=3)
+    text = plots.fooling({"mine": test}, tmp_path / "f.svg", title="noise").read_text()
+    for part in ("noise", "mine", "success rate", "margin"):
+        assert text.count(f"<!-- {part} -->") == 1
+    curve = RobustnessCurve(("a", "b"), (1.0, 2.0), (0.9, 0.8))
+    text = plots.robustness_curves({"PGN": curve}, tmp_path / "c.svg", distance="L2").read_text()
+    assert "<!-- PGN -->" in text
+    half = Accuracy.count(1, 2)
+    scales = {1: ({"clean": half, "FGSM": half}, 0.5), 2: ({"clean": half, "FGSM": half}, 0.1)}
+    kinds = {"natural": scales, "pgd": scales}
+    text = plots.capacity(kinds, tmp_path / "s.svg", title="width").read_text()
+    assert text.count("<!-- FGSM -->") == 2
+    for part in ("width", "natural training", "pgd training", "loss against own attack"):
+        assert text.count(f"<!-- {part} -->") == 1
+    for draw in (
+        plots.top_k,
+        plots.fooling,
+        plots.capacity,
+        lambda found, path: plots.robustness_curves(found, path, distance="L2"),
+    ):
+        with pytest.raises(ValueError, match="must be at least one"):
+            draw({}, tmp_path / "none.svg")

@@ -26,6 +26,10 @@ plot_app.command()(plot.curves)
 plot_app.command()(plot.landscape)
 plot_app.command()(plot.transfer)
 plot_app.command()(plot.roll_off)
+plot_app.command()(plot.top_k)
+plot_app.command()(plot.fooling)
+plot_app.command()(plot.robustness_curve)
+plot_app.command()(plot.capacity)
 app.add_typer(plot_app, name="plot")
 
 

@@ -11,6 +11,9 @@ from robust_zoo.cli.common import check_writable, number, parse_attack, quiet
 _Models = Annotated[list[str], typer.Argument(help="Names, directories or handles.")]
 _Output = Annotated[pathlib.Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")]
 _Seed = Annotated[int, typer.Option(help="Of the sample and the attack.")]
+_N = Annotated[int | None, typer.Option(help="Test examples; by default all.")]
+_Attack = Annotated[str, typer.Option(help="As in evaluate, such as pgd:steps=40.")]
+_Epsilons = Annotated[str, typer.Option(help="Magnitudes, such as 2/255,4/255,8/255.")]
 
 
 def curves(models: _Models, output: _Output) -> None:
@@ -58,8 +61,8 @@ def transfer(
     models: _Models,
     output: _Output,
     epsilon: Annotated[str, typer.Option(help="Such as 8/255.")],
-    attack: Annotated[str, typer.Option(help="As in evaluate, such as pgd:steps=40.")] = "fgsm",
-    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = 1000,
+    attack: _Attack = "fgsm",
+    n: _N = 1000,
     seed: _Seed = 0,
 ) -> None:
     """How adversarial images made on each model do on the others."""
@@ -76,9 +79,9 @@ def transfer(
 def roll_off(
     models: _Models,
     output: _Output,
-    epsilons: Annotated[str, typer.Option(help="Magnitudes, such as 2/255,4/255,8/255.")],
-    attack: Annotated[str, typer.Option(help="As in evaluate, such as pixel-swap.")] = "fgsm",
-    n: Annotated[int | None, typer.Option(help="Test examples; by default all.")] = 1000,
+    epsilons: _Epsilons,
+    attack: _Attack = "fgsm",
+    n: _N = 1000,
     seed: _Seed = 0,
 ) -> None:
     """Accuracy over the whole range of an attack, and the area under it."""
@@ -86,7 +89,7 @@ def roll_off(
     with quiet():
         from robust_zoo import evaluation, plots
 
-        magnitudes = [number(part) for part in epsilons.split(",")]
+        magnitudes = _numbers(epsilons)
         loaded, data = _models_and_data(models, n, seed)
         curves = {
             handle: evaluation.roll_off(
@@ -100,6 +103,97 @@ def roll_off(
             for handle, model in loaded.items()
         }
     print(plots.roll_offs(curves, output, title=data.name, magnitude=f"magnitude of {attack}"))
+
+
+def top_k(
+    models: _Models,
+    output: _Output,
+    epsilons: _Epsilons,
+    attack: _Attack = "fgsm",
+    k: Annotated[list[int], typer.Option(help="Number of classes. Repeatable.")] = [1, 5],  # noqa: B006
+    n: _N = 1000,
+    seed: _Seed = 0,
+) -> None:
+    """Top-k accuracy against epsilon."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots
+
+        magnitudes = _numbers(epsilons)
+        loaded, data = _models_and_data(models, n, seed)
+        found = {
+            handle: evaluation.top_k(
+                lambda epsilon: parse_attack(attack, epsilon, None),
+                model,
+                data.images,
+                data.labels,
+                epsilons=magnitudes,
+                k=k,
+                seed=seed,
+            )
+            for handle, model in loaded.items()
+        }
+    print(plots.top_k(found, output, title=f"{data.name}, {attack}"))
+
+
+def fooling(
+    models: _Models,
+    output: _Output,
+    epsilons: _Epsilons,
+    n: Annotated[int, typer.Option(help="Noise images.")] = 1000,
+    temperature: Annotated[float, typer.Option(help="That logits are divided by.")] = 1.0,
+    threshold: Annotated[float, typer.Option(help="Least probability of a success.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """How often one step turns noise into a class, and the margin."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots, zoo
+
+        options = {"n": n, "temperature": temperature, "threshold": threshold, "seed": seed}
+        found = {
+            handle: evaluation.rubbish_test(zoo.load_model(handle), _numbers(epsilons), **options)
+            for handle in models
+        }
+    print(plots.fooling(found, output, title=f"uniform noise, temperature {temperature:g}"))
+
+
+def robustness_curve(
+    models: _Models,
+    output: _Output,
+    attack: Annotated[
+        str, typer.Option(help="Minimum-norm attack of the records, by its class.")
+    ] = "CarliniWagner",
+) -> None:
+    """Clean accuracy against distance to adversarial examples, from the models' records, a line a defense."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots, zoo
+
+        by_defense: dict[str, list] = {}
+        for handle in models:
+            record = zoo.load_record(handle)
+            name = record.defense.name if record.defense else "natural training"
+            by_defense.setdefault(name, []).append(record)
+        curves = {
+            name: evaluation.robustness_curve(records, attack=attack)
+            for name, records in by_defense.items()
+        }
+    print(plots.robustness_curves(curves, output, distance=f"mean distance, {attack}"))
+
+
+def capacity(output: _Output, n: _N = None, seed: _Seed = 0) -> None:
+    """The capacity study of Madry et al., measured on the zoo's models."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import plots, reproduce
+
+        found = reproduce.reproduce("madry-capacity", n=n, seed=seed)
+    print(plots.capacity(reproduce.by_scale(found), output, title=found.title))
+
+
+def _numbers(text: str) -> list[float]:
+    return [number(part) for part in text.split(",")]
 
 
 def _check_picture(output: pathlib.Path) -> None:

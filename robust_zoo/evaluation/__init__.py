@@ -15,7 +15,9 @@ from robust_zoo.evaluation.fooling import (
     fooling_images,
     rubbish_test,
 )
+from robust_zoo.evaluation.jsma_table import JSMARow, jsma_table
 from robust_zoo.evaluation.landscape import Landscape, loss_landscape
+from robust_zoo.evaluation.robustness_curve import RobustnessCurve, robustness_curve
 from robust_zoo.evaluation.roll_off import RollOff, roll_off
 from robust_zoo.evaluation.top_k import LabelLeaking, TopK, label_leaking, top_k
 from robust_zoo.evaluation.transfer import (
@@ -28,8 +30,10 @@ from robust_zoo.evaluation.transfer import (
 __all__ = [
     "DeepDefenseMetrics",
     "FoolingImages",
+    "JSMARow",
     "LabelLeaking",
     "Landscape",
+    "RobustnessCurve",
     "RollOff",
     "RubbishTest",
     "SignSteps",
@@ -42,8 +46,10 @@ __all__ = [
     "deepdefense_metrics",
     "evaluate",
     "fooling_images",
+    "jsma_table",
     "label_leaking",
     "loss_landscape",
+    "robustness_curve",
     "roll_off",
     "rubbish_test",
     "top_k",

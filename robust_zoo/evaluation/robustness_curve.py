@@ -1,0 +1,64 @@
+"""Clean accuracy against distance to adversarial examples (PGN paper, figures 5 and 7)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from robust_zoo.record import RobustnessRecord
+
+
+@dataclass(frozen=True)
+class RobustnessCurve:
+    """Models of one method, of several strengths; of two methods the better one has the outer curve.
+
+    Attributes:
+        names: of the models, by rising distance.
+        distances: mean distance to the adversarial examples that an attack found, over all examples, those that
+            are misclassified to begin with at distance 0 (the paper's rho).
+        accuracies: on clean images.
+    """
+
+    names: tuple[str, ...]
+    distances: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+    def distance_at(self, accuracy: float) -> float | None:
+        """The largest distance at a clean accuracy, on straight lines between models; None beyond the curve.
+
+        Methods are only comparable at the same clean accuracy.
+        """
+        pairs = list(zip(self.distances, self.accuracies, strict=True))
+        found = [distance for distance, value in pairs if value == accuracy]
+        for (near, start), (far, end) in pairwise(pairs):
+            if min(start, end) < accuracy < max(start, end):
+                found.append(near + (far - near) * (accuracy - start) / (end - start))
+        return float(np.max(found)) if found else None
+
+
+def robustness_curve(
+    records: Sequence[RobustnessRecord], *, attack: str = "CarliniWagner"
+) -> RobustnessCurve:
+    """The curve of models of one method.
+
+    Args:
+        records: of models that were measured with the same settings of a minimum-norm attack on one dataset.
+        attack: its class name, such as "CarliniWagner" or "DeepFool".
+
+    Raises:
+        ValueError: no records, or one without that attack, or several datasets or settings.
+    """
+    points, settings = [], []
+    for record in records:
+        outcome = next((item for item in record.minimum_norm if item.name == attack), None)
+        if outcome is None or outcome.found.mean is None:
+            raise ValueError(f"records must have distances under {attack}, got {record.name!r}.")
+        points.append((outcome.found.mean, record.clean.accuracy, record.name))
+        settings.append((record.dataset.name, outcome.norm, outcome.config))
+    if not points or any(other != settings[0] for other in settings):
+        raise ValueError(
+            f"records must be at least one, of one dataset and one setting of {attack}, got {settings}."
+        )
+    distances, accuracies, names = zip(*sorted(points), strict=True)
+    return RobustnessCurve(names, distances, accuracies)
