@@ -163,7 +163,7 @@ def run(
 ) -> RobustnessRecord:
     """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
 
-    Training state is kept in a hidden folder beside `output` after every epoch and removed when the
+    How far training and the attacks are is kept in a hidden folder beside `output`, which is removed when the
     checkpoint is written.
 
     Args:
@@ -172,7 +172,8 @@ def run(
         source: the recipe's file; the record names it, and the checkpoint keeps a copy.
         devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
             the batch size must be divisible by it.
-        resume: whether to go on from the last finished epoch of an interrupted run; else it starts anew.
+        resume: whether to go on from the last finished epoch of an interrupted run, or in the middle of its
+            attacks; else it starts anew.
         verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
 
     Raises:
@@ -219,6 +220,7 @@ def run(
         attacks=recipe.attacks,
         n=recipe.n,
         seed=recipe.seed,
+        state_directory=state / "attacks",
         name=recipe.name,
         architecture=classifier.name,
         defense=_defense_info(trainer, recipe),

@@ -97,6 +97,30 @@ def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
+def test_interrupted_attacks_go_on(tmp_path, monkeypatch):
+    """Of a recipe with averaged weights, which are those measured."""
+    recipe = load_recipe("mlp.pgn_digits")[0].override({"epochs": "2", "n": "30"})
+    attacks = (FGSM(epsilon=0.1, norm="l2"), PGD(epsilon=0.1, norm="l2", steps=3))
+    recipe = recipe.model_copy(update={"attacks": attacks})
+    run(recipe, tmp_path / "whole", verbose=0)
+    attack = PGD.run
+
+    def power_cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PGD, "run", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "cut", verbose=0)
+    folder = tmp_path / ".cut.training" / "attacks"
+    assert len(list(folder.iterdir())) == 1  # the attack before
+    monkeypatch.setattr(PGD, "run", attack)
+    record = run(recipe, tmp_path / "cut", resume=True, verbose=0)
+    assert not folder.exists()
+    whole = load_model(tmp_path / "whole").robustness
+    assert record.weights == whole.weights
+    assert [part.correct for part in record.attacks] == [part.correct for part in whole.attacks]
+
+
 def test_an_output_that_is_something_else_is_refused_before_training(recipe, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")

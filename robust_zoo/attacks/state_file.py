@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from robust_zoo import __version__, backend
-from robust_zoo.classifier import describe_config
+from robust_zoo.classifier import config_sha256, serialise
 from robust_zoo.files import replacing
 from robust_zoo.weights import describe_weights
 
@@ -29,12 +29,20 @@ def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, se
     """What a state belongs to: all that the numbers of an attack depend on."""
     return {
         "attack": f"{type(attack).__name__} {json.dumps(attack.get_config(), sort_keys=True)}",
-        "model": f"{describe_config(model).sha256} {describe_weights(model).sha256}",
+        "model": f"{_structure(model)} {describe_weights(model).sha256}",
         "images": f"{x.shape} {_sha256(x)}",
         "labels": _sha256(y),
         "seed": str(int(seed)),
         "version": f"{__version__} {backend.name}",
     }
+
+
+def _structure(model: keras.Model) -> str:
+    """The hash of the model's configuration but for the names of its layers: Keras numbers them in each process."""
+    text = json.dumps(serialise(model))
+    for number, layer in enumerate(model.layers):
+        text = text.replace(f'"{layer.name}"', f'"{number}"')
+    return config_sha256(json.loads(text))
 
 
 class StateFile:

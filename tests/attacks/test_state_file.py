@@ -1,5 +1,6 @@
 import time
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -68,6 +69,13 @@ def test_a_state_of_something_else_is_refused(small_cnn, images, tmp_path):
     y = ops.convert_to_numpy(small_cnn(x)).argmax(1)
     attack = PGD(epsilon=0.02, steps=3)
     attack.run(small_cnn, x, y, state_file=path)
+    twin = keras.models.clone_model(
+        small_cnn,
+        clone_function=lambda layer: layer.from_config({**layer.get_config(), "name": None}),
+    )
+    twin.set_weights(small_cnn.get_weights())
+    assert twin.layers[1].name != small_cnn.layers[1].name
+    attack.run(twin, x, y, state_file=path)  # the same model, in another process or built again
     for arguments, part in (
         ((attack.replace(epsilon=0.03), x, y, 0), "attack"),
         ((attack, x[::-1], y, 0), "images"),
