@@ -351,6 +351,22 @@ def readme_table(records: Iterable[RobustnessRecord]) -> str:
     return "\n".join(_table(header, rows)) + "\n"
 
 
+def costs_table(records: Iterable[RobustnessRecord]) -> str:
+    """The table of training/README.md: how long training and the attacks took, where there is a recipe."""
+    rows = []
+    for record in records:
+        if record.training is None:
+            continue
+        attacks = sum(part.seconds for part in (*record.attacks, *record.minimum_norm))
+        times = (_duration(record.training.seconds), _duration(attacks))
+        rows.append((f"`{record.name}`", *times, record.training.hardware))
+    return "\n".join(_table("recipe|training|attacks|hardware", rows)) + "\n"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def zoo_table(records: Iterable[RobustnessRecord]) -> str:
     """MODEL_CARDS.md: one row a model."""
     lines = [

@@ -5,20 +5,21 @@ import pathlib
 from robust_zoo.files import write_text
 from robust_zoo.plots import compare_models, is_picture_of
 from robust_zoo.record import RobustnessRecord
-from robust_zoo.zoo.card import CARD, readme_table, write_card, zoo_table
+from robust_zoo.zoo.card import CARD, costs_table, readme_table, write_card, zoo_table
 from robust_zoo.zoo.checkpoint import RECORD
 from robust_zoo.zoo.errors import CheckpointError
 from robust_zoo.zoo.registry import natural_order
 
-# Between these lines of the README beside the checkpoints stands the table of models.
+# Between these lines of README.md and training/README.md beside the checkpoints stand tables of models.
 _BEGIN, _END = "<!-- robust-zoo cards: begin -->\n", "<!-- robust-zoo cards: end -->\n"
-_COMPARED = "madry_cnn"  # the architecture whose models the README compares in a picture
+_COMPARED = "madry_cnn."  # how the models are called that the README compares in a picture
 
 
 def write_cards(directory: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes each checkpoint's card, and beside `directory` MODEL_CARDS.md and what the README shows of them.
+    """Writes each checkpoint's card, and beside `directory` MODEL_CARDS.md and what the READMEs show of them.
 
-    The README gets its table if it has the lines to put it between, and then a picture in docs/ too.
+    README.md and training/README.md get their tables if they have the lines to put them between; the first then
+    gets a picture in docs/ too.
 
     Returns:
         The checkpoints' cards.
@@ -36,20 +37,25 @@ def write_cards(directory: str | pathlib.Path) -> list[pathlib.Path]:
         write_card(path.parent, record)
     root = directory.resolve().parent
     write_text(root / "MODEL_CARDS.md", zoo_table(records))
-    _write_readme(root, records)
+    _replace_table(root / "training" / "README.md", costs_table(records))
+    if _replace_table(root / "README.md", readme_table(records)):
+        _draw_models(root / "docs" / "accuracy.png", records)
     return [path.with_name(CARD) for path in paths]
 
 
-def _write_readme(root: pathlib.Path, records: list[RobustnessRecord]) -> None:
-    readme = root / "README.md"
+def _replace_table(readme: pathlib.Path, table: str) -> bool:
+    """Whether there is a place for the table in that file."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        return
-    write_text(readme, before + begin + readme_table(records) + end + after)
-    compared = [record for record in records if record.architecture == _COMPARED and record.curve]
-    picture = root / "docs" / "accuracy.png"
+        return False
+    write_text(readme, before + begin + table + end + after)
+    return True
+
+
+def _draw_models(picture: pathlib.Path, records: list[RobustnessRecord]) -> None:
+    compared = [record for record in records if record.name.startswith(_COMPARED) and record.curve]
     if compared and not is_picture_of(compared, picture):
         picture.parent.mkdir(exist_ok=True)
-        compare_models(compared, picture, title=f"{_COMPARED} under PGD")
+        compare_models(compared, picture, title="Madry's MNIST network under PGD")

@@ -7,7 +7,7 @@ import yaml
 from robust_zoo.describe import describe_attack
 from robust_zoo.record import BaseModel, Reported, RobustnessRecord
 from robust_zoo.zoo import CheckpointError, list_models, load_record
-from robust_zoo.zoo.card import model_card, readme_table, write_card, zoo_table
+from robust_zoo.zoo.card import costs_table, model_card, readme_table, write_card, zoo_table
 from robust_zoo.zoo.cards import write_cards
 
 
@@ -193,8 +193,9 @@ def test_shipped_cards_are_not_stale(tmp_path):
         for name in ("robustness.json", "recipe.py", "accuracy.png"):
             shutil.copy(checkout / "checkpoints" / record.name / name, folder / name)
         names += [f"checkpoints/{record.name}/{name}" for name in ("README.md", "accuracy.png")]
-    (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/accuracy.png"):
+    for folder in ("docs", "training"):
+        (tmp_path / folder).mkdir()
+    for name in ("README.md", "training/README.md", "docs/accuracy.png"):
         shutil.copy(checkout / name, tmp_path / name)
         names.append(name)
     assert len(write_cards(tmp_path / "checkpoints")) == len(list_models())
@@ -221,6 +222,13 @@ def test_the_table_of_the_readme(record):
     assert "| linf, epsilon 0.3 | 99.09% | 90.60% (88.63 to 92.26) | 89.30%, PGD-100 x 20" in row
     bare = record.model_copy(update={"attacks": record.attacks[:1], "reported": ()})
     assert readme_table([bare]).splitlines()[2].endswith("| 99.09% |  |  |")
+
+
+def test_the_table_of_costs(record):
+    bare = record.model_copy(update={"training": None})
+    (row,) = costs_table([record, bare]).splitlines()[2:]
+    seconds = sum(part.seconds for part in (*record.attacks, *record.minimum_norm))
+    assert row.startswith(f"| `madry_cnn.pgd_mnist` | 24 min | {seconds / 60:.0f} min | x86_64 CPU")
 
 
 def test_a_picture_is_drawn_anew_only_for_another_record(record, tmp_path):
