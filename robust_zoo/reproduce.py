@@ -28,6 +28,7 @@ from robust_zoo.evaluation import (
     transfer_accuracy,
 )
 from robust_zoo.record import Accuracy
+from robust_zoo.weights import describe_weights
 from robust_zoo.zoo import UnknownModelError, load_model
 
 _PAPERS = pathlib.Path(__file__).with_name("papers.json")
@@ -44,6 +45,7 @@ class Comparison(pydantic.BaseModel):
         source: of the paper's numbers.
         columns: what is measured.
         rows: by model or attack, the paper's numbers, accuracies in percent, and ours.
+        weights: SHA-256 of the weights of each model that was measured.
         missing: models that the zoo does not have.
         n_examples: that ours were measured on, of the test split.
         seed: of the sample and the attacks.
@@ -55,6 +57,7 @@ class Comparison(pydantic.BaseModel):
     source: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[tuple[float | None, ...], tuple[Accuracy | float | None, ...]]]
+    weights: dict[str, str]
     missing: tuple[str, ...]
     n_examples: int
     seed: int
@@ -95,10 +98,59 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
             row: (paper["rows"].get(row, nothing), ours)
             for row, ours in experiment.measure(models, test, seed).items()
         },
+        weights={name: describe_weights(model).sha256 for name, model in models.items()},
         missing=missing,
         n_examples=len(test),
         seed=seed,
     )
+
+
+def table(found: Comparison) -> list[tuple[str, ...]]:
+    """The rows of a comparison in words: what is measured, "paper" or "ours", and a cell a column."""
+    rows = []
+    for name, (paper, ours) in found.rows.items():
+        if any(value is not None for value in paper):
+            rows.append((name, "paper", *map(_cell, paper)))
+        rows.append((name, "ours", *map(_cell, ours)))
+    return rows
+
+
+def footnote(found: Comparison) -> str:
+    """Where the numbers of a comparison come from."""
+    missing = f" Not in the zoo: {', '.join(found.missing)}." if found.missing else ""
+    return (
+        f"Paper: {found.source}. Ours: {found.n_examples} test examples, seed {found.seed}; accuracies in percent "
+        f"with 95% intervals.{missing}"
+    )
+
+
+def markdown(found: Comparison) -> str:
+    """A comparison as a page, with the hashes of the weights that it was measured on."""
+    header = ("", "", *found.columns)
+    lines = [header, ("---",) * len(header), *table(found)]
+    return "\n".join(
+        [
+            f"# {found.title}",
+            "",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "",
+            footnote(found),
+            "",
+            "Measured on these weights:",
+            "",
+            *(f"- {name}: sha256 {digest}" for name, digest in found.weights.items()),
+            "",
+        ]
+    )
+
+
+def _cell(value: Accuracy | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    low, high = value.ci95
+    return f"{100 * value.accuracy:.2f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def names() -> tuple[str, ...]:

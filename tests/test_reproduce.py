@@ -1,4 +1,6 @@
 import json
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -9,7 +11,8 @@ from robust_zoo.attacks import FGSM
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
 from robust_zoo.recipe import recipes_directory
-from robust_zoo.zoo import UnknownModelError
+from robust_zoo.record import Accuracy
+from robust_zoo.zoo import UnknownModelError, load_record
 
 
 @pytest.fixture
@@ -129,6 +132,36 @@ def test_kurakin(zoo):
     assert ours[2] == pytest.approx(known.sum() / ours[0].correct)
     assert ours[7] == (known & ~right(labels="predicted")).sum()
     assert ours[8] == (known & ~least).sum()
+
+
+def test_pages():
+    half = Accuracy.count(1, 2)
+    rows = {"a": ((98.0, None), (half, 0.25)), "b": ((None, None), (half, None))}
+    found = reproduce.Comparison(
+        title="T", source="S", columns=("x", "y"), rows=rows, weights={"m": "12ab"},
+        missing=("c",), n_examples=2, seed=0,
+    )  # fmt: skip
+    ours = "50.00 (9.5-90.5)"
+    assert reproduce.table(found) == [
+        ("a", "paper", "98", ""), ("a", "ours", ours, "0.25"), ("b", "ours", ours, "")
+    ]  # fmt: skip
+    page = reproduce.markdown(found)
+    assert f"| a | ours | {ours} | 0.25 |\n" in page
+    assert "Paper: S. Ours: 2 test examples, seed 0;" in page
+    assert "Not in the zoo: c." in page
+    assert page.endswith("\n- m: sha256 12ab\n")
+
+
+def test_shipped_pages_are_of_the_shipped_weights():
+    pages = pathlib.Path(__file__).parents[1] / "docs" / "results"
+    for page in pages.glob("*-*.md"):
+        assert page.stem in reproduce.names()
+        text = page.read_text()
+        title = json.loads(reproduce._PAPERS.read_text())[page.stem]["title"]
+        assert text.startswith(f"# {title}\n")
+        found = dict(re.findall(r"^- (\S+): sha256 (\w+)$", text, flags=re.M))
+        assert found == {name: load_record(name).weights.sha256 for name in found}
+        assert found
 
 
 def test_unknown_experiments():

@@ -19,35 +19,24 @@ def reproduce(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the attacks.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As a page.")] = False,
 ) -> None:
     """Measures the models of a paper's table, and prints its numbers beside ours."""
     with quiet():
-        from robust_zoo.reproduce import reproduce as measure
+        from robust_zoo import reproduce as comparisons
 
-    found = measure(name, n=n, seed=seed)
+    found = comparisons.reproduce(name, n=n, seed=seed)
     if as_json:
         print(found.model_dump_json(indent=2))
+        return
+    if as_markdown:
+        print(comparisons.markdown(found), end="")
         return
     from rich.table import Table
 
     table = Table("", "", *found.columns, title=found.title, title_justify="left")
-    for row, (paper, ours) in found.rows.items():
-        if any(value is not None for value in paper):
-            table.add_row(row, "paper", *map(_cell, paper))
-            row = ""
-        table.add_row(row, "ours", *map(_cell, ours), end_section=True)
+    for row, whose, *cells in comparisons.table(found):
+        table.add_row(row, whose, *cells, end_section=whose == "ours")
     out = console()
     out.print(table)
-    out.print(f"Paper: {found.source}. Ours: {found.n_examples} test examples, seed {found.seed}.")
-    if found.missing:
-        out.print(f"Not in the zoo: {', '.join(found.missing)}.")
-
-
-def _cell(value) -> str:
-    """A number, None, or an accuracy with its 95% interval, in percent."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    low, high = value.ci95
-    return f"{100 * value.accuracy:.2f} ({100 * low:.1f}-{100 * high:.1f})"
+    out.print(comparisons.footnote(found))
