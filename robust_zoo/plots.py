@@ -125,7 +125,9 @@ def landscapes(
     figure, panels = _figure(len(found))
     for axes, (name, landscape) in zip(panels, found.items(), strict=True):
         axes.plot(landscape.losses.T, linewidth=0.8, alpha=0.7)
-        axes.set(title=f"{name}\nspread {landscape.spread:.2g}", xlabel="step", ylabel="loss")
+        apart = landscape.distances[~np.eye(len(landscape.distances), dtype=bool)].mean()
+        facts = f"spread {landscape.spread:.2g}, apart {apart:.2g} ({landscape.random_distance:.2g} at random)"
+        axes.set(title=f"{name}\n{facts}", xlabel="step", ylabel="loss")
         axes.grid(alpha=0.3)
     figure.suptitle(title)
     return _save(figure, path)

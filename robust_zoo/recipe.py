@@ -88,6 +88,11 @@ class Recipe(pydantic.BaseModel):
     reported: tuple[Reported, ...] = ()
     deviations: tuple[str, ...] = ()
 
+    def changed(self, **changes) -> "Recipe":
+        """A copy with some fields replaced, checked like a new one: for recipes that differ little."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**values, **changes})
+
     def override(self, settings: dict[str, str]) -> "Recipe":
         """A copy with some of epochs, batch_size, dtype_policy, seed, n, dataset, start and name replaced.
 
@@ -100,11 +105,11 @@ class Recipe(pydantic.BaseModel):
         for key in settings:
             if key not in allowed:
                 raise RecipeError(f"setting must be one of {allowed}, got {key!r}.")
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        changes = tuple(f"{key} set to {settings[key]}, not {values[key]}" for key in settings)
-        values["deviations"] += changes
+        changes = tuple(
+            f"{key} set to {settings[key]}, not {getattr(self, key)}" for key in settings
+        )
         try:
-            return type(self)(**{**values, **settings})
+            return self.changed(**settings, deviations=self.deviations + changes)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             raise RecipeError(
@@ -208,8 +213,8 @@ def run(
         options = {"devices": devices, "resume": resume, "verbose": verbose}
         seconds = _fit(trainer, recipe, train, validation, state, **options)
     deviations = recipe.deviations
-    if sum(int(ops.size(variable)) for variable in classifier.variables) > _LARGE:
-        round_to_float16(classifier)
+    size = sum(int(ops.size(variable)) for variable in classifier.variables)
+    if size > _LARGE and round_to_float16(classifier):
         deviations += ("weights rounded to float16 before measuring",)
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -80,17 +80,19 @@ def check_layout(path: str | pathlib.Path) -> None:
         check(file)
 
 
-def round_to_float16(model: keras.Model) -> None:
+def round_to_float16(model: keras.Model) -> bool:
     """Rounds every float32 weight to the nearest float16, so that the weights file is half as large.
 
-    A model with a weight beyond float16's range, 65504, is left as it is.
+    Returns:
+        Whether it was done: a model with a weight beyond float16's range, 65504, is left as it is.
     """
     values = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
     if any(value.dtype == np.float32 and np.abs(value).max() > 65504 for value in values):
-        return
+        return False
     for variable, value in zip(model.variables, values, strict=True):
         if value.dtype == np.float32:
             variable.assign(value.astype("float16").astype("float32"))
+    return True
 
 
 def _fits_float16(model: keras.Model) -> bool:

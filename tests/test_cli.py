@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 
 from robust_zoo import cli
 from robust_zoo.cli.common import number
-from robust_zoo.record import RobustnessRecord
+from robust_zoo.record import Accuracy, RobustnessRecord
+from robust_zoo.reproduce import Comparison, by_scale
 from robust_zoo.zoo import list_models, load_model
 from robust_zoo.zoo.registry import checkpoints_directory
 
@@ -389,16 +391,30 @@ def test_plot_robustness_curve(command, tmp_path):
     models = ("mlp.pgd_digits", "mlp.natural_digits")
     status, out, err = command("plot", "robustness-curve", *models, *options)
     assert (status, out, err) == (0, f"{picture}\n", "")
-    assert all(name in picture.read_text() for name in ("AdversarialTraining", "natural training"))
-    status, _, err = command("plot", "robustness-curve", *models, "--output", picture)
+    for method in ("mlp, AdversarialTraining, PGD", "mlp, natural training"):
+        assert method in picture.read_text()
+    clean = load_model(models[0]).robustness.clean.accuracy
+    status, out, _ = command("plot", "robustness-curve", *models, *options, "--accuracy", clean)
+    assert re.search(r"^mlp, AdversarialTraining, PGD: [\d.]+$", out, flags=re.M)
+    assert "mlp, natural training: not reached" in out
+    other = (*options[:3], "CarliniWagner")
+    status, _, err = command("plot", "robustness-curve", *models, *other)
     assert status == 1
     assert "must have distances under CarliniWagner, got 'mlp.pgd_digits'" in err
 
 
-@pytest.mark.mnist
 def test_plot_capacity(command, tmp_path):
-    picture = tmp_path / "picture.svg"
-    assert command("plot", "capacity", "--output", picture, "--n", 10) == (0, f"{picture}\n", "")
-    text = picture.read_text()
-    assert "natural training" in text
-    assert "PGD-40 0.3" in text
+    half, picture = Accuracy.count(1, 2), tmp_path / "picture.svg"
+    names = ["madry_cnn_scale2.pgd_mnist", "madry_cnn.pgd_mnist", "madry_cnn.natural_mnist"]
+    found = Comparison(
+        title="width", source="S", columns=("clean", "PGD-40", "loss"), weights={}, missing=(),
+        rows=dict.fromkeys(names, ((None,) * 3, (half, half, 0.5))), n_examples=2, seed=0,
+    )  # fmt: skip
+    assert {kind: list(scales) for kind, scales in by_scale(found).items()} == {
+        "pgd": [2, 16], "natural": [16]
+    }  # fmt: skip
+    (tmp_path / "found.json").write_text(found.model_dump_json())
+    options = (tmp_path / "found.json", "--output", picture)
+    assert command("plot", "capacity", *options) == (0, f"{picture}\n", "")
+    for text in ("width", "pgd training", "natural training", "PGD-40"):
+        assert text in picture.read_text()

@@ -96,7 +96,12 @@ def test_metrics_are_drawn(tmp_path):
     model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
     found = loss_landscape(model, data.images[0], data.labels[0], epsilon=0.1, steps=3, restarts=2)
     text = landscapes({"a": found, "b": found}, tmp_path / "l.svg", title="losses").read_text()
-    for part in ("losses", "a", "b", f"spread {found.spread:.2g}"):
+    for part in (
+        "losses",
+        "a",
+        "b",
+        f"spread {found.spread:.2g}, apart {found.distances[0, 1]:.2g} ({found.random_distance:.2g} at random)",
+    ):
         assert f"<!-- {part} -->" in text
     models = {"one": model, "two": load_model("mlp.pgd_digits")}
     matrices = transfer_matrices(FGSM(epsilon=0.1), models, data.images, data.labels)

@@ -29,7 +29,7 @@ def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, se
     """What a state belongs to: all that the numbers of an attack depend on."""
     return {
         "attack": f"{type(attack).__name__} {json.dumps(attack.get_config(), sort_keys=True)}",
-        "model": f"{_structure(model)} {describe_weights(model).sha256}",
+        "model": f"{config_sha256(_without_names(serialise(model), {}))} {describe_weights(model).sha256}",
         "images": f"{x.shape} {_sha256(x)}",
         "labels": _sha256(y),
         "seed": str(int(seed)),
@@ -37,12 +37,25 @@ def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, se
     }
 
 
-def _structure(model: keras.Model) -> str:
-    """The hash of the model's configuration but for the names of its layers: Keras numbers them in each process."""
-    text = json.dumps(serialise(model))
-    for number, layer in enumerate(model.layers):
-        text = text.replace(f'"{layer.name}"', f'"{number}"')
-    return config_sha256(json.loads(text))
+def _without_names(config, names: dict[str, int]):
+    """A configuration without the names of models and layers, which Keras numbers anew in each process.
+
+    Layers are referred to by their places in their model instead; `names` are those of the model around.
+    """
+    if isinstance(config, list):
+        match config:
+            case [str(name), int(), int()] if name in names:
+                return [names[name], *config[1:]]
+        return [_without_names(part, names) for part in config]
+    if not isinstance(config, dict):
+        return config
+    if isinstance(layers := config.get("layers"), list):
+        names = {layer["config"]["name"]: place for place, layer in enumerate(layers)}
+        bare = [
+            {**layer, "name": "", "config": {**layer["config"], "name": ""}} for layer in layers
+        ]
+        config = {**config, "name": "", "layers": bare}
+    return {key: _without_names(value, names) for key, value in config.items()}
 
 
 class StateFile:

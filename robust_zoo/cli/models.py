@@ -84,7 +84,7 @@ def cards(
         pathlib.Path, typer.Argument(help="Folder of checkpoint directories.")
     ] = pathlib.Path("checkpoints"),
 ) -> None:
-    """Regenerates the card of every checkpoint, and MODEL_CARDS.md beside the folder."""
+    """Regenerates every card, and beside the folder MODEL_CARDS.md and the tables of the READMEs."""
     with quiet():
         from robust_zoo.zoo.cards import write_cards
 

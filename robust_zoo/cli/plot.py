@@ -163,32 +163,53 @@ def robustness_curve(
     output: _Output,
     attack: Annotated[
         str, typer.Option(help="Minimum-norm attack of the records, by its class.")
-    ] = "CarliniWagner",
+    ] = "DeepFool",
+    accuracy: Annotated[
+        float | None,
+        typer.Option(help="Also prints each method's distance at this clean accuracy."),
+    ] = None,
 ) -> None:
-    """Clean accuracy against distance to adversarial examples, from the models' records, a line a defense."""
+    """Clean accuracy against distance to adversarial examples, from the models' records, a line a method.
+
+    Models of one architecture, defense and attack in training are of one method.
+    """
     _check_picture(output)
     with quiet():
         from robust_zoo import evaluation, plots, zoo
-
-        by_defense: dict[str, list] = {}
-        for handle in models:
-            record = zoo.load_record(handle)
-            name = record.defense.name if record.defense else "natural training"
-            by_defense.setdefault(name, []).append(record)
-        curves = {
-            name: evaluation.robustness_curve(records, attack=attack)
-            for name, records in by_defense.items()
-        }
+    by_method: dict[str, list] = {}
+    for handle in models:
+        record = zoo.load_record(handle)
+        by_method.setdefault(_method(record), []).append(record)
+    curves = {
+        name: evaluation.robustness_curve(records, attack=attack)
+        for name, records in by_method.items()
+    }
     print(plots.robustness_curves(curves, output, distance=f"mean distance, {attack}"))
+    if accuracy is not None:
+        for name, curve in curves.items():
+            distance = curve.distance_at(accuracy)
+            print(f"{name}: {'not reached' if distance is None else f'{distance:.4g}'}")
 
 
-def capacity(output: _Output, n: _N = None, seed: _Seed = 0) -> None:
-    """The capacity study of Madry et al., measured on the zoo's models."""
+def _method(record) -> str:
+    if record.defense is None:
+        return f"{record.architecture}, natural training"
+    attack = record.defense.config.get("attack")
+    trained_on = [attack["name"]] if isinstance(attack, dict) else []
+    return ", ".join([record.architecture, record.defense.name, *trained_on])
+
+
+def capacity(
+    comparison: Annotated[
+        pathlib.Path, typer.Argument(help="What `reproduce madry-capacity --json` printed.")
+    ],
+    output: _Output,
+) -> None:
+    """The capacity study of Madry et al."""
     _check_picture(output)
     with quiet():
         from robust_zoo import plots, reproduce
-
-        found = reproduce.reproduce("madry-capacity", n=n, seed=seed)
+    found = reproduce.Comparison.model_validate_json(comparison.read_text())
     print(plots.capacity(reproduce.by_scale(found), output, title=found.title))
 
 

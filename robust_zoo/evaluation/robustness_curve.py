@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from robust_zoo.record import RobustnessRecord
 
 
@@ -15,8 +13,9 @@ class RobustnessCurve:
 
     Attributes:
         names: of the models, by rising distance.
-        distances: mean distance to the adversarial examples that an attack found, over all examples, those that
-            are misclassified to begin with at distance 0 (the paper's rho).
+        distances: mean distance to the adversarial examples that an attack found. Examples that are misclassified
+            to begin with count as found: at distance 0 by an attack on true labels (C&W; the paper's rho), at their
+            distance to another class by one on predicted labels (DeepFool).
         accuracies: on clean images.
     """
 
@@ -34,7 +33,7 @@ class RobustnessCurve:
         for (near, start), (far, end) in pairwise(pairs):
             if min(start, end) < accuracy < max(start, end):
                 found.append(near + (far - near) * (accuracy - start) / (end - start))
-        return float(np.max(found)) if found else None
+        return max(found, default=None)
 
 
 def robustness_curve(
@@ -55,10 +54,12 @@ def robustness_curve(
         if outcome is None or outcome.found.mean is None:
             raise ValueError(f"records must have distances under {attack}, got {record.name!r}.")
         points.append((outcome.found.mean, record.clean.accuracy, record.name))
-        settings.append((record.dataset.name, outcome.norm, outcome.config))
+        measured_on = (record.dataset, outcome.n_examples, outcome.seed)
+        settings.append((*measured_on, outcome.norm, outcome.config))
     if not points or any(other != settings[0] for other in settings):
+        names = [record.name for record in records]
         raise ValueError(
-            f"records must be at least one, of one dataset and one setting of {attack}, got {settings}."
+            f"records must be at least one, measured on the same examples with one setting of {attack}, got {names}."
         )
     distances, accuracies, names = zip(*sorted(points), strict=True)
     return RobustnessCurve(names, distances, accuracies)

@@ -53,7 +53,8 @@ def transfer_accuracy(
 ) -> Accuracy:
     """Accuracy of `target` on the images that `attack` ends with on `source`: the black-box rows of Madry et al.
 
-    Where the attack has restarts, an example is right only if the target withstands the images of all of them.
+    Where the attack has restarts, an example is right only if the target withstands the images of all of them;
+    restart k has the seed `seed + k`.
 
     Args:
         attack: of a fixed budget.
@@ -83,6 +84,8 @@ def transfer_matrices(
     batch_size: int = 128,
 ) -> TransferMatrices:
     """Transfer and error rates between every pair of models; see `TransferMatrices`.
+
+    Of several restarts, the image of the highest loss on the source is shown to all.
 
     Args:
         attack: of a fixed budget, made on each model in turn.

@@ -28,9 +28,12 @@ def test_one_run_holds_the_runs_of_every_budget(small_cnn, images):
         # The paper's matrix has a row for the true class, and zeros where the attack failed.
         assert row.paper_changed_by_successes == pytest.approx(by_successes.sum() / (12 * 5))
         assert row.paper_changed == pytest.approx(0.8 * row.changed)
+        # An attack that fails has spent its budget, or found no pair that helps.
         budget = 2 * JSMA(gamma=gamma).steps_on((6, 6, 1)) / 36
         spent = by_successes.sum() + budget * (~successes).sum()
-        assert row.changed == pytest.approx(spent / successes.size, rel=0.05)
+        assert row.changed <= spent / successes.size + 1e-9
+        if gamma == gammas[0]:
+            assert row.changed == pytest.approx(spent / successes.size)
 
 
 def test_bad_arguments(small_cnn, images):

@@ -24,9 +24,9 @@ def test_distance_at_a_matched_accuracy():
 
 def test_records_that_cannot_be_compared():
     digits, mnist = load_record("mlp.pgd_digits"), load_record("madry_cnn.pgd_mnist")
-    with pytest.raises(ValueError, match="records must be at least one, of one dataset"):
+    with pytest.raises(ValueError, match="records must be at least one, measured on the same"):
         robustness_curve([])
-    with pytest.raises(ValueError, match="records must be at least one, of one dataset"):
+    with pytest.raises(ValueError, match="records must be at least one, measured on the same"):
         robustness_curve([digits, mnist], attack="DeepFool")
     with pytest.raises(ValueError, match="must have distances under FAB, got"):
         robustness_curve([digits], attack="FAB")

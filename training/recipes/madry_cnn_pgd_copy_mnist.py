@@ -10,17 +10,15 @@ from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
 from robust_zoo.recipe import load_recipe
 
 first, _ = load_recipe("madry_cnn.pgd_mnist")
-recipe = first.model_copy(
-    update={
-        "name": "madry_cnn.pgd_copy_mnist",
-        "seed": 1,
-        "attacks": (
-            FGSM(epsilon=0.3),
-            PGD(epsilon=0.3, steps=40, step_size=0.01),
-            AutoAttack(epsilon=0.3),
-            DeepFool(),
-        ),
-        "n": (10_000, 10_000, 1_000, 1_000),
-        "reported": (),
-    }
+recipe = first.changed(
+    name="madry_cnn.pgd_copy_mnist",
+    seed=1,
+    attacks=(
+        FGSM(epsilon=0.3),
+        PGD(epsilon=0.3, steps=40, step_size=0.01),
+        AutoAttack(epsilon=0.3),
+        DeepFool(),
+    ),
+    n=(10_000, 10_000, 1_000, 1_000),
+    reported=(),
 )

@@ -2,25 +2,14 @@
 
     robust-zoo train madry_cnn_scale2.pgd_mnist --output checkpoints/madry_cnn_scale2.pgd_mnist
 
-As madry_cnn.pgd_mnist, but for the width.
+As madry_cnn_scale1.pgd_mnist, but for the width.
 """
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
 from robust_zoo.recipe import load_recipe
 
-whole, _ = load_recipe("madry_cnn.pgd_mnist")
-recipe = whole.model_copy(
-    update={
-        "name": "madry_cnn_scale2.pgd_mnist",
-        "classifier": lambda: architectures.madry_cnn(scale=2, initial="glorot"),
-        "attacks": (
-            FGSM(epsilon=0.3),
-            PGD(epsilon=0.3, steps=40, step_size=0.01),
-            AutoAttack(epsilon=0.3),
-            DeepFool(),
-        ),
-        "n": (10_000, 10_000, 1_000, 1_000),
-        "reported": (),
-    }
+smallest, _ = load_recipe("madry_cnn_scale1.pgd_mnist")
+recipe = smallest.changed(
+    name="madry_cnn_scale2.pgd_mnist",
+    classifier=lambda: architectures.madry_cnn(scale=2, initial="glorot"),
 )
