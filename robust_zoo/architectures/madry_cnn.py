@@ -48,4 +48,5 @@ def madry_cnn(
         x = layers.MaxPooling2D(2)(x)
     x = layers.Dense(dense_base * scale, activation="relu", **starts())(layers.Flatten()(x))
     outputs = layers.Dense(num_classes, dtype="float32", name="logits", **starts())(x)
-    return keras.Model(inputs, outputs, name="madry_cnn")
+    name = "madry_cnn" if scale == 16 else f"madry_cnn_scale{scale}"
+    return keras.Model(inputs, outputs, name=name)
