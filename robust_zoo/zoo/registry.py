@@ -44,8 +44,8 @@ def list_models(
             a warning.
         dataset: keeps the models measured on it.
         norm: keeps the models whose threat model has this norm, "linf" or "l2".
-        defense: keeps the models whose name has it after the dot ("pgd"), or whose defense class has
-            that name ("AdversarialTraining"); case is ignored.
+        defense: keeps the models whose name has it after the dot ("step_ll", or "pgd" also of pgd_copy), or whose
+            defense class has that name ("AdversarialTraining"); case is ignored.
 
     Raises:
         ValueError: not a hub.
@@ -71,9 +71,10 @@ def list_models(
 
 
 def _defense_names(record: RobustnessRecord) -> set[str]:
-    short = record.name.partition(".")[2].partition("_")[0]
-    full = record.defense.name if record.defense else "natural"
-    return {short.lower(), full.lower()}
+    """Of mlp.step_ll_digits: step, step_ll and the defense's class, in small letters."""
+    whole = record.name.partition(".")[2].rpartition("_")[0]
+    kind = record.defense.name if record.defense else "natural"
+    return {whole.partition("_")[0].lower(), whole.lower(), kind.lower()}
 
 
 def resolve(handle: str | pathlib.Path) -> pathlib.Path:

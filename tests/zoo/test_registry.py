@@ -54,11 +54,13 @@ def test_filters():
     assert {record.name for record in list_models(defense="natural", dataset="digits")} == {
         "mlp.natural_digits"
     }
-    pgd, fgsm, both = (
+    pgd, fgsm, step_ll, trained = (
         {record.name for record in list_models(defense=defense)}
-        for defense in ("pgd", "FGSM", "AdversarialTraining")
+        for defense in ("pgd", "FGSM", "step_ll", "AdversarialTraining")
     )
-    assert both == pgd | fgsm
+    assert pgd | fgsm | step_ll <= trained
+    assert step_ll == {"lenet.step_ll_mnist"}
+    assert all(".fgsm_" in name for name in fgsm)
     assert list_models(norm="l2") == []
     assert list_models("nosuch*") == []
 
