@@ -48,7 +48,8 @@ def jsma_table(
 ) -> list[JSMARow]:
     """Attacks every image towards every class but its label, misclassified images included.
 
-    Values are set to white (theta 1). JSMA is greedy, so that one run with the largest budget contains those with the smaller ones.
+    Values are set to white (theta 1). JSMA is greedy, so that one run with the largest budget contains those with
+    the smaller ones.
 
     Args:
         model: classifier, images in [0, 1] to logits.

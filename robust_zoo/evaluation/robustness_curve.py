@@ -42,11 +42,11 @@ def robustness_curve(
     """The curve of models of one method.
 
     Args:
-        records: of models that were measured with the same settings of a minimum-norm attack on one dataset.
+        records: of models that were measured on the same examples with one setting of a minimum-norm attack.
         attack: its class name, such as "CarliniWagner" or "DeepFool".
 
     Raises:
-        ValueError: no records, or one without that attack, or several datasets or settings.
+        ValueError: no records, one without that attack, or records of other examples or settings.
     """
     points, settings = [], []
     for record in records:
