@@ -168,26 +168,17 @@ def stream_dataset(
 
 
 def flip_and_crop(images: np.ndarray, rng: np.random.Generator, *, pad: int) -> np.ndarray:
-    """Each image mirrored left to right or not, and then as `crop` shifts it.
+    """Each image mirrored left to right or not, and shifted by up to `pad` pixels over black.
 
     Args:
         images: float32 (n, height, width, channels).
         rng: of all choices.
         pad: >= 0.
     """
-    mirrored = rng.random(len(images))[:, None, None, None] < 0.5
-    return crop(np.where(mirrored, images[:, :, ::-1], images), rng, pad=pad)
-
-
-def crop(images: np.ndarray, rng: np.random.Generator, *, pad: int) -> np.ndarray:
-    """Each image shifted by up to `pad` pixels down or up and right or left, over black.
-
-    Args:
-        images: float32 (n, height, width, channels).
-        rng: of all choices.
-        pad: >= 0.
-    """
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    mirrored = np.where(
+        rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images
+    )
+    padded = np.pad(mirrored, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows, columns = rng.integers(0, 2 * pad + 1, (2, len(images), 1, 1))
     rows = rows + np.arange(images.shape[1])[None, :, None]
     columns = columns + np.arange(images.shape[2])[None, None, :]
