@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 import pydantic
 
+from robust_zoo import attacks
 from robust_zoo.attacks import (
     FGSM,
     PGD,
@@ -185,8 +186,8 @@ def _madry_table1(models: Models, test: Dataset, seed: int) -> Rows:
     rows = {"natural": (clean_accuracy(target, x, y),)}
     for name, attack in _WHITE_BOX.items():
         rows[f"A, {name}"] = (_white_box(attack, target, test, seed),)
-    for source, (letter, attacks) in _BLACK_BOX.items():
-        for name in attacks if source in models else ():
+    for source, (letter, kinds) in _BLACK_BOX.items():
+        for name in kinds if source in models else ():
             found = transfer_accuracy(_WHITE_BOX[name], models[source], target, x, y, seed=seed)
             rows[f"{letter}, {name}"] = (found,)
     return rows
@@ -200,12 +201,13 @@ def _white_box(attack: FixedBudgetAttack, model: keras.Model, test: Dataset, see
     return Accuracy.count(int((~fooled).sum()), len(fooled))
 
 
-# What each kind of training of the capacity study trains against.
-_TRAINED_AGAINST = {
-    "natural": None,
-    "fgsm": FGSM(epsilon=0.3),
-    "pgd": PGD(epsilon=0.3, steps=10, step_size=0.06),
-}
+def _trained_against(model: keras.Model) -> FixedBudgetAttack | None:
+    """The attack that the record of a model says it was trained against; None after natural training."""
+    defense = model.robustness.defense
+    if defense is None:
+        return None
+    config = dict(defense.config["attack"])
+    return getattr(attacks, config.pop("name")).from_config(config)
 
 
 def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
@@ -214,12 +216,11 @@ def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
     train = train.sample(min(len(test), len(train)), seed)
     rows = {}
     for name, model in models.items():
-        attack = _TRAINED_AGAINST[_kind(name)]
         rows[name] = (
             clean_accuracy(model, test.images, test.labels),
             _white_box(FGSM(epsilon=0.3), model, test, seed),
             _white_box(PGD(**_40_STEPS), model, test, seed),
-            adversarial_loss(attack, model, train.images, train.labels, seed=seed),
+            adversarial_loss(_trained_against(model), model, train.images, train.labels, seed=seed),
         )
     return rows
 
@@ -284,7 +285,7 @@ def _deepdefense(models: Models, test: Dataset, seed: int) -> Rows:
 
 def _galloway(models: Models, test: Dataset, seed: int) -> Rows:
     """L0 n: n pixels of every image set to white, those of the n / 2 largest and n / 2 smallest weights."""
-    attacks = [FGSM(epsilon=0.25), *(ExtremeWeights(epsilon=pixels) for pixels in (10, 20, 40, 98))]
+    made_by = [FGSM(epsilon=0.25), *(ExtremeWeights(epsilon=pixels) for pixels in (10, 20, 40, 98))]
     found = {}
     for name, model in models.items():
         # On the images that the attack ends with; what is wrong to begin with may become right.
@@ -292,7 +293,7 @@ def _galloway(models: Models, test: Dataset, seed: int) -> Rows:
             clean_accuracy(model, test.images, test.labels),
             *(
                 transfer_accuracy(attack, model, model, test.images, test.labels, seed=seed)
-                for attack in attacks
+                for attack in made_by
             ),
         )
     return found

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import re
+import types
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
 from robust_zoo.recipe import recipes_directory
-from robust_zoo.record import Accuracy
+from robust_zoo.record import Accuracy, DefenseInfo
 from robust_zoo.zoo import UnknownModelError, load_record
 
 
@@ -119,17 +120,26 @@ def test_madry_table1(zoo):
 
 @pytest.mark.mnist
 def test_madry_capacity(zoo):
-    zoo["madry_cnn_scale1.natural_mnist"] = model = architectures.madry_cnn(scale=1)
-    zoo["madry_cnn_scale1.fgsm_mnist"] = zoo["madry_cnn_scale1.pgd_mnist"] = model
+    model = architectures.madry_cnn(scale=1)
+    attacks = {
+        "natural": None,
+        "fgsm": FGSM(epsilon=0.3),
+        "pgd": PGD(epsilon=0.2, steps=5, step_size=0.06),
+    }
+    for kind, attack in attacks.items():
+        zoo[f"madry_cnn_scale1.{kind}_mnist"] = copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        config = (
+            {"attack": {"name": type(attack).__name__, **attack.get_config()}} if attack else None
+        )
+        defense = DefenseInfo(name="AdversarialTraining", config=config) if attack else None
+        copy.robustness = types.SimpleNamespace(defense=defense)
     found = reproduce.reproduce("madry-capacity", n=25, seed=4)
     train = load_dataset("mnist", "train").sample(25, 4)
-    pgd = PGD(epsilon=0.3, steps=10, step_size=0.06)
-    attacked = [
-        craft(attack, model, train.images, train.labels, seed=4)
-        for attack in (FGSM(epsilon=0.3), pgd)
-    ]
-    kinds = zip(("natural", "fgsm", "pgd"), (train.images, *attacked), strict=True)
-    for kind, images in kinds:
+    for kind, attack in attacks.items():
+        images = train.images
+        if attack is not None:
+            images = craft(attack, model, images, train.labels, seed=4)
         logits = model(images)
         expected = keras.losses.sparse_categorical_crossentropy(
             train.labels, logits, from_logits=True
