@@ -6,21 +6,12 @@ As madry_cnn.fgsm_mnist, but for the width.
 """
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
 from robust_zoo.recipe import load_recipe
 
 whole, _ = load_recipe("madry_cnn.fgsm_mnist")
 recipe = whole.changed(
     name="madry_cnn_scale1.fgsm_mnist",
     classifier=lambda: architectures.madry_cnn(scale=1, initial="glorot"),
-    attacks=(
-        FGSM(epsilon=0.3),
-        PGD(epsilon=0.3, steps=40, step_size=0.01),
-        AutoAttack(epsilon=0.3),
-        DeepFool(),
-    ),
-    n=(10_000, 10_000, 1_000, 1_000),
-    reported=(),
     deviations=(
         "64 dense units and epsilon 0.3, as in later versions of the paper, not 8 and 0.1",
         *whole.deviations,
