@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import pathlib
 import platform
@@ -33,7 +34,8 @@ from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
-_LARGE = 250_000  # parameters above which weights are stored as float16
+_SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed")  # of training
+_LARGE = 200_000  # parameters above which weights are stored as float16
 
 
 class RecipeError(ValueError):
@@ -183,7 +185,7 @@ def run(
 
     Raises:
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
-            fit, or a loss or weights that became NaN or infinite: the state of the last good epoch is kept.
+            fit, settings other than those of the run to resume, or a loss or weights that became NaN or infinite: the state of the last good epoch is kept.
         ValueError: devices that are not there.
         FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.
@@ -325,27 +327,43 @@ class _Epochs(keras.utils.PyDataset):
         return images, self.data.labels[rows]
 
 
-class _Clock(keras.callbacks.Callback):
-    """Seconds since it was made and, in `file`, those of the interrupted runs before, up to their last epoch."""
+class _Progress(keras.callbacks.Callback):
+    """Keeps the recipe's settings and the seconds of training in `file`, after each epoch.
 
-    def __init__(self, file: pathlib.Path):
+    Attributes:
+        seconds: since it was made, and those of the interrupted runs before, up to their last epoch.
+
+    Raises:
+        RecipeError: the file is of a run with other settings.
+    """
+
+    def __init__(self, file: pathlib.Path, recipe: Recipe):
         super().__init__()
         self.file, self.started = file, time.perf_counter()
-        self.before = float(file.read_text()) if file.exists() else 0.0
+        self.settings = {name: getattr(recipe, name) for name in _SETTINGS}
+        before = {**self.settings, "seconds": 0.0}
+        if file.exists():
+            before = json.loads(file.read_text())
+        self.before = before.pop("seconds")
+        for name, value in self.settings.items():
+            if before[name] != value:
+                raise RecipeError(
+                    f"{name} must be {before[name]!r}, as in the interrupted run, got {value!r}."
+                )
 
     @property
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self.started
 
     def on_epoch_end(self, epoch, logs=None):
-        write_text(self.file, f"{self.seconds:.1f}")
+        write_text(self.file, json.dumps({**self.settings, "seconds": round(self.seconds, 1)}))
 
 
 def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose) -> float:
     """Trains, and returns the seconds that it took, those of the runs that it resumes included."""
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
-    clock = _Clock(state / "seconds.txt")
+    progress = _Progress(state / "progress.json", recipe)
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)
@@ -363,7 +381,7 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
                 *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
                 *average,
                 keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
-                clock,
+                progress,
                 keras.callbacks.LambdaCallback(
                     on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
                 ),
@@ -373,7 +391,7 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
     except DivergenceError as error:
         kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
-    return clock.seconds
+    return progress.seconds
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:

@@ -44,6 +44,7 @@ class Comparison(pydantic.BaseModel):
     Attributes:
         title: of the experiment.
         source: of the paper's numbers.
+        note: on what ours are.
         columns: what is measured.
         rows: by model or attack, the paper's numbers, accuracies in percent, and ours.
         weights: SHA-256 of the weights of each model that was measured.
@@ -56,6 +57,7 @@ class Comparison(pydantic.BaseModel):
 
     title: str
     source: str
+    note: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[tuple[float | None, ...], tuple[Accuracy | float | None, ...]]]
     weights: dict[str, str]
@@ -94,6 +96,7 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
     return Comparison(
         title=paper["title"],
         source=paper["source"],
+        note=paper["note"],
         columns=paper["columns"],
         rows={
             row: (paper["rows"].get(row, nothing), ours)
@@ -111,7 +114,8 @@ def table(found: Comparison) -> list[tuple[str, ...]]:
     rows = []
     for name, (paper, ours) in found.rows.items():
         if any(value is not None for value in paper):
-            rows.append((name, "paper", *map(_cell, paper)))
+            cells = ("" if value is None else f"{value:g}" for value in paper)
+            rows.append((name, "paper", *cells))
         rows.append((name, "ours", *map(_cell, ours)))
     return rows
 
@@ -121,8 +125,7 @@ def footnote(found: Comparison) -> str:
     missing = f" Not in the zoo: {', '.join(found.missing)}." if found.missing else ""
     return (
         f"Paper: {found.source}. Ours: {found.n_examples} test examples, seed {found.seed}; accuracies in percent "
-        "with 95% intervals. They are of the images that an attack ends with; under white-box PGD and CW, of Madry "
-        f"et al., an image is right if it is so before the attack and at every iterate of every restart.{missing}"
+        f"with 95% intervals. {found.note}{missing}"
     )
 
 
@@ -194,7 +197,7 @@ def _madry_table1(models: Models, test: Dataset, seed: int) -> Rows:
 
 
 def _white_box(attack: FixedBudgetAttack, model: keras.Model, test: Dataset, seed: int) -> Accuracy:
-    """On what a one-step attack makes, which may be right where the clean image is not; else see `footnote`."""
+    """On what a one-step attack makes, which may be right where the clean image is not; else see the table's note."""
     if isinstance(attack, FGSM):
         return transfer_accuracy(attack, model, model, test.images, test.labels, seed=seed)
     fooled = attack.run(model, test.images, test.labels, seed=seed).success
@@ -211,7 +214,6 @@ def _trained_against(model: keras.Model) -> FixedBudgetAttack | None:
 
 
 def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
-    """The loss is that of training examples under the attack that the model was trained against."""
     train = load_dataset("mnist", "train")
     train = train.sample(min(len(test), len(train)), seed)
     rows = {}
@@ -241,7 +243,6 @@ def _kind(name: str) -> str:
 
 
 def _kurakin(models: Models, test: Dataset, seed: int) -> Rows:
-    """Accuracies are of the images that the attacks end with; leaks are counted as in section 4.2."""
     step_ll = partial(FGSM, labels="least_likely", targeted=True)
     iterative_ll = BasicIterative(epsilon=0.3, labels="least_likely", targeted=True)
     without_labels = (FGSM(epsilon=0.3, labels="predicted"), step_ll(epsilon=0.3))
@@ -268,7 +269,7 @@ def _kurakin(models: Models, test: Dataset, seed: int) -> Rows:
 
 
 def _deepdefense(models: Models, test: Dataset, seed: int) -> Rows:
-    """epsilon_ref is the epsilon_50 of the DeepDefense model of the same architecture."""
+    """epsilon_ref is the epsilon_50 of the DeepDefense model of the same architecture; epsilon_50 each model's."""
     mean = load_dataset("mnist", "train").images.mean(axis=0)
     x, y = test.images, test.labels
     metrics = {name: deepdefense_metrics(model, x, y, mean=mean) for name, model in models.items()}
@@ -279,12 +280,11 @@ def _deepdefense(models: Models, test: Dataset, seed: int) -> Rows:
         parts = (None,) * 3
         if reference is not None and reference.epsilon_50 is not None:
             parts = accuracy_columns(model, x, y, reference.epsilon_50)
-        found[name] = (own.clean, own.rho_2, own.rho_inf, *parts, 255 * own.size_2)
+        found[name] = (own.clean, own.rho_2, own.rho_inf, *parts, 255 * own.size_2, own.epsilon_50)
     return found
 
 
 def _galloway(models: Models, test: Dataset, seed: int) -> Rows:
-    """L0 n: n pixels of every image set to white, those of the n / 2 largest and n / 2 smallest weights."""
     made_by = [FGSM(epsilon=0.25), *(ExtremeWeights(epsilon=pixels) for pixels in (10, 20, 40, 98))]
     found = {}
     for name, model in models.items():

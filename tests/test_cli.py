@@ -178,6 +178,10 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["evaluate", "mlp.pgd_digits", "--attack", "pdg"], "unknown attack 'pdg'"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pdg"], "apgd-t, fab-t, square"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pgd:stps=3"], "has no 'stps'"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--attack", "pgd:epsilon=1"],
+            "epsilon is set by --epsilon",
+        ),
         (["evaluate", "mlp.pgd_digits", "--attack", "fab-t:targets=10"], "at most 9"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pixel-swap"], "whole number of changed"),
         (

@@ -1,3 +1,4 @@
+import json
 import pathlib
 import subprocess
 import sys
@@ -86,9 +87,12 @@ def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkey
         run(recipe, tmp_path / "cut", verbose=0)
     assert not (tmp_path / "cut").exists()
     monkeypatch.setattr(_Epochs, "begin", begin)
-    spent = tmp_path / ".cut.training" / "seconds.txt"
-    assert float(spent.read_text()) > 0
-    spent.write_text("1000.0")
+    with pytest.raises(RecipeError, match=r"seed must be 0, as in the interrupted run, got 5\."):
+        run(recipe.model_copy(update={"seed": 5}), tmp_path / "cut", resume=True, verbose=0)
+    file = tmp_path / ".cut.training" / "progress.json"
+    kept = json.loads(file.read_text())
+    assert kept["seconds"] > 0
+    file.write_text(json.dumps({**kept, "seconds": 1000.0}))
     record = run(recipe, tmp_path / "cut", resume=True, verbose=0)
     assert 1000 < record.training.seconds < 1500
     whole, cut = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")

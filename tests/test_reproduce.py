@@ -14,7 +14,7 @@ from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
 from robust_zoo.recipe import recipes_directory
 from robust_zoo.record import Accuracy, DefenseInfo
-from robust_zoo.zoo import UnknownModelError, load_record
+from robust_zoo.zoo import UnknownModelError, list_models
 
 
 @pytest.fixture
@@ -56,11 +56,13 @@ def test_deepdefense(zoo):
     reference = deepdefense_metrics(robust, test.images, test.labels, mean=mean).epsilon_50
     columns = accuracy_columns(natural, test.images, test.labels, reference)
     paper, ours = found.rows["mlp.natural_mnist"]
-    assert paper == (98.31, 0.111, 0.0540, 72.76, 29.08, 3.31, 206.96)
+    assert paper == (98.31, 0.111, 0.0540, 72.76, 29.08, 3.31, 206.96, None)
+    assert reproduce.table(found)[0][-2:] == ("206.96", "")
     assert ours[0] == metrics.clean
     assert ours[1:3] == pytest.approx((metrics.rho_2, metrics.rho_inf))
     assert ours[3:6] == columns
     assert ours[6] == pytest.approx(255 * metrics.size_2)
+    assert ours[7] == metrics.epsilon_50
     assert found.rows["lenet.natural_mnist"][1][3:6] == (None, None, None)  # no reference there
     assert found.n_examples == 40
 
@@ -96,11 +98,18 @@ def test_madry_table1(zoo):
     assert letters == ["natural", *["A"] * 8, *["B"] * 3]
     tables = json.loads(reproduce._PAPERS.read_text())
     assert set(found.rows) <= set(tables["madry-table1"]["rows"])
-    losses = {"CW": "cw_margin", "CW+": {"name": "cw_margin", "confidence": 50.0}}
-    for name, loss in losses.items():
-        expected = PGD(epsilon=0.3, steps=40, step_size=0.01, loss=loss)
-        assert reproduce._WHITE_BOX[name] == expected
-    assert reproduce._WHITE_BOX["targeted"].targeted
+    margin = {"name": "cw_margin", "confidence": 50.0}
+    white_box = {
+        "FGSM": FGSM(epsilon=0.3),
+        "PGD-40": PGD(epsilon=0.3, steps=40, step_size=0.01),
+        "PGD-100": PGD(epsilon=0.3, steps=100, step_size=0.01),
+        "PGD-40 x 20": PGD(epsilon=0.3, steps=40, step_size=0.01, restarts=20),
+        "PGD-100 x 20": PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20),
+        "targeted": PGD(epsilon=0.3, steps=40, step_size=0.01, labels="random", targeted=True),
+        "CW": PGD(epsilon=0.3, steps=40, step_size=0.01, loss="cw_margin"),
+        "CW+": PGD(epsilon=0.3, steps=40, step_size=0.01, loss=margin),
+    }
+    assert white_box == reproduce._WHITE_BOX
     test = load_dataset("mnist", "test").sample(30, 2)
 
     def right(images):
@@ -111,6 +120,10 @@ def test_madry_table1(zoo):
     moved = craft(FGSM(epsilon=0.3), source, test.images, test.labels)
     (paper,), (ours,) = found.rows["B, FGSM"]
     assert (paper, ours.correct) == (95.4, right(moved))
+    moved = craft(FGSM(epsilon=0.3), target, test.images, test.labels)
+    assert found.rows["A, FGSM"][1][0].correct == right(moved)
+    fooled = white_box["PGD-40"].run(target, test.images, test.labels, seed=2)
+    assert found.rows["A, PGD-40"][1][0].correct == (~fooled.success).sum()
     white = {row: ours[0].correct for row, (_, ours) in found.rows.items() if row[0] == "A"}
     assert (
         white["A, PGD-100 x 20"] <= white["A, PGD-100"] <= white["A, PGD-40"] < right(test.images)
@@ -120,24 +133,23 @@ def test_madry_table1(zoo):
 
 @pytest.mark.mnist
 def test_madry_capacity(zoo):
-    model = architectures.madry_cnn(scale=1)
     attacks = {
         "natural": None,
         "fgsm": FGSM(epsilon=0.3),
         "pgd": PGD(epsilon=0.2, steps=5, step_size=0.06),
     }
     for kind, attack in attacks.items():
-        zoo[f"madry_cnn_scale1.{kind}_mnist"] = copy = keras.models.clone_model(model)
-        copy.set_weights(model.get_weights())
+        zoo[f"madry_cnn_scale1.{kind}_mnist"] = model = architectures.madry_cnn(scale=1)
         config = (
             {"attack": {"name": type(attack).__name__, **attack.get_config()}} if attack else None
         )
         defense = DefenseInfo(name="AdversarialTraining", config=config) if attack else None
-        copy.robustness = types.SimpleNamespace(defense=defense)
+        model.robustness = types.SimpleNamespace(defense=defense)
     found = reproduce.reproduce("madry-capacity", n=25, seed=4)
     train = load_dataset("mnist", "train").sample(25, 4)
+    test = load_dataset("mnist", "test").sample(25, 4)
     for kind, attack in attacks.items():
-        images = train.images
+        model, images = zoo[f"madry_cnn_scale1.{kind}_mnist"], train.images
         if attack is not None:
             images = craft(attack, model, images, train.labels, seed=4)
         logits = model(images)
@@ -147,6 +159,15 @@ def test_madry_capacity(zoo):
         paper, ours = found.rows[f"madry_cnn_scale1.{kind}_mnist"]
         assert paper == (None,) * 4
         assert ours[3] == pytest.approx(float(np.mean(expected)), rel=1e-4)
+
+        def right(images, model=model):
+            return (np.asarray(model(images)).argmax(1) == test.labels).sum()
+
+        moved = craft(FGSM(epsilon=0.3), model, test.images, test.labels)
+        assert (ours[0].correct, ours[1].correct) == (right(test.images), right(moved))
+        pgd = PGD(epsilon=0.3, steps=40, step_size=0.01)
+        fooled = pgd.run(model, test.images, test.labels, seed=4).success
+        assert ours[2].correct == (~fooled).sum()
 
 
 @pytest.mark.mnist
@@ -175,7 +196,7 @@ def test_pages():
     half = Accuracy.count(1, 2)
     rows = {"a": ((98.0, None), (half, 0.25)), "b": ((None, None), (half, None))}
     found = reproduce.Comparison(
-        title="T", source="S", columns=("x", "y"), rows=rows, weights={"m": "12ab"},
+        title="T", source="S", note="N.", columns=("x", "y"), rows=rows, weights={"m": "12ab"},
         missing=("c",), n_examples=2, seed=0,
     )  # fmt: skip
     ours = "50.00 (9.5-90.5)"
@@ -185,21 +206,28 @@ def test_pages():
     page = reproduce.markdown(found)
     assert f"| a | ours | {ours} | 0.25 |\n" in page
     assert "Paper: S. Ours: 2 test examples, seed 0;" in page
-    assert "Not in the zoo: c." in page
+    assert "with 95% intervals. N. Not in the zoo: c.\n" in page
     assert page.endswith("\n- m: sha256 12ab\n")
 
 
 def test_shipped_pages_are_of_the_shipped_weights():
     pages = pathlib.Path(__file__).parents[1] / "docs" / "results"
-    assert (pages / "galloway-logistic.md").is_file()
-    for page in pages.glob("*-*.md"):
-        assert page.stem in reproduce.names()
-        text = page.read_text()
-        title = json.loads(reproduce._PAPERS.read_text())[page.stem]["title"]
-        assert text.startswith(f"# {title}\n")
+    tables = json.loads(reproduce._PAPERS.read_text())
+    shipped = {record.name: record.weights.sha256 for record in list_models()}
+    complete = {name for name, table in tables.items() if set(table["models"]) <= set(shipped)}
+    assert complete == {page.stem for page in pages.glob("*-*.md")}
+    for name in complete:
+        text, table = (pages / f"{name}.md").read_text(), tables[name]
+        assert text.startswith(f"# {table['title']}\n")
+        assert f"Paper: {table['source']}. Ours: " in text
+        assert table["note"] in text
         found = dict(re.findall(r"^- (\S+): sha256 (\w+)$", text, flags=re.M))
-        assert found == {name: load_record(name).weights.sha256 for name in found}
-        assert found
+        assert found == {model: shipped[model] for model in table["models"]}
+        papers = re.findall(r"^\| ([^|]+) \| paper \| (.*) \|$", text, flags=re.M)
+        assert {row: cells.split(" | ") for row, cells in papers} == {
+            row: ["" if value is None else f"{value:g}" for value in values]
+            for row, values in table["rows"].items()
+        }
 
 
 def test_unknown_experiments():

@@ -22,7 +22,8 @@ class DeepFool(MinimumNormAttack):
     steps, clipped to [0, 1]. One forward pass and one gradient for each candidate class make a step.
 
     Attributes:
-        steps: most iterations; 5 in DeepDefense (arXiv:1803.00404).
+        steps: most iterations. DeepDefense (arXiv:1803.00404) takes 5, without clipping; with it, on images
+            as black and white as MNIST's, 5 find next to nothing.
         overshoot: >= 0.
         candidates: how many of the classes most likely on the clean image are looked at, that class
             included; the whole Jacobian is never made where there are more.

@@ -61,7 +61,7 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None):
             that do not have `norm` keep.
 
     Raises:
-        ValueError: an unknown attack or hyperparameter, or a value that does not fit.
+        ValueError: an unknown attack or hyperparameter, a second epsilon, or a value that does not fit.
     """
     from robust_zoo.attacks import ATTACKS, FixedBudgetAttack
 
@@ -79,6 +79,10 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None):
         if key not in allowed:
             raise ValueError(
                 f"attack {name!r} has no {key!r}: it must be one of {', '.join(allowed)}."
+            )
+        if key == "epsilon" and budget:
+            raise ValueError(
+                f"epsilon is set by --epsilon or --epsilons, not in the attack, got {text!r}."
             )
         try:
             values[key] = json.loads(value)

@@ -15,7 +15,8 @@ class FixedSetTraining(NaturalTraining):
 
     Args:
         classifier: see `Defense`; trained already.
-        made_by: attack of either kind that makes the set. Images that it cannot turn stay clean.
+        made_by: attack of either kind that makes the set, `DeepFool()` by default. Images that it cannot turn
+            stay clean.
         attack: see `NaturalTraining`.
         seed: see `Defense`.
     """
@@ -29,7 +30,7 @@ class FixedSetTraining(NaturalTraining):
         **kwargs,
     ):
         super().__init__(classifier, attack=attack, **kwargs)
-        made_by = DeepFool(steps=5) if made_by is None else made_by
+        made_by = DeepFool() if made_by is None else made_by
         if not isinstance(made_by, Attack):
             raise TypeError(f"made_by must be a robust_zoo attack, got {made_by!r}.")
         if made_by.reaches_given_labels or made_by.models:

@@ -26,11 +26,12 @@ class DeepDefenseMetrics:
     Attributes:
         clean: accuracy on clean images.
         rho_2: mean of ||perturbation||_2 / ||x - mean||_2 over all examples, misclassified ones included;
-            the perturbation is where DeepFool is after its steps, whether it fooled the model or not.
+            the perturbation is where DeepFool is after its steps, whether it fooled the model or not. Images
+            that equal the mean everywhere are left out.
         size_2: mean of ||perturbation||_2 in [0, 1] pixel units; 255 times that is the paper's rho'_2.
         epsilon_50: smallest step along the sign of the gradient that makes half of the examples wrong, in
             [0, 1] pixel units; None if none up to 1 does.
-        rho_inf: epsilon_50 times the mean of 1 / ||x - mean||_inf; None without epsilon_50.
+        rho_inf: epsilon_50 times the mean of 1 / ||x - mean||_inf of the same examples; None without epsilon_50.
     """
 
     clean: Accuracy
@@ -111,7 +112,7 @@ def deepdefense_metrics(
         batch_size: images in a batch; no number depends on it.
 
     Raises:
-        TypeError, ValueError: inputs that `robust_zoo.contract` refuses.
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or images of which all equal `mean`.
     """
     sign_steps = SignSteps(model, x, y, batch_size=batch_size)
     model, x = sign_steps.model, sign_steps.x
@@ -124,13 +125,17 @@ def deepdefense_metrics(
 
     size = _in_batches(sizes, model, batch_size, x)
     flat = (x - mean).reshape(len(x), -1).astype("float64")
+    largest = np.abs(flat).max(axis=1)
+    kept = largest > 0
+    if not kept.any():
+        raise ValueError("x must differ from mean, got images that all equal it.")
     epsilon = sign_steps.epsilon_50()
     return DeepDefenseMetrics(
         clean=sign_steps.accuracy(0.0),
-        rho_2=float((size / np.linalg.norm(flat, axis=1)).mean()),
+        rho_2=float((size[kept] / np.linalg.norm(flat[kept], axis=1)).mean()),
         size_2=float(size.mean()),
         epsilon_50=epsilon,
-        rho_inf=None if epsilon is None else float(epsilon * (1 / np.abs(flat).max(1)).mean()),
+        rho_inf=None if epsilon is None else float(epsilon * (1 / largest[kept]).mean()),
     )
 
 
@@ -143,7 +148,18 @@ def accuracy_columns(
     parts: Sequence[float] = (0.2, 0.5, 1.0),
     batch_size: int = 128,
 ) -> tuple[Accuracy, ...]:
-    """Accuracy after sign steps of parts of a reference epsilon, the DeepDefense model's epsilon_50."""
+    """Accuracy after sign steps of parts of a reference epsilon, the DeepDefense model's epsilon_50.
+
+    Args:
+        model: classifier, images in [0, 1] to logits.
+        x: float array (n, height, width, channels) in [0, 1].
+        y: integer array (n,).
+        reference: in [0, 1] pixel units, above 0.
+        parts: of it.
+        batch_size: images in a batch; no number depends on it.
+    """
+    if reference is None or not reference > 0:
+        raise ValueError(f"reference must be a number above 0, got {reference!r}.")
     steps = SignSteps(model, x, y, batch_size=batch_size)
     return tuple(steps.accuracy(part * reference) for part in parts)
 

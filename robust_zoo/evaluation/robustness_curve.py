@@ -37,13 +37,13 @@ class RobustnessCurve:
 
 
 def robustness_curve(
-    records: Sequence[RobustnessRecord], *, attack: str = "CarliniWagner"
+    records: Sequence[RobustnessRecord], *, attack: str = "DeepFool"
 ) -> RobustnessCurve:
     """The curve of models of one method.
 
     Args:
         records: of models that were measured on the same examples with one setting of a minimum-norm attack.
-        attack: its class name, such as "CarliniWagner" or "DeepFool".
+        attack: its class name, such as "DeepFool", which the records of the zoo have, or "CarliniWagner", the paper's.
 
     Raises:
         ValueError: no records, one without that attack, or records of other examples or settings.

@@ -64,7 +64,7 @@ def top_k(
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        epsilons: in [0, 1] pixel units, rising or not.
+        epsilons: in [0, 1] pixel units, above 0, rising or not.
         k: numbers of classes, each at least 1 and below the model's.
         seed: of the attack.
         batch_size: images in a batch; no number depends on it.
@@ -76,17 +76,21 @@ def top_k(
     for count in k:
         if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count < classes:
             raise ValueError(f"k must be integers in 1..{classes - 1}, got {k!r}.")
+    if not all(epsilon > 0 for epsilon in epsilons):
+        raise ValueError(f"epsilons must be above 0, got {tuple(epsilons)}.")
 
     def ranks(images):
-        """How many classes are more likely than the label, (n,)."""
+        """How many classes come before the label, (n,): more likely, or as likely and of a lower number."""
         logits = predict(model, images, batch_size)
-        return (logits > logits[np.arange(len(y)), y][:, None]).sum(1)
+        own = logits[np.arange(len(y)), y][:, None]
+        lower = np.arange(classes) < y[:, None]
+        return ((logits > own) | ((logits == own) & lower)).sum(1)
 
     clean = ranks(x)
     found = []
     for epsilon in (0.0, *epsilons):
         rank = clean
-        if epsilon > 0:
+        if epsilon:
             attack = make_attack(epsilon=epsilon)
             rank = ranks(craft(attack, model, x, y, seed=seed, batch_size=batch_size))
         for count in k:

@@ -43,6 +43,20 @@ def sign_step_accuracy(linear, x, y, epsilon):
     return ((moved @ kernel + bias).argmax(1) == y).sum()
 
 
+def test_images_without_a_norm_are_left_out(linear, images):
+    x = images(20, (2, 2, 1))
+    y = np.arange(20) % 3
+    whole = deepdefense_metrics(linear[0], x, y, mean=x[7])
+    others = deepdefense_metrics(linear[0], np.delete(x, 7, 0), np.delete(y, 7), mean=x[7])
+    assert whole.rho_2 == pytest.approx(others.rho_2)
+    assert whole.rho_inf == pytest.approx(others.rho_inf * whole.epsilon_50 / others.epsilon_50)
+    with pytest.raises(ValueError, match="x must differ from mean"):
+        deepdefense_metrics(linear[0], x[:1], y[:1], mean=x[0])
+    for reference in (None, 0.0):
+        with pytest.raises(ValueError, match="reference must be a number above 0, got"):
+            accuracy_columns(linear[0], x, y, reference)
+
+
 def test_sign_steps_and_epsilon_50(linear, images):
     x = images(301, (2, 2, 1))
     y = (x.reshape(301, -1) @ linear[1] + linear[2]).argmax(1)

@@ -54,6 +54,17 @@ def test_no_clean_image_right(model, images):
     for k in ((0,), (6,), (1.5,), (True,)):
         with pytest.raises(ValueError, match=r"k must be integers in 1\.\.5"):
             top_k(FGSM, model, x, y, k=k)
+    for epsilon in (0.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="epsilons must be above 0, got"):
+            top_k(FGSM, model, x, y, epsilons=(0.1, epsilon), k=(1,))
+
+
+def test_of_equal_logits_the_first_class_is_the_most_likely(model, images):
+    constant = keras.models.clone_model(model)
+    constant.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    y = np.array([0, 1, 2, 0])
+    found = top_k(FGSM, constant, images(4, (3, 3, 1)), y, epsilons=(0.1,), k=(1, 2))
+    assert [part.accuracy.correct for part in found] == [2, 3, 2, 3]
 
 
 def test_label_leaking_is_counted_by_example(model, images):

@@ -76,10 +76,11 @@ def test_the_paper_s_number_stands_beside_ours(record):
     twice = Reported(source="Somebody 2020", setting="clean", accuracy=0.97)
     card = model_card(record.model_copy(update={"reported": (*record.reported, more, twice)}))
     rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines()}
+    assert {reported.setting for reported in record.reported[1:]} <= set(rows)
     for reported in record.reported[1:]:
         assert rows[reported.setting].endswith(f"| {100 * reported.accuracy:.2f}% |")
     assert rows["clean"].endswith("| 98.80%, 97.00% |")
-    assert rows["AutoAttack"].endswith("|  |")
+    assert rows["DeepFool"].endswith("|  |")
     assert rows["SquareAttack-5000 (not measured here)"].endswith("|  |  |  |  | 50.00% |")
     assert "those of Madry et al. 2017, Table 1; Somebody 2020." in card
     alone = model_card(record.model_copy(update={"reported": ()}))
@@ -222,6 +223,13 @@ def test_the_table_of_the_readme(record):
     assert "| linf, epsilon 0.3 | 99.09% | 90.60% (88.63 to 92.26) | 89.30%, PGD-100 x 20" in row
     bare = record.model_copy(update={"attacks": record.attacks[:1], "reported": ()})
     assert readme_table([bare]).splitlines()[2].endswith("| 99.09% |  |  |")
+    reported = (Reported(source="S", setting="clean", accuracy=0.98),)
+    failed = record.checks[0].model_copy(update={"passed": False})
+    other = bare.model_copy(update={"reported": reported, "checks": (failed,)})
+    (row,) = readme_table([other]).splitlines()[2:]
+    assert row.endswith("| 98.00%, clean (S) |")
+    assert "/README.md)\\* |" in row
+    assert "\\*" not in readme_table([bare]).splitlines()[2]
 
 
 def test_the_table_of_costs(record):

@@ -34,6 +34,10 @@ def test_every_shipped_model_loads_and_its_clean_accuracy_is_what_its_record_say
             assert found.sum() == record.clean.correct
 
 
+def test_all_checkpoints_together_stay_small():
+    assert sum(file.stat().st_size for file in checkpoints_directory().rglob("*")) < 60e6
+
+
 def test_shipped_robust_accuracy_is_measured_again():
     model = load_model("mlp.pgd_digits")
     outcome = model.robustness.attacks[0]

@@ -47,6 +47,9 @@ recipe = Recipe(
         Reported(source=SOURCE, setting="FGSM", accuracy=0.956),
         Reported(source=SOURCE, setting="PGD-40", accuracy=0.932),
         Reported(source=SOURCE, setting="PGD-100 x 20", accuracy=0.893),
+        Reported(
+            source="AutoAttack on Madry et al.'s weights", setting="AutoAttack", accuracy=0.885
+        ),
     ),
     deviations=(
         "Glorot-uniform initial kernels and zero biases, not a truncated normal of 0.1 and 0.1",

@@ -29,9 +29,9 @@ recipe = Recipe(
         FGSM(epsilon=0.1),
         PGD(epsilon=0.1, steps=40, step_size=0.01),
         AutoAttack(epsilon=0.1),
-        DeepFool(steps=5),
+        DeepFool(),
     ),
-    n=(10_000, 10_000, 1_000, 10_000),
+    n=(10_000, 10_000, 1_000, 1_000),
     reported=(Reported(source="Yan et al. 2018, Table 1", setting="clean", accuracy=0.9865),),
     deviations=(
         "55,000 training images, since 5,000 are held out; biases do not decay",

@@ -17,7 +17,7 @@ recipe = Recipe(
     dataset="digits",
     classifier=lambda: architectures.mlp((8, 8, 1)),
     start="mlp.natural_digits",
-    defense=lambda classifier, total_steps: FixedSetTraining(classifier, made_by=DeepFool(steps=5)),
+    defense=lambda classifier, total_steps: FixedSetTraining(classifier, made_by=DeepFool()),
     paper="arXiv:1511.04599",
     optimizer=lambda total_steps: keras.optimizers.Adam(5e-4),
     epochs=5,
