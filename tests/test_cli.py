@@ -411,7 +411,7 @@ def test_plot_capacity(command, tmp_path):
     half, picture = Accuracy.count(1, 2), tmp_path / "picture.svg"
     names = ["madry_cnn_scale2.pgd_mnist", "madry_cnn.pgd_mnist", "madry_cnn.natural_mnist"]
     found = Comparison(
-        title="width", source="S", columns=("clean", "PGD-40", "loss"), weights={}, missing=(),
+        title="width", source="S", note="N.", columns=("clean", "PGD-40", "loss"), weights={}, missing=(),
         rows=dict.fromkeys(names, ((None,) * 3, (half, half, 0.5))), n_examples=2, seed=0,
     )  # fmt: skip
     assert {kind: list(scales) for kind, scales in by_scale(found).items()} == {
