@@ -185,7 +185,8 @@ def run(
 
     Raises:
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
-            fit, settings other than those of the run to resume, or a loss or weights that became NaN or infinite: the state of the last good epoch is kept.
+            fit, settings other than those of the run to resume, or a loss or weights that became NaN or
+            infinite: the state of the last good epoch is kept.
         ValueError: devices that are not there.
         FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.

@@ -43,7 +43,8 @@ def robustness_curve(
 
     Args:
         records: of models that were measured on the same examples with one setting of a minimum-norm attack.
-        attack: its class name, such as "DeepFool", which the records of the zoo have, or "CarliniWagner", the paper's.
+        attack: its class name, such as "DeepFool", which the records of the zoo have, or the paper's,
+            "CarliniWagner".
 
     Raises:
         ValueError: no records, one without that attack, or records of other examples or settings.
