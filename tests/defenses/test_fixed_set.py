@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from robust_zoo.attacks import FGSM, DeepFool
+from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import FixedSetTraining
+from robust_zoo.zoo import load_model
 
 
 def compiled(trainer):
@@ -25,6 +27,12 @@ def test_it_is_natural_training_on_what_the_attack_made_at_first(small_cnn, imag
     compiled(FixedSetTraining(small_cnn, made_by=made_by)).fit(x, y, **options)
     for a, b in zip(small_cnn.get_weights(), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_set_that_is_made_by_default_fools_the_classifier():
+    model, data = load_model("mlp.natural_digits"), load_dataset("digits", "validation")
+    fixed = FixedSetTraining(model).training_images(data.images, data.labels)
+    assert (model.predict(fixed, verbose=0).argmax(1) == data.labels).mean() < 0.1
 
 
 def test_bad_arguments(small_cnn):

@@ -2,7 +2,7 @@
 
     robust-zoo train lenet.deepfool_mnist --output checkpoints/lenet.deepfool_mnist
 
-Minutes on two cores. As lenet.deepdefense_mnist, but for the defense.
+More than half an hour on two cores, most of it for the set. As lenet.deepdefense_mnist, but for the defense.
 """
 
 from robust_zoo.attacks import DeepFool
