@@ -1,11 +1,13 @@
 """Adversarial images of a whole set, whether they fool the model that they are made on or not."""
 
+import weakref
+
 import keras
 import numpy as np
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.attacks.working_set import batch_sizes, in_batches
+from robust_zoo.attacks.working_set import batch_sizes, in_batches, once
 from robust_zoo.backend import random
 from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
@@ -46,8 +48,11 @@ def craft(
     if y is not None:
         arrays.append(check_labels(y, model.output_shape[1], len(x)))
 
-    def made(x, keys, y=None):
-        return attack(model, x, y, key=keys)
+    reference = weakref.ref(model)
 
-    compiled = backend.function(made, model, *attack.models)
+    def made(x, keys, y=None):
+        return attack(reference(), x, y, key=keys)
+
+    part = ("craft", attack, y is None)
+    compiled = once(model, x.shape[1:], part, lambda: backend.function(made, model, *attack.models))
     return in_batches(compiled, batch_sizes(check_batch_size(batch_size)), *arrays)

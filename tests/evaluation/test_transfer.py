@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from robust_zoo import backend
 from robust_zoo.attacks import FGSM, PGD, DeepFool
 from robust_zoo.evaluation import craft, transfer_accuracy, transfer_matrices
 
@@ -46,6 +47,21 @@ def test_crafted_images_are_the_last_iterates(linear, images):
     )
     with pytest.raises(TypeError, match="must have a fixed budget, got DeepFool"):
         craft(DeepFool(), model, x, y)
+
+
+def test_crafting_again_compiles_nothing_and_sees_new_weights(linear, images, monkeypatch):
+    model, x, y = linear[0], images(20, (2, 2, 1)), np.arange(20) % 3
+    attack = PGD(epsilon=0.1, steps=2)
+    before = craft(attack, model, x, y)
+    model.set_weights([-value for value in model.get_weights()])
+    with monkeypatch.context() as patched:
+        patched.delattr(backend, "function")
+        after = craft(attack, model, x, y, seed=1)
+        with pytest.raises(AttributeError):
+            craft(attack, model, x)
+    fresh = linear_model(*model.get_weights())
+    np.testing.assert_allclose(after, craft(attack, fresh, x, y, seed=1), atol=1e-6)
+    assert np.abs(after - before).max() > 0.05
 
 
 def test_an_example_must_withstand_every_restart(linear, other, images):
