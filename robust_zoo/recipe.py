@@ -35,7 +35,7 @@ from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
 _SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed")  # of training
-_LARGE = 200_000  # parameters above which weights are stored as float16
+_LARGE = 100_000  # parameters above which weights are stored as float16
 
 
 class RecipeError(ValueError):
