@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +21,8 @@ from robust_zoo.files import replacing
 from robust_zoo.record import Accuracy, RobustnessRecord
 
 FORMATS = ("png", "pdf", "svg")
-_DRAWING = "2"  # to be raised when pictures look different, so that they are drawn again
+_DRAWING = "3"  # to be raised when pictures look different, so that they are drawn again
+_STYLES = ("solid", "dashed", "dashdot", "dotted")  # so that lines on top of each other are seen
 _BROKEN = 0.02  # accuracy at which a curve has reached the ground
 
 
@@ -180,13 +182,16 @@ def roll_offs(
         for name, curve in curves.items()
     ]
     _lines(axes, drawn, title, magnitude)
+    _legend(figure, axes)
     return _save(figure, path)
 
 
 def top_k(
     found: Mapping[str, Sequence[TopK]], path: str | pathlib.Path, *, title: str = ""
 ) -> pathlib.Path:
-    """Draws top-k accuracy against epsilon, a line a model and k (Kurakin et al., figures 1 and 4).
+    """Draws top-k accuracy, and its ratio to that on clean images, against epsilon, a line a model and k.
+
+    Figures 1 and 4 of Kurakin et al.; a ratio above 1 is label leaking.
 
     Args:
         found: by model, what `evaluation.top_k` gave.
@@ -198,13 +203,24 @@ def top_k(
     """
     if not found:
         raise ValueError("found must be at least one model's accuracies, got none.")
-    figure, (axes,) = _figure(1)
-    curves = [
-        (f"{name}, top {k}", [(part.epsilon, part.accuracy) for part in parts if part.k == k])
+    figure, (accuracies, ratios) = _figure(2)
+    lines = {
+        f"{name}, top {k}": [part for part in parts if part.k == k]
         for name, parts in found.items()
         for k in sorted({part.k for part in parts})
+    }
+    curves = [
+        (label, [(part.epsilon, part.accuracy) for part in parts]) for label, parts in lines.items()
     ]
-    _lines(axes, curves, title, "epsilon")
+    _lines(accuracies, curves, "", "epsilon")
+    _legend(figure, accuracies)
+    for parts, style in zip(lines.values(), itertools.cycle(_STYLES)):
+        points = ([part.epsilon for part in parts], [part.ratio for part in parts])
+        ratios.plot(*points, marker="o", linestyle=style)
+    ratios.axhline(1, color="black", linewidth=1, linestyle="dotted")
+    ratios.set(xlabel="epsilon", ylabel="ratio to clean accuracy")
+    ratios.grid(alpha=0.3)
+    figure.suptitle(title)
     return _save(figure, path)
 
 
@@ -291,6 +307,7 @@ def capacity(
         ]
         _lines(axes, curves, f"{kind} training", "scale")
         losses.plot(list(scales), [loss for _, loss in scales.values()], marker="o", label=kind)
+    _legend(figure, panels[0])
     losses.set(title="loss against own attack", xlabel="scale", ylabel="nats", yscale="log")
     losses.grid(alpha=0.3)
     losses.legend()
@@ -311,20 +328,27 @@ def _figure(panels: int):
 
 def _lines(axes, curves, title: str, magnitude: str) -> None:
     """Accuracies with their intervals, a line of (magnitude, Accuracy) a label."""
-    for label, points in curves:
+    for (label, points), style in zip(curves, itertools.cycle(_STYLES)):
         places = [epsilon for epsilon, _ in points]
         accuracies = [part.accuracy for _, part in points]
         below = [part.accuracy - part.ci95[0] for _, part in points]
         above = [part.ci95[1] - part.accuracy for _, part in points]
-        axes.errorbar(places, accuracies, [below, above], marker="o", capsize=3, label=label)
+        axes.errorbar(
+            places, accuracies, [below, above], marker="o", capsize=3, linestyle=style, label=label
+        )
     axes.set(title=title, xlabel=magnitude, ylabel="accuracy", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend()
+
+
+def _legend(figure, axes) -> None:
+    """What the lines of `axes` are, below all panels."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def _draw(curves, title: str, norm: str, records, path: str | pathlib.Path) -> pathlib.Path:
     figure, (axes,) = _figure(1)
     _lines(axes, curves, title, f"epsilon ({norm}, pixels in [0, 1])")
+    _legend(figure, axes)
     return _save(figure, path, _digest(records))
 
 
@@ -339,7 +363,7 @@ def _save(figure, path: str | pathlib.Path, digest: str | None = None) -> pathli
 
 
 def _save_palette(figure, path: pathlib.Path, digest: str | None) -> None:
-    """A quarter of the size that all colours take; without a date, so that equal figures are equal files."""
+    """A third of the size that all colours take; without a date, so that equal figures are equal files."""
     import PIL.Image
     import PIL.PngImagePlugin
 
@@ -348,7 +372,9 @@ def _save_palette(figure, path: pathlib.Path, digest: str | None) -> None:
         information.add_text("Description", digest)
     with io.BytesIO() as drawn:
         figure.savefig(drawn, dpi=100, format="png")
-        picture = PIL.Image.open(drawn).convert("RGB").quantize(256)
+        # An octree keeps lines apart that the default, median cut, gives one colour.
+        octree = PIL.Image.Quantize.FASTOCTREE
+        picture = PIL.Image.open(drawn).convert("RGB").quantize(64, octree)
         picture.save(path, "png", optimize=True, pnginfo=information)
 
 
