@@ -10,6 +10,7 @@ import numpy as np
 
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation import (
+    FoolingImages,
     Landscape,
     RobustnessCurve,
     RollOff,
@@ -75,13 +76,17 @@ def accuracy_against_epsilon(
         label = labels.pop() if len(labels) == 1 else outcomes[0].name
         curves.append((label, [*origin, *zip(epsilons, outcomes, strict=True)]))
 
-    return _draw(curves, names.pop(), norms.pop(), records, path)
+    figure, _ = _curves(curves, names.pop(), norms.pop())
+    return _save(figure, path, _digest(records))
 
 
 def compare_models(
     records: Sequence[RobustnessRecord], path: str | pathlib.Path, *, title: str = ""
 ) -> pathlib.Path:
     """Draws the curve of accuracy against epsilon of each of several models, with 95% intervals.
+
+    A cross is what AutoAttack left at the epsilon of the model's threat model; a star behind a name is a failed
+    check.
 
     Args:
         records: with curves, of models measured on one dataset under threat models of one norm.
@@ -99,8 +104,20 @@ def compare_models(
         raise ValueError(
             f"records must have curves on one dataset in one norm, got {sorted(kinds)}."
         )
-    curves = [(record.name, _points(record)) for record in records]
-    return _draw(curves, title, records[0].threat_model.norm, records, path)
+    curves = [
+        (
+            record.name + ("" if all(check.passed for check in record.checks) else "*"),
+            _points(record),
+        )
+        for record in records
+    ]
+    figure, axes = _curves(curves, title, records[0].threat_model.norm)
+    for record, line in zip(records, list(axes.containers), strict=True):
+        for outcome in record.attacks:
+            if outcome.name == "AutoAttack":
+                place = (record.threat_model.epsilon, outcome.accuracy)
+                axes.plot(*place, "x", markersize=12, markeredgewidth=2, color=line[0].get_color())
+    return _save(figure, path, _digest(records))
 
 
 def _points(record: RobustnessRecord) -> list[tuple[float, Accuracy]]:
@@ -113,7 +130,10 @@ def _points(record: RobustnessRecord) -> list[tuple[float, Accuracy]]:
 def landscapes(
     found: Mapping[str, Landscape], path: str | pathlib.Path, *, title: str = ""
 ) -> pathlib.Path:
-    """Draws the loss against PGD's steps, a line a restart, one panel a model (Madry et al., figures 1 and 2).
+    """Draws what PGD finds from several starts, one column a model (Madry et al., figures 1 and 2, appendix).
+
+    The rows are the loss against PGD's steps, a line a restart, the final losses, and the angles between the final
+    perturbations.
 
     Args:
         found: by model, what `evaluation.loss_landscape` gave.
@@ -125,13 +145,19 @@ def landscapes(
     """
     if not found:
         raise ValueError("found must be at least one landscape, got none.")
-    figure, panels = _figure(len(found))
-    for axes, (name, landscape) in zip(panels, found.items(), strict=True):
-        axes.plot(landscape.losses.T, linewidth=0.8, alpha=0.7)
-        apart = landscape.distances[~np.eye(len(landscape.distances), dtype=bool)].mean()
+    figure, rows = _figure(len(found), 3)
+    for (along, final, angles), (name, landscape) in zip(rows.T, found.items(), strict=True):
+        along.plot(landscape.losses.T, linewidth=0.8, alpha=0.7)
+        pairs = np.triu_indices(len(landscape.losses), 1)
+        apart = landscape.distances[pairs].mean()
         facts = f"spread {landscape.spread:.2g}, apart {apart:.2g} ({landscape.random_distance:.2g} at random)"
-        axes.set(title=f"{name}\n{facts}", xlabel="step", ylabel="loss")
-        axes.grid(alpha=0.3)
+        along.set(title=f"{name}\n{facts}", xlabel="step", ylabel="loss")
+        final.hist(landscape.final_losses, bins=20)
+        final.set(xlabel="final loss", ylabel="restarts")
+        angles.hist(landscape.angles[pairs], bins=np.linspace(0, 180, 37))
+        angles.set(xlabel="angle between final perturbations, degrees", ylabel="pairs")
+        for axes in (along, final, angles):
+            axes.grid(alpha=0.3)
     figure.suptitle(title)
     return _save(figure, path)
 
@@ -139,23 +165,31 @@ def landscapes(
 def transfer(
     matrices: TransferMatrices, path: str | pathlib.Path, *, title: str = ""
 ) -> pathlib.Path:
-    """Draws transfer and error rates from each source (rows) to each target (columns).
+    """Draws transfer and error rates from each source (rows, with the images counted) to each target (columns).
 
     Args:
         matrices: from `evaluation.transfer_matrices`.
         path: see `accuracy_against_epsilon`.
         title: of the picture.
     """
-    figure, panels = _figure(2)
-    parts = (("transfer rate", matrices.transfer_rate), ("error rate", matrices.error_rate))
-    ticks = range(len(matrices.names))
-    for axes, (name, rates) in zip(panels, parts, strict=True):
-        axes.imshow(rates, vmin=0, vmax=1, cmap="viridis")
+    size = len(matrices.names)
+    figure, (panels,) = _figure(2)
+    figure.set_size_inches(6 + 1.6 * size, 3 + 0.5 * size)
+    kept = [f"{name} ({n})" for name, n in zip(matrices.names, matrices.kept, strict=True)]
+    sources = [f"{name} ({matrices.n_examples})" for name in matrices.names]
+    parts = (
+        ("transfer rate", matrices.transfer_rate, kept),
+        ("error rate", matrices.error_rate, sources),
+    )
+    for axes, (name, rates, names) in zip(panels, parts, strict=True):
+        axes.imshow(rates, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         for row, column in np.ndindex(rates.shape):
-            axes.text(column, row, f"{rates[row, column]:.2f}", ha="center", va="center", color="w")
-        axes.set_xticks(ticks, matrices.names, rotation=45, ha="right")
-        axes.set_yticks(ticks, matrices.names)
-        axes.set(title=name, xlabel="target", ylabel="source")
+            rate = rates[row, column]
+            color = "black" if rate > 0.6 else "white"  # viridis is bright at its upper end
+            axes.text(column, row, f"{rate:.2f}", ha="center", va="center", color=color)
+        axes.set_xticks(range(size), matrices.names, rotation=45, ha="right")
+        axes.set_yticks(range(size), names)
+        axes.set(title=name, xlabel="target", ylabel="source (images)")
     figure.suptitle(title)
     return _save(figure, path)
 
@@ -176,7 +210,7 @@ def roll_offs(
     """
     if not curves:
         raise ValueError("curves must be at least one, got none.")
-    figure, (axes,) = _figure(1)
+    figure, ((axes,),) = _figure(1)
     drawn = [
         (f"{name}, area {curve.area:.3f}", list(zip(curve.epsilons, curve.accuracies, strict=True)))
         for name, curve in curves.items()
@@ -203,7 +237,7 @@ def top_k(
     """
     if not found:
         raise ValueError("found must be at least one model's accuracies, got none.")
-    figure, (accuracies, ratios) = _figure(2)
+    figure, ((accuracies, ratios),) = _figure(2)
     lines = {
         f"{name}, top {k}": [part for part in parts if part.k == k]
         for name, parts in found.items()
@@ -239,13 +273,46 @@ def fooling(
     """
     if not found:
         raise ValueError("found must be at least one model's test, got none.")
-    figure, panels = _figure(2)
+    figure, (panels,) = _figure(2)
     for axes, part in zip(panels, ("success_rate", "margin"), strict=True):
         for name, test in found.items():
             axes.plot(test.epsilons, getattr(test, part), marker="o", label=name)
         axes.set(xlabel="epsilon (linf)", ylabel=part.replace("_", " "), ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
     panels[0].legend()
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
+def fooling_images(
+    found: Mapping[str, FoolingImages], path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Shows the image made for each class, with its probability, a row a model (Galloway et al., figure 8).
+
+    Args:
+        found: by model, what `evaluation.fooling_images` gave, of as many classes.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: nothing found, models of different numbers of classes, or a bad ending.
+    """
+    classes = {len(part.images) for part in found.values()}
+    if len(classes) != 1:
+        raise ValueError(
+            f"found must be the images of at least one model, all of as many classes, got {sorted(classes)}."
+        )
+    (columns,) = classes
+    figure, rows = _figure(columns, len(found))
+    figure.set_size_inches(2 + 1.2 * columns, 0.6 + 1.5 * len(found))
+    for panels, (name, part) in zip(rows, found.items(), strict=True):
+        for label, axes in enumerate(panels):
+            image = part.images[label]
+            image = image[..., 0] if image.shape[-1] == 1 else image
+            axes.imshow(image, vmin=0, vmax=1, cmap="gray")
+            axes.set_title(f"{label}: {part.confidence[label]:.2f}", fontsize=9)
+            axes.set(xticks=(), yticks=())
+        panels[0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.suptitle(title)
     return _save(figure, path)
 
@@ -270,7 +337,7 @@ def robustness_curves(
     """
     if not curves:
         raise ValueError("curves must be at least one, got none.")
-    figure, (axes,) = _figure(1)
+    figure, ((axes,),) = _figure(1)
     for name, curve in curves.items():
         axes.plot(curve.distances, curve.accuracies, marker="o", label=name)
     axes.set(title=title, xlabel=distance, ylabel="clean accuracy")
@@ -298,7 +365,7 @@ def capacity(
     """
     if not found:
         raise ValueError("found must be at least one kind of training, got none.")
-    figure, (*panels, losses) = _figure(len(found) + 1)
+    figure, ((*panels, losses),) = _figure(len(found) + 1)
     for axes, (kind, scales) in zip(panels, found.items(), strict=True):
         attacks = next(iter(scales.values()))[0]
         curves = [
@@ -319,11 +386,13 @@ def capacity(
     return _save(figure, path)
 
 
-def _figure(panels: int):
+def _figure(columns: int, rows: int = 1):
+    """A figure, and its axes in an array (rows, columns)."""
     import matplotlib.figure  # imported here: it takes a while
 
-    figure = matplotlib.figure.Figure(figsize=(2 + 4 * panels, 4), layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
+    size = (2 + 4 * columns, 1 + 3 * rows)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _lines(axes, curves, title: str, magnitude: str) -> None:
@@ -345,11 +414,12 @@ def _legend(figure, axes) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
-def _draw(curves, title: str, norm: str, records, path: str | pathlib.Path) -> pathlib.Path:
-    figure, (axes,) = _figure(1)
+def _curves(curves, title: str, norm: str):
+    """A figure of accuracies against epsilon, and its axes."""
+    figure, ((axes,),) = _figure(1)
     _lines(axes, curves, title, f"epsilon ({norm}, pixels in [0, 1])")
     _legend(figure, axes)
-    return _save(figure, path, _digest(records))
+    return figure, axes
 
 
 def _save(figure, path: str | pathlib.Path, digest: str | None = None) -> pathlib.Path:

@@ -61,7 +61,8 @@ class Recipe(pydantic.BaseModel):
         epochs: passes over the training split.
         batch_size: global batch, in examples; a last batch that is not full is left out.
         dtype_policy: Keras policy of training; measuring is always in float32.
-        seed: of initial weights, order of the data, random starts, and the evaluation.
+        seed: of initial weights, order of the data and random starts. Measuring has its own, 0, so that all
+            models are measured on the same examples.
         attacks: that the record is made with.
         n: examples for each attack, as in `evaluate`.
         reported: what others published for it.
@@ -227,7 +228,6 @@ def run(
         recipe.dataset,
         attacks=recipe.attacks,
         n=recipe.n,
-        seed=recipe.seed,
         state_directory=state / "attacks",
         name=recipe.name,
         architecture=classifier.name,

@@ -6,6 +6,7 @@ from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import (
     RobustnessCurve,
     evaluate,
+    fooling_images,
     loss_landscape,
     roll_off,
     rubbish_test,
@@ -84,7 +85,10 @@ def test_models_are_compared_by_their_curves(tmp_path):
     records = [load_record("mlp.pgd_digits"), load_record("mlp.natural_digits")]
     text = compare_models(records, tmp_path / "models.svg", title="both").read_text()
     for name in ("mlp.pgd_digits", "mlp.natural_digits", "both"):
-        assert text.count(f"<!-- {name}") == 1
+        assert text.count(f"<!-- {name} -->") == 1
+    failed = records[0].checks[0].model_copy(update={"passed": False})
+    flagged = records[0].model_copy(update={"checks": (failed,)})
+    assert "<!-- mlp.pgd_digits* -->" in compare_models([flagged], tmp_path / "f.svg").read_text()
     bare = records[0].model_copy(update={"curve": None})
     mnist = load_record("madry_cnn.pgd_mnist")
     for wrong in ([], [bare], [records[0], mnist]):
@@ -100,6 +104,8 @@ def test_metrics_are_drawn(tmp_path):
         "losses",
         "a",
         "b",
+        "final loss",
+        "angle between final perturbations, degrees",
         f"spread {found.spread:.2g}, apart {found.distances[0, 1]:.2g} ({found.random_distance:.2g} at random)",
     ):
         assert f"<!-- {part} -->" in text
@@ -107,12 +113,15 @@ def test_metrics_are_drawn(tmp_path):
     matrices = transfer_matrices(FGSM(epsilon=0.1), models, data.images, data.labels)
     text = transfer(matrices, tmp_path / "t.svg").read_text()
     assert text.count(f"<!-- {matrices.error_rate[0, 1]:.2f} -->") >= 1
-    assert text.count("<!-- two -->") == 4  # a row and a column in each of two panels
+    # A column in each of two panels, and a row with the images that its rates are of.
+    assert text.count("<!-- two -->") == 2
+    for count in (matrices.kept[1], 20):
+        assert f"<!-- two ({count}) -->" in text
     curve = roll_off(FGSM, model, data.images, data.labels, (0.1, 0.3))
     text = roll_offs({"mine": curve}, tmp_path / "r.svg", magnitude="pixels").read_text()
     assert f"<!-- mine, area {curve.area:.3f} -->" in text
     for draw in (landscapes, lambda found, path: roll_offs(found, path, magnitude="x")):
-        with pytest.raises(ValueError, match="must be at least one"):
+        with pytest.raises(ValueError, match=r"must be (the images of )?at least one"):
             draw({}, tmp_path / "none.svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.svg", "r.svg", "t.svg"]
 
@@ -127,6 +136,10 @@ def test_more_metrics_are_drawn(tmp_path):
     text = plots.fooling({"mine": test}, tmp_path / "f.svg", title="noise").read_text()
     for part in ("noise", "mine", "success rate", "margin"):
         assert text.count(f"<!-- {part} -->") == 1
+    images = fooling_images(model, steps=1)
+    text = plots.fooling_images({"mine": images}, tmp_path / "i.svg").read_text()
+    assert text.count("<image") == 10
+    assert f"<!-- 3: {images.confidence[3]:.2f} -->" in text
     curve = RobustnessCurve(("a", "b"), (1.0, 2.0), (0.9, 0.8))
     text = plots.robustness_curves({"PGN": curve}, tmp_path / "c.svg", distance="L2").read_text()
     assert "<!-- PGN -->" in text
@@ -140,8 +153,9 @@ def test_more_metrics_are_drawn(tmp_path):
     for draw in (
         plots.top_k,
         plots.fooling,
+        plots.fooling_images,
         plots.capacity,
         lambda found, path: plots.robustness_curves(found, path, distance="L2"),
     ):
-        with pytest.raises(ValueError, match="must be at least one"):
+        with pytest.raises(ValueError, match=r"must be (the images of )?at least one"):
             draw({}, tmp_path / "none.svg")

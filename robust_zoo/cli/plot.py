@@ -158,6 +158,26 @@ def fooling(
     print(plots.fooling(found, output, title=f"uniform noise, temperature {temperature:g}"))
 
 
+def fooling_images(
+    models: _Models,
+    output: _Output,
+    steps: Annotated[int, typer.Option(help="Of sign steps.")] = 50,
+    step_size: Annotated[float, typer.Option(help="Change of each value in a step.")] = 5e-3,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Noise that steps turn into each class, with its probability."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import evaluation, plots, zoo
+
+        options = {"steps": steps, "step_size": step_size, "seed": seed}
+        found = {
+            handle: evaluation.fooling_images(zoo.load_model(handle), **options)
+            for handle in models
+        }
+    print(plots.fooling_images(found, output, title=f"{steps} steps of {step_size:g} from noise"))
+
+
 def robustness_curve(
     models: _Models,
     output: _Output,
@@ -209,8 +229,14 @@ def capacity(
     _check_picture(output)
     with quiet():
         from robust_zoo import plots, reproduce
-    found = reproduce.Comparison.model_validate_json(comparison.read_text())
-    print(plots.capacity(reproduce.by_scale(found), output, title=found.title))
+    try:
+        found = reproduce.Comparison.model_validate_json(comparison.read_text(encoding="utf-8"))
+        scales = reproduce.by_scale(found)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"COMPARISON must be a file of what `reproduce madry-capacity --json` printed, got {str(comparison)!r}."
+        ) from error
+    print(plots.capacity(scales, output, title=found.title))
 
 
 def _numbers(text: str) -> list[float]:

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from robust_zoo.record import RobustnessRecord
 
+_SHARE = 0.99  # of the examples that an attack must have fooled a model on
+
 
 @dataclass(frozen=True)
 class RobustnessCurve:
@@ -47,13 +49,20 @@ def robustness_curve(
             "CarliniWagner".
 
     Raises:
-        ValueError: no records, one without that attack, or records of other examples or settings.
+        ValueError: no records, one without that attack or on which it failed for more than 1% of the examples, or
+            records of other examples or settings.
     """
     points, settings = [], []
     for record in records:
         outcome = next((item for item in record.minimum_norm if item.name == attack), None)
         if outcome is None or outcome.found.mean is None:
             raise ValueError(f"records must have distances under {attack}, got {record.name!r}.")
+        if outcome.found.n_examples < _SHARE * outcome.n_examples:
+            raise ValueError(
+                f"records must have distances of at least {_SHARE:.0%} of the examples, got "
+                f"{outcome.found.n_examples} of {outcome.n_examples} of {record.name!r}: the mean of a few easy ones "
+                "says nothing."
+            )
         points.append((outcome.found.mean, record.clean.accuracy, record.name))
         measured_on = (record.dataset, outcome.n_examples, outcome.seed)
         settings.append((*measured_on, outcome.norm, outcome.config))

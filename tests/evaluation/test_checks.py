@@ -36,6 +36,7 @@ def test_an_honest_model_passes_everything(trained, digits):
         "softmax_output",
         "randomness",
         "pgd_at_least_as_strong_as_fgsm",
+        "no_label_leaking",
         "accuracy_reaches_chance",
     ]
     assert all(check.passed for check in found), found
@@ -108,3 +109,15 @@ def test_pgd_weaker_than_fgsm_fires(trained, digits, monkeypatch):
     )
     assert not check.passed
     assert check.value < 0
+
+
+def test_a_step_that_helps_fires_label_leaking(trained, digits, monkeypatch):
+    x, y, options = digits.images[:100], digits.labels[:100], {"seed": 0, "batch_size": 64}
+    assert checks.no_label_leaking(trained, x, y, THREAT, **options).passed
+    # Labels moved on by one are mostly wrong on clean images; a step towards them is what leaking looks like.
+    original = checks.FGSM
+    monkeypatch.setattr(checks, "FGSM", lambda **k: original(**k, targeted=True))
+    wide = ThreatModel(norm="linf", epsilon=0.3)
+    check = checks.no_label_leaking(trained, x, (y + 1) % 10, wide, **options)
+    assert not check.passed
+    assert check.value > 0.2

@@ -26,7 +26,10 @@ def test_records_that_cannot_be_compared():
     digits, mnist = load_record("mlp.pgd_digits"), load_record("madry_cnn.pgd_mnist")
     with pytest.raises(ValueError, match="records must be at least one, measured on the same"):
         robustness_curve([])
+    mnist_natural = load_record("lenet.natural_mnist")
     with pytest.raises(ValueError, match="records must be at least one, measured on the same"):
-        robustness_curve([digits, mnist], attack="DeepFool")
+        robustness_curve([digits, mnist_natural], attack="DeepFool")
+    with pytest.raises(ValueError, match=r"of at least 99% of the examples, got \d+ of 1000 of"):
+        robustness_curve([mnist])
     with pytest.raises(ValueError, match="must have distances under FAB, got"):
         robustness_curve([digits], attack="FAB")
