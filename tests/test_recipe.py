@@ -141,6 +141,7 @@ def test_two_devices_make_the_same_model(tmp_path):
     """In processes of their own, since a CPU is divided before TensorFlow starts."""
     code = (
         "import sys, robust_zoo.recipe as r\n"
+        "r._LARGE = 10**9\n"  # float16 would round small differences up
         "recipe, source = r.load_recipe('mlp.pgd_digits')\n"
         "recipe = recipe.override({'epochs': '1', 'n': '20'})\n"
         "r.run(recipe, sys.argv[1], devices=int(sys.argv[2]), verbose=0)\n"
@@ -279,17 +280,21 @@ def test_weight_decay_is_told_in_the_record(recipe, tmp_path):
         assert entry["l2"] == pytest.approx(0.01)
 
 
-def test_large_models_are_stored_as_float16(recipe, tmp_path):
+@pytest.mark.parametrize(
+    ("hidden", "parameters", "dtype"), [(1330, 99_760, "float32"), (1334, 100_060, "float16")]
+)
+def test_large_models_are_stored_as_float16(recipe, tmp_path, hidden, parameters, dtype):
     large = recipe.model_copy(
         update={
-            "classifier": lambda: architectures.mlp((8, 8, 1), hidden=(1000, 1000)),
+            "classifier": lambda: architectures.mlp((8, 8, 1), hidden=(hidden,)),
             "epochs": 1,
             "n": 20,
         }
     )
     record = run(large, tmp_path / "out", verbose=0)
-    assert record.weights.dtype == "float16"
-    assert record.parameters > 1_000_000
+    assert (record.parameters, record.weights.dtype) == (parameters, dtype)
+    rounded = "weights rounded to float16 before measuring" in record.training.deviations
+    assert rounded == (dtype == "float16")
     assert load_model(tmp_path / "out").robustness == record
 
 
@@ -395,7 +400,10 @@ def test_every_shipped_model_has_its_recipe():
         assert record.training.recipe == f"training/recipes/{source.name}"
         kept, _ = load_recipe(checkpoints_directory() / record.name / "recipe.py")
         assert kept.name == record.name
-        assert kept.attacks == recipe.attacks
+        assert (kept.attacks, kept.deviations) == (recipe.attacks, recipe.deviations)
+        assert kept.reported == recipe.reported == record.reported
+        # One sample for all, so that models can be compared.
+        assert {item.seed for item in (*record.attacks, *record.minimum_norm)} == {0}
         assert recipe.epochs == record.training.epochs
         fixed = [attack for attack in recipe.attacks if isinstance(attack, FixedBudgetAttack)]
         free = [attack for attack in recipe.attacks if isinstance(attack, MinimumNormAttack)]

@@ -213,7 +213,8 @@ def test_pages():
 def test_shipped_pages_are_of_the_shipped_weights():
     pages = pathlib.Path(__file__).parents[1] / "docs" / "results"
     tables = json.loads(reproduce._PAPERS.read_text())
-    shipped = {record.name: record.weights.sha256 for record in list_models()}
+    records = {record.name: record for record in list_models()}
+    shipped = {name: record.weights.sha256 for name, record in records.items()}
     complete = {name for name, table in tables.items() if set(table["models"]) <= set(shipped)}
     assert "galloway-logistic" in complete
     assert complete == {page.stem for page in pages.glob("*-*.md")}
@@ -224,6 +225,12 @@ def test_shipped_pages_are_of_the_shipped_weights():
         assert table["note"] in text
         found = dict(re.findall(r"^- (\S+): sha256 (\w+)$", text, flags=re.M))
         assert found == {model: shipped[model] for model in table["models"]}
+        ours = re.findall(r"^\| ([^|]+) \| ours \| ([^|]*)", text, flags=re.M)
+        size = int(re.search(r"Ours: (\d+) test examples, seed 0;", text)[1])
+        clean = {name: record.clean for name, record in records.items()}
+        for row, cell in ours:
+            if table["columns"][0] == "clean" and size == clean[row].n_examples:
+                assert cell.strip() == reproduce._cell(clean[row]), row
         papers = re.findall(r"^\| ([^|]+) \| paper \| (.*) \|$", text, flags=re.M)
         assert {row: cells.split(" | ") for row, cells in papers} == {
             row: ["" if value is None else f"{value:g}" for value in values]

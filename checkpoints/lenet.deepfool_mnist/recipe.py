@@ -2,8 +2,7 @@
 
     robust-zoo train lenet.deepfool_mnist --output checkpoints/lenet.deepfool_mnist
 
-About 20 minutes on one core, most of it for the set, and 15 for measuring. As lenet.deepdefense_mnist, but for
-the defense.
+As lenet.deepdefense_mnist, but for the defense.
 """
 
 from robust_zoo.attacks import DeepFool

@@ -1,8 +1,6 @@
 """LeNet on MNIST, natural training: the reference of DeepDefense (arXiv:1803.00404).
 
-    robust-zoo train lenet.natural_mnist --output checkpoints/lenet.natural_mnist
-
-Minutes on two cores.
+robust-zoo train lenet.natural_mnist --output checkpoints/lenet.natural_mnist
 """
 
 import keras

@@ -1,8 +1,6 @@
 """Logistic regression on MNIST 3 against 7, expert initialisation and L2 (arXiv:1804.03308).
 
-    robust-zoo train logistic.expert_l2_mnist37 --output checkpoints/logistic.expert_l2_mnist37
-
-Minutes on two cores.
+robust-zoo train logistic.expert_l2_mnist37 --output checkpoints/logistic.expert_l2_mnist37
 """
 
 import keras

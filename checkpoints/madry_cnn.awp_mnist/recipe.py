@@ -2,9 +2,8 @@
 
     robust-zoo train madry_cnn.awp_mnist --output checkpoints/madry_cnn.awp_mnist
 
-Fine-tunes madry_cnn.pgd_mnist, a quarter of an hour on two cores with AMX, and three times that for measuring. A
-network that is trained at 0.3 is at the edge of what it withstands there; in a larger ball it is not. Perturbed and
-averaged weights keep it from overfitting.
+Fine-tunes madry_cnn.pgd_mnist. A network that is trained at 0.3 is at the edge of what it withstands there;
+in a larger ball it is not. Perturbed and averaged weights keep it from overfitting.
 """
 
 import keras

@@ -2,8 +2,7 @@
 
     robust-zoo train madry_cnn.trades_mnist --output checkpoints/madry_cnn.trades_mnist
 
-Less than an hour on two cores with AMX, and as much for measuring. AutoAttack finds 92.8% on the weights that
-the authors published.
+AutoAttack finds 92.8% on the weights that the authors published.
 """
 
 import keras
@@ -12,6 +11,7 @@ from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool, NormalStartPGD
 from robust_zoo.defenses import TRADES
 from robust_zoo.recipe import Recipe
+from robust_zoo.record import Reported
 
 recipe = Recipe(
     name="madry_cnn.trades_mnist",
@@ -38,11 +38,14 @@ recipe = Recipe(
         DeepFool(),
     ),
     n=(10_000, 10_000, 1_000, 1_000),
+    reported=(
+        Reported(source="AutoAttack on the authors' weights", setting="AutoAttack", accuracy=0.928),
+    ),
     deviations=(
+        "55,000 training images, since 5,000 are held out",
         "Madry's network, not the paper's small CNN",
         "10 steps of 0.06 in training, not 40 of 0.01",
         "15 epochs with Adam, not 100 with SGD",
         "trained in mixed_bfloat16, measured in float32",
-        "weights rounded to float16 before measuring",
     ),
 )

@@ -2,7 +2,7 @@
 
     robust-zoo train mlp.deepdefense_mnist --output checkpoints/mlp.deepdefense_mnist
 
-Minutes on two cores. Starts from mlp.natural_mnist.
+Starts from mlp.natural_mnist.
 """
 
 import keras

@@ -1,8 +1,6 @@
 """MLP on MNIST, natural training: the reference of DeepDefense (arXiv:1803.00404).
 
-    robust-zoo train mlp.natural_mnist --output checkpoints/mlp.natural_mnist
-
-Minutes on two cores.
+robust-zoo train mlp.natural_mnist --output checkpoints/mlp.natural_mnist
 """
 
 import keras

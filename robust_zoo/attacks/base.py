@@ -64,9 +64,9 @@ class AttackResult:
 class Attack:
     """Base of both kinds of attack, `FixedBudgetAttack` and `MinimumNormAttack`.
 
-    An attack makes `attempts_on(model)` attempts (restarts, or targets) of `steps_on(shape)` steps each. A subclass states
-    its hyperparameters as fields and implements `start`, `step` and, where the defaults do not fit,
-    `succeeded`; calling, running, bookkeeping and checking are done here.
+    An attack makes `attempts_on(model)` attempts (restarts, or targets) of `steps_on(shape)` steps each. A
+    subclass states its hyperparameters as fields and implements `start`, `step` and, where the defaults do not
+    fit, `succeeded`; calling, running, bookkeeping and checking are done here.
 
     Attributes:
         norm: "linf", "l2" or "l0", as far as the attack has them.
@@ -273,7 +273,7 @@ class Attack:
                 "labels are needed: they are the targets of a targeted attack, got None."
             )
         self.check_model(model)
-        self._check_shape(x.shape[1:])
+        self.check_shape(x.shape[1:])
         state = StateFile(state_file, lambda: identity(self, model, x, y, seed))
         found = self._search(
             model, x, y, seed=seed, batch_size=batch_size, progress=progress, state=state
@@ -295,7 +295,7 @@ class Attack:
         state.save(working_set.snapshot, now=True)
         return working_set.found()
 
-    def _check_shape(self, image_shape: tuple[int, ...]) -> None:
+    def check_shape(self, image_shape: tuple[int, ...]) -> None:
         """Raises ValueError if images of that shape cannot be attacked."""
 
     def _verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
@@ -375,7 +375,7 @@ class FixedBudgetAttack(Attack):
         lowest = ops.full((ops.shape(x)[0],), -np.inf, dtype="float32")
         return ops.stop_gradient(ops.fori_loop(0, attempts, better, (x, lowest))[0])
 
-    def _check_shape(self, image_shape):
+    def check_shape(self, image_shape):
         white = np.ones((1, *image_shape), "float32")
         largest = self.geometry.distance(white, np.zeros_like(white)).item()
         if self.epsilon > largest:

@@ -119,7 +119,7 @@ class JSMA(MinimumNormAttack):
     def template(self):
         return self.replace(gamma=1.0)
 
-    def _check_shape(self, image_shape):
+    def check_shape(self, image_shape):
         if self.steps_on(image_shape) < 1:
             raise ValueError(
                 f"gamma must let two values change, at least {2 / math.prod(image_shape):.6g} for images of "

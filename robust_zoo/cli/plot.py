@@ -110,7 +110,10 @@ def top_k(
     output: _Output,
     epsilons: _Epsilons,
     attack: _Attack = "fgsm",
-    k: Annotated[list[int], typer.Option(help="Number of classes. Repeatable.")] = [1, 5],  # noqa: B006
+    k: Annotated[
+        list[int] | None,
+        typer.Option(help="Most likely classes; by default 1, and 5 of more. Repeatable."),
+    ] = None,
     n: _N = 1000,
     seed: _Seed = 0,
 ) -> None:
@@ -128,7 +131,7 @@ def top_k(
                 data.images,
                 data.labels,
                 epsilons=magnitudes,
-                k=k,
+                k=k or [count for count in (1, 5) if count < model.output_shape[1]],
                 seed=seed,
             )
             for handle, model in loaded.items()

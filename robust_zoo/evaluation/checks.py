@@ -73,8 +73,8 @@ def pgd_beats_fgsm(model, x, y, threat: ThreatModel, **options) -> Check:
         name="pgd_at_least_as_strong_as_fgsm",
         passed=low <= one_step,
         value=one_step - many_steps,
-        explanation=f"Accuracy on {len(x)} images: {one_step:.4f} under FGSM, {many_steps:.4f} under PGD-{_STEPS}. If PGD is "
-        "weaker by more than chance, the gradient misleads beyond the first step: use attacks without gradients.",
+        explanation=f"Accuracy on {len(x)} images: {one_step:.4f} under FGSM, {many_steps:.4f} under PGD-{_STEPS}. "
+        "If PGD is weaker by more than chance, the gradient misleads beyond the first step: use attacks without gradients.",
     )
 
 

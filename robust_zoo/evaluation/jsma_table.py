@@ -69,7 +69,7 @@ def jsma_table(
     classes, values = model.output_shape[1], int(np.prod(x.shape[1:]))
     y = check_labels(y, classes, len(x))
     for attack in attacks:
-        attack._check_shape(x.shape[1:])
+        attack.check_shape(x.shape[1:])
     largest = max(attacks, key=lambda attack: attack.gamma)
     steps = largest.steps_on(x.shape[1:])
 

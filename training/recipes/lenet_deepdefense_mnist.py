@@ -2,7 +2,7 @@
 
     robust-zoo train lenet.deepdefense_mnist --output checkpoints/lenet.deepdefense_mnist
 
-Half an hour on two cores. As mlp.deepdefense_mnist, but for the architecture and the number of epochs.
+As mlp.deepdefense_mnist, but for the architecture and the number of epochs.
 """
 
 from robust_zoo import architectures

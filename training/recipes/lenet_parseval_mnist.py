@@ -2,7 +2,7 @@
 
     robust-zoo train lenet.parseval_mnist --output checkpoints/lenet.parseval_mnist
 
-Minutes on two cores. As lenet.deepdefense_mnist, but for the defense.
+As lenet.deepdefense_mnist, but for the defense.
 """
 
 from robust_zoo.defenses import ParsevalTraining

@@ -2,7 +2,7 @@
 
     robust-zoo train lenet.step_ll_mnist --output checkpoints/lenet.step_ll_mnist
 
-Minutes on two cores. The paper trains Inception v3 on ImageNet.
+The paper trains Inception v3 on ImageNet.
 """
 
 import keras
@@ -39,7 +39,8 @@ recipe = Recipe(
     n=(10_000, 10_000, 10_000, 1_000, 1_000, 1_000),
     deviations=(
         "LeNet on MNIST, not Inception v3 on ImageNet: no batch normalisation",
-        "Adam at a constant 1e-3 for 20 epochs, not RMSProp for 150,000 steps; no label smoothing, no dropout",
+        "Adam at a constant 1e-3 for 20 epochs in batches of 32, not RMSProp at a falling rate for 150,000 steps "
+        "of 32 images on each of 50 devices; no label smoothing, no dropout",
         "epsilon at most 0.3, not 16/255",
     ),
 )

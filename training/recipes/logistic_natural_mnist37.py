@@ -1,8 +1,6 @@
 """Logistic regression on MNIST 3 against 7, natural training (Galloway et al., arXiv:1804.03308).
 
-    robust-zoo train logistic.natural_mnist37 --output checkpoints/logistic.natural_mnist37
-
-Minutes on two cores.
+robust-zoo train logistic.natural_mnist37 --output checkpoints/logistic.natural_mnist37
 """
 
 import keras

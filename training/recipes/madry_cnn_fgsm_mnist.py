@@ -2,8 +2,7 @@
 
     robust-zoo train madry_cnn.fgsm_mnist --output checkpoints/madry_cnn.fgsm_mnist
 
-Minutes on two cores with AMX, and as much for measuring. The paper trains it to show that it learns to
-withstand FGSM and not PGD.
+The paper trains it to show that it learns to withstand FGSM and not PGD.
 """
 
 import keras

@@ -2,8 +2,7 @@
 
     robust-zoo train madry_cnn.natural_mnist --output checkpoints/madry_cnn.natural_mnist
 
-A few minutes on two cores. The paper reports 99.2% clean and 6.4% under FGSM at epsilon 0.3; ours are in
-the model's card.
+The paper reports 99.2% clean and 6.4% under FGSM at epsilon 0.3; ours are in the model's card.
 """
 
 import keras

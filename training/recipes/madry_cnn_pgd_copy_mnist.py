@@ -2,8 +2,7 @@
 
     robust-zoo train madry_cnn.pgd_copy_mnist --output checkpoints/madry_cnn.pgd_copy_mnist
 
-The same recipe with another seed: other initial weights, order of the data and random starts. It costs what the
-first costs.
+The same recipe with another seed: other initial weights, order of the data and random starts.
 """
 
 from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool

@@ -2,8 +2,8 @@
 
     robust-zoo train madry_cnn.pgd_mnist --output checkpoints/madry_cnn.pgd_mnist
 
-Less than half an hour on two cores with AMX, and as much for measuring. The paper reports 98.8% clean,
-93.2% under PGD-40 and 89.3% under PGD-100 with 20 restarts at epsilon 0.3; ours are in the model's card.
+The paper reports 98.8% clean, 93.2% under PGD-40 and 89.3% under PGD-100 with 20 restarts at epsilon 0.3;
+ours are in the model's card.
 """
 
 import keras

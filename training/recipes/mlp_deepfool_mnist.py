@@ -2,7 +2,7 @@
 
     robust-zoo train mlp.deepfool_mnist --output checkpoints/mlp.deepfool_mnist
 
-Minutes on two cores. As mlp.deepdefense_mnist, but for the defense.
+As mlp.deepdefense_mnist, but for the defense.
 """
 
 from robust_zoo.attacks import DeepFool

@@ -2,7 +2,7 @@
 
     robust-zoo train mlp.parseval_mnist --output checkpoints/mlp.parseval_mnist
 
-Minutes on two cores. As mlp.deepdefense_mnist, but for the defense.
+As mlp.deepdefense_mnist, but for the defense.
 """
 
 from robust_zoo.defenses import ParsevalTraining

@@ -2,7 +2,7 @@
 
     robust-zoo train tramer_b.natural_mnist --output checkpoints/tramer_b.natural_mnist
 
-Minutes on two cores with AMX. Madry et al. attack their network from it (Table 1, source B).
+Madry et al. attack their network from it (Table 1, source B).
 """
 
 import keras
