@@ -22,7 +22,7 @@ from robust_zoo.files import replacing
 from robust_zoo.record import Accuracy, RobustnessRecord
 
 FORMATS = ("png", "pdf", "svg")
-_DRAWING = "3"  # to be raised when pictures look different, so that they are drawn again
+_DRAWING = "4"  # to be raised when pictures look different, so that they are drawn again
 _STYLES = ("solid", "dashed", "dashdot", "dotted")  # so that lines on top of each other are seen
 _BROKEN = 0.02  # accuracy at which a curve has reached the ground
 
@@ -112,6 +112,7 @@ def compare_models(
         for record in records
     ]
     figure, axes = _curves(curves, title, records[0].threat_model.norm)
+    figure.legends[0].set_title("cross: AutoAttack; *: a check failed", {"size": "small"})
     for record, line in zip(records, list(axes.containers), strict=True):
         for outcome in record.attacks:
             if outcome.name == "AutoAttack":
