@@ -336,7 +336,7 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
 
 
 def readme_table(records: Iterable[RobustnessRecord]) -> str:
-    """The table of the README: clean accuracy, AutoAttack, and the lowest number under attack that others reported.
+    """The table of the README: clean accuracy, AutoAttack, and the lowest number that others reported.
 
     Names are starred where a check failed.
     """
@@ -344,8 +344,7 @@ def readme_table(records: Iterable[RobustnessRecord]) -> str:
     for record in records:
         found = [outcome for outcome in record.attacks if outcome.name == "AutoAttack"]
         cell = f"{percent(found[0].accuracy)} ({interval(found[0])})" if found else ""
-        attacked = [item for item in record.reported if item.setting != "clean"]
-        lowest = min(attacked, key=lambda item: item.accuracy, default=None)
+        lowest = min(record.reported, key=lambda item: item.accuracy, default=None)
         paper = f"{percent(lowest.accuracy)}, {lowest.setting} ({lowest.source})" if lowest else ""
         star = "" if all(check.passed for check in record.checks) else "\\*"
         name = f"[{record.name}](checkpoints/{record.name}/README.md){star}"
