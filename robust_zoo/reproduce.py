@@ -110,13 +110,20 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
 
 
 def table(found: Comparison) -> list[tuple[str, ...]]:
-    """The rows of a comparison in words: what is measured, "paper" or "ours", and a cell a column."""
-    rows = []
+    """A comparison in words: its header, then what is measured, "paper" or "ours", and a cell a column.
+
+    A single column is split: what is measured, the paper's number, ours.
+    """
+    rows = [("", "paper", "ours") if len(found.columns) == 1 else ("", "", *found.columns)]
     for name, (paper, ours) in found.rows.items():
-        if any(value is not None for value in paper):
-            cells = ("" if value is None else f"{value:g}" for value in paper)
-            rows.append((name, "paper", *cells))
-        rows.append((name, "ours", *map(_cell, ours)))
+        theirs = tuple("" if value is None else f"{value:g}" for value in paper)
+        cells = tuple(map(_cell, ours))
+        if len(found.columns) == 1:
+            rows.append((name, *theirs, *cells))
+            continue
+        if any(theirs):
+            rows.append((name, "paper", *theirs))
+        rows.append((name, "ours", *cells))
     return rows
 
 
@@ -131,8 +138,8 @@ def footnote(found: Comparison) -> str:
 
 def markdown(found: Comparison) -> str:
     """A comparison as a page, with the hashes of the weights that it was measured on."""
-    header = ("", "", *found.columns)
-    lines = [header, ("---",) * len(header), *table(found)]
+    header, *rows = table(found)
+    lines = [header, ("---",) * len(header), *rows]
     return "\n".join(
         [
             f"# {found.title}",

@@ -34,9 +34,10 @@ def reproduce(
         return
     from rich.table import Table
 
-    table = Table("", "", *found.columns, title=found.title, title_justify="left")
-    for row, whose, *cells in comparisons.table(found):
-        table.add_row(row, whose, *cells, end_section=whose == "ours")
+    header, *rows = comparisons.table(found)
+    table = Table(*header, title=found.title, title_justify="left")
+    for row in rows:
+        table.add_row(*row, end_section=row[1] == "ours")
     out = console()
     out.print(table)
     out.print(comparisons.footnote(found))
