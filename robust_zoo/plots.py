@@ -22,7 +22,7 @@ from robust_zoo.files import replacing
 from robust_zoo.record import Accuracy, RobustnessRecord
 
 FORMATS = ("png", "pdf", "svg")
-_DRAWING = "4"  # to be raised when pictures look different, so that they are drawn again
+_DRAWING = "5"  # to be raised when pictures look different, so that they are drawn again
 _STYLES = ("solid", "dashed", "dashdot", "dotted")  # so that lines on top of each other are seen
 _BROKEN = 0.02  # accuracy at which a curve has reached the ground
 
@@ -411,8 +411,10 @@ def _lines(axes, curves, title: str, magnitude: str) -> None:
 
 
 def _legend(figure, axes) -> None:
-    """What the lines of `axes` are, below all panels."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    """What the lines of `axes` are, below all panels, in as many columns as fit: 13 letters an inch."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = int(13 * figure.get_figwidth() // (6 + max(map(len, labels))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns))
 
 
 def _curves(curves, title: str, norm: str):
