@@ -105,11 +105,7 @@ def compare_models(
             f"records must have curves on one dataset in one norm, got {sorted(kinds)}."
         )
     curves = [
-        (
-            record.name + ("" if all(check.passed for check in record.checks) else "*"),
-            _points(record),
-        )
-        for record in records
+        (record.name + "*" * bool(record.failed_checks), _points(record)) for record in records
     ]
     figure, axes = _curves(curves, title, records[0].threat_model.norm)
     figure.legends[0].set_title("cross: AutoAttack; *: a check failed", {"size": "small"})

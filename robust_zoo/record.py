@@ -278,6 +278,11 @@ class RobustnessRecord(_Part):
     license: str = "Apache-2.0"
     created: datetime
 
+    @property
+    def failed_checks(self) -> tuple[Check, ...]:
+        """The checks that did not pass: the model's numbers are to be doubted."""
+        return tuple(check for check in self.checks if not check.passed)
+
     def to_json(self) -> str:
         """JSON text, indented, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"

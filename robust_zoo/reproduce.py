@@ -235,9 +235,19 @@ def _madry_capacity(models: Models, test: Dataset, seed: int) -> Rows:
 
 
 def by_scale(found: Comparison) -> dict[str, dict[int, tuple[dict[str, Accuracy], float]]]:
-    """The rows of madry-capacity by kind of training and scale: accuracies by column, and the loss."""
+    """The rows of madry-capacity by kind of training and scale: accuracies by column, and the loss.
+
+    Raises:
+        ValueError: the rows of another table.
+    """
     kinds: dict[str, dict] = {}
     for name, (_, (*accuracies, loss)) in found.rows.items():
+        if not isinstance(loss, float) or not all(
+            isinstance(part, Accuracy) for part in accuracies
+        ):
+            raise ValueError(
+                f"found must be of madry-capacity, accuracies and a loss a row, got columns {found.columns}."
+            )
         scale = int(name.partition(".")[0].partition("_scale")[2] or 16)
         named = dict(zip(found.columns, accuracies, strict=False))
         kinds.setdefault(_kind(name), {})[scale] = (named, loss)

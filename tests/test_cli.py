@@ -377,6 +377,7 @@ def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
         ["transfer", "--epsilon", "0.1", "--n", "20"],
         ["roll-off", "--epsilons", "2,8,64", "--attack", "pixel-swap", "--n", "20"],
         ["top-k", "--epsilons", "0.1,51/255", "--k", "1", "--k", "3", "--n", "20"],
+        ["top-k", "--epsilons", "0.1", "--n", "20"],
         ["fooling", "--epsilons", "0.1,0.5", "--n", "4", "--threshold", "0.5"],
         ["fooling-images", "--steps", "2"],
     ],
@@ -423,8 +424,11 @@ def test_plot_capacity(command, tmp_path):
     assert command("plot", "capacity", *options) == (0, f"{picture}\n", "")
     for text in ("width", "pgd training", "natural training", "PGD-40"):
         assert text in picture.read_text()
-    (tmp_path / "other.json").write_text('{"title": 1}')
-    for wrong in ("other.json", "missing.json"):
+    (tmp_path / "bad.json").write_text('{"title": 1}')
+    rows = {"A, FGSM": ((None,), (half,))}
+    other = found.model_copy(update={"columns": ("accuracy",), "rows": rows})
+    (tmp_path / "other.json").write_text(other.model_dump_json())
+    for wrong in ("bad.json", "other.json", "missing.json"):
         status, _, err = command("plot", "capacity", tmp_path / wrong, "--output", picture)
         assert status == 1
         assert f"printed, got '{tmp_path / wrong}'" in err

@@ -86,6 +86,9 @@ def test_models_are_compared_by_their_curves(tmp_path):
     text = compare_models(records, tmp_path / "models.svg", title="both").read_text()
     for name in ("mlp.pgd_digits", "mlp.natural_digits", "both"):
         assert text.count(f"<!-- {name} -->") == 1
+    attacked = [record.model_copy(update={"attacks": record.attacks[:2]}) for record in records]
+    without = compare_models(attacked, tmp_path / "without.svg", title="both").read_text()
+    assert text.count("<use ") == without.count("<use ") + 2  # a cross a model, of AutoAttack
     failed = records[0].checks[0].model_copy(update={"passed": False})
     flagged = records[0].model_copy(update={"checks": (failed,)})
     assert "<!-- mlp.pgd_digits* -->" in compare_models([flagged], tmp_path / "f.svg").read_text()

@@ -175,6 +175,5 @@ def print_record(record) -> None:
         for check in record.checks:
             checks.add_row(check.name, "passed" if check.passed else "FAILED", f"{check.value:.6g}")
         out.print(checks)
-        for check in record.checks:
-            if not check.passed:
-                out.print(f"{check.name}: {check.explanation}")
+        for check in record.failed_checks:
+            out.print(f"{check.name}: {check.explanation}")

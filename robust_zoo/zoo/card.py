@@ -50,7 +50,7 @@ def _results(record: RobustnessRecord) -> list[str]:
     for item in record.reported:
         others = f"{reported[item.setting]}, " if item.setting in reported else ""
         reported[item.setting] = others + percent(item.accuracy)
-    failed = [check.name for check in record.checks if not check.passed]
+    failed = [check.name for check in record.failed_checks]
     parts = [("clean", record.clean, "")]
     parts += [
         (describe_attack(outcome), outcome, f"{outcome.max_distance:.6g}")
@@ -346,7 +346,7 @@ def readme_table(records: Iterable[RobustnessRecord]) -> str:
         cell = f"{percent(found[0].accuracy)} ({interval(found[0])})" if found else ""
         lowest = min(record.reported, key=lambda item: item.accuracy, default=None)
         paper = f"{percent(lowest.accuracy)}, {lowest.setting} ({lowest.source})" if lowest else ""
-        star = "" if all(check.passed for check in record.checks) else "\\*"
+        star = "\\*" if record.failed_checks else ""
         name = f"[{record.name}](checkpoints/{record.name}/README.md){star}"
         threat = describe_threat(record)
         rows.append((name, threat, percent(record.clean.accuracy), cell, paper))
@@ -398,7 +398,7 @@ def zoo_table(records: Iterable[RobustnessRecord]) -> str:
             for item in record.minimum_norm
             if item.clean_correct_only.mean is not None
         )
-        failed = [check.name for check in record.checks if not check.passed]
+        failed = [check.name for check in record.failed_checks]
         flags = f"failed: {', '.join(failed)}" if failed else f"{len(record.checks)} passed"
         lines.append(
             f"| [{record.name}](checkpoints/{record.name}/README.md) | {record.dataset.name} | "
