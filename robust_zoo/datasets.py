@@ -2,8 +2,8 @@
 
 Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), large ones as a
 tf.data stream (`stream_dataset`). Where a source has no validation split, the last tenth of its
-training split (at most 5,000 examples) is held out as "validation" and is not part of "train"; no
-split ever shares an example with "test".
+training split (at most 5,000 examples, 1,000 of CIFAR-10) is held out as "validation" and is not part
+of "train"; no split ever shares an example with "test".
 """
 
 import pathlib
@@ -17,6 +17,8 @@ import numpy as np
 from robust_zoo.contract import check_images, check_labels
 
 SPLITS = ("train", "validation", "test")
+
+_HELD_OUT = {"cifar10": 1000}  # validation examples, where not 5,000
 
 
 class DatasetError(ValueError):
@@ -167,26 +169,30 @@ def stream_dataset(
     return source.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
 
 
-def flip_and_crop(images: np.ndarray, rng: np.random.Generator, *, pad: int) -> np.ndarray:
-    """Each image mirrored left to right or not, and shifted by up to `pad` pixels over black.
+def flip_and_crop(
+    images: np.ndarray, rng: np.random.Generator, *, pad: int, border: str = "constant"
+) -> np.ndarray:
+    """Each image mirrored left to right or not, and shifted by up to `pad` pixels.
 
     Args:
         images: float32 (n, height, width, channels).
         rng: of all choices.
         pad: >= 0.
+        border: what comes in at the sides: "constant", black, or "reflect", the image's own reflection.
     """
     mirrored = np.where(
         rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images
     )
-    padded = np.pad(mirrored, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    padded = np.pad(mirrored, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=border)
     rows, columns = rng.integers(0, 2 * pad + 1, (2, len(images), 1, 1))
     rows = rows + np.arange(images.shape[1])[None, :, None]
     columns = columns + np.arange(images.shape[2])[None, None, :]
     return padded[np.arange(len(images))[:, None, None], rows, columns]
 
 
-def _held_out(n: int) -> int:
-    return min(n // 10, 5000)
+def _held_out(n: int, name: str = "") -> int:
+    """How many of `n` training examples of a dataset are for validation."""
+    return min(n // 10, _HELD_OUT.get(name, 5000))
 
 
 def _check_split(name: str, split: str) -> None:
@@ -280,7 +286,7 @@ def _tfds_split(builder, split: str) -> str:
     if "validation" in available:
         return "train"
     kept = builder.info.splits["train"].num_examples
-    kept -= _held_out(kept)
+    kept -= _held_out(kept, builder.name)
     return f"train[:{kept}]" if split == "train" else f"train[{kept}:]"
 
 

@@ -19,12 +19,14 @@ import pydantic
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import Attack
+from robust_zoo.attacks import Attack, FixedBudgetAttack
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
+    AveragedWeights,
     Defense,
     DivergenceError,
     FixedSetTraining,
+    RobustValidation,
     StopOnDivergence,
 )
 from robust_zoo.evaluation import evaluate
@@ -42,6 +44,10 @@ class RecipeError(ValueError):
     """A recipe that cannot be found, read or changed as asked."""
 
 
+class OutOfTime(RuntimeError):
+    """Training stopped at its time limit; what it has reached is kept, and `resume` goes on from there."""
+
+
 class Recipe(pydantic.BaseModel):
     """One experiment. A recipe file assigns one of these to `recipe`.
 
@@ -55,7 +61,7 @@ class Recipe(pydantic.BaseModel):
             steps; None trains naturally.
         paper: arXiv number of the defense.
         optimizer: makes the optimizer, given the total number of training steps. With `use_ema`, averaged
-            weights are what is watched and kept.
+            weights are what is watched and kept, with batch-norm statistics of their own.
         label_smoothing: share of the labels' weight that is spread over all classes.
         augment: changes a batch of training images, given them and a random generator; None leaves them.
         epochs: passes over the training split.
@@ -63,6 +69,8 @@ class Recipe(pydantic.BaseModel):
         dtype_policy: Keras policy of training; measuring is always in float32.
         seed: of initial weights, order of the data and random starts. Measuring has its own, 0, so that all
             models are measured on the same examples.
+        validation_attack: measured on the validation split after each epoch; the best epoch's weights are kept,
+            and training stops when that accuracy collapses (see `RobustValidation`). None keeps the last epoch.
         attacks: that the record is made with.
         n: examples for each attack, as in `evaluate`.
         reported: what others published for it.
@@ -86,6 +94,7 @@ class Recipe(pydantic.BaseModel):
     batch_size: int = pydantic.Field(128, ge=1)
     dtype_policy: Literal["float32", "mixed_bfloat16"] = "float32"
     seed: int = pydantic.Field(0, ge=0)
+    validation_attack: FixedBudgetAttack | None = None
     attacks: tuple[Attack, ...]
     n: tuple[int | None, ...] | int | None = None
     reported: tuple[Reported, ...] = ()
@@ -167,6 +176,7 @@ def run(
     source: str | pathlib.Path | None = None,
     devices: int = 1,
     resume: bool = False,
+    max_minutes: float | None = None,
     verbose: int = 2,
 ) -> RobustnessRecord:
     """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
@@ -182,16 +192,22 @@ def run(
             the batch size must be divisible by it.
         resume: whether to go on from the last finished epoch of an interrupted run, or in the middle of its
             attacks; else it starts anew.
+        max_minutes: training stops after an epoch when another one as long would not end within so many minutes
+            from now. None never stops it.
         verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
 
     Raises:
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
             fit, settings other than those of the run to resume, or a loss or weights that became NaN or
             infinite: the state of the last good epoch is kept.
-        ValueError: devices that are not there.
+        OutOfTime: `max_minutes` are over, and epochs are left; `resume` goes on.
+        ValueError: devices that are not there, or `max_minutes` that are not above 0.
         FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.
     """
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"max_minutes must be > 0, got {max_minutes!r}.")
+    limit = _TimeLimit(max_minutes)
     output = pathlib.Path(output)
     check_target(output)
     if source is not None and not pathlib.Path(source).is_file():
@@ -215,8 +231,8 @@ def run(
             )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
         options = {"devices": devices, "resume": resume, "verbose": verbose}
-        seconds = _fit(trainer, recipe, train, validation, state, **options)
-    deviations = recipe.deviations
+        seconds, notes = _fit(trainer, recipe, train, validation, state, limit, **options)
+    deviations = recipe.deviations + notes
     size = sum(int(ops.size(variable)) for variable in classifier.variables)
     if size > _LARGE and round_to_float16(classifier):
         deviations += ("weights rounded to float16 before measuring",)
@@ -328,6 +344,25 @@ class _Epochs(keras.utils.PyDataset):
         return images, self.data.labels[rows]
 
 
+class _TimeLimit(keras.callbacks.Callback):
+    """Stops training after an epoch when another one would not fit into the minutes from when it was made."""
+
+    def __init__(self, minutes: float | None):
+        super().__init__()
+        self.minutes, self.started = minutes, time.perf_counter()
+        self.longest, self.epochs_done, self.over = 0.0, 0, False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        self.longest, self.epochs_done = max(self.longest, now - self.epoch_started), epoch + 1
+        fits = self.minutes is None or now - self.started + self.longest <= 60 * self.minutes
+        if not fits and self.epochs_done < self.params["epochs"]:
+            self.over = self.model.stop_training = True
+
+
 class _Progress(keras.callbacks.Callback):
     """Keeps the recipe's settings and the seconds of training in `file`, after each epoch.
 
@@ -360,8 +395,10 @@ class _Progress(keras.callbacks.Callback):
         write_text(self.file, json.dumps({**self.settings, "seconds": round(self.seconds, 1)}))
 
 
-def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose) -> float:
-    """Trains, and returns the seconds that it took, those of the runs that it resumes included."""
+def _fit(
+    trainer, recipe, train, validation, state, limit, *, devices, resume, verbose
+) -> tuple[float, tuple[str, ...]]:
+    """Trains, and returns the seconds that it took, those of the runs that it resumes included, and remarks."""
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
     progress = _Progress(state / "progress.json", recipe)
@@ -370,7 +407,14 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
         train = dataclasses.replace(train, images=images)
     batches = _Epochs(train, recipe.batch_size, recipe.seed, recipe.augment)
     watched = min(recipe.batch_size, len(validation))
-    average = [keras.callbacks.SwapEMAWeights()] if trainer.optimizer.use_ema else []
+    average = [AveragedWeights(batches)] if trainer.optimizer.use_ema else []
+    robust = None
+    if recipe.validation_attack is not None:
+        data = (validation.images, validation.labels)
+        robust = RobustValidation(recipe.validation_attack, *data, file=state / "best.npz")
+    if robust is not None and robust.collapsed:
+        getattr(trainer, "classifier", trainer).set_weights(robust.best_weights)
+        return progress.seconds, _remarks(robust, recipe)
     try:
         trainer.fit(
             batches,
@@ -381,8 +425,10 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
             callbacks=[
                 *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
                 *average,
+                *([] if robust is None else [robust]),
                 keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
                 progress,
+                limit,
                 keras.callbacks.LambdaCallback(
                     on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
                 ),
@@ -392,7 +438,23 @@ def _fit(trainer, recipe, train, validation, state, *, devices, resume, verbose)
     except DivergenceError as error:
         kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
-    return progress.seconds
+    if limit.over and not (robust and robust.collapsed):
+        raise OutOfTime(
+            f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "
+            f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume goes on from there."
+        )
+    return progress.seconds, _remarks(robust, recipe)
+
+
+def _remarks(robust: RobustValidation | None, recipe: Recipe) -> tuple[str, ...]:
+    """What the record says of the choice of the epoch."""
+    if robust is None:
+        return ()
+    attack = f"{type(robust.attack).__name__}-{robust.attack.steps}"
+    chosen = f"weights of epoch {robust.best_epoch} of {recipe.epochs}, the best under {attack} on the validation split"
+    if not robust.collapsed:
+        return (chosen,)
+    return (chosen, f"training stopped after epoch {robust.collapsed}: catastrophic overfitting")
 
 
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:

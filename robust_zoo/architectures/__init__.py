@@ -18,6 +18,7 @@ from robust_zoo.architectures.madry_resnet import madry_resnet
 from robust_zoo.architectures.mlp import mlp
 from robust_zoo.architectures.nin import nin
 from robust_zoo.architectures.perturbation_generator import perturbation_generator
+from robust_zoo.architectures.preact_resnet import preact_resnet
 from robust_zoo.architectures.tramer_b import tramer_b
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "mlp",
     "nin",
     "perturbation_generator",
+    "preact_resnet",
     "tramer_b",
 ]

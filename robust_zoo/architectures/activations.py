@@ -1,9 +1,9 @@
-"""Activations of Kurakin et al. 2017, Appendix D (arXiv:1611.01236)."""
+"""Activations: those of Kurakin et al. 2017, Appendix D (arXiv:1611.01236), and SiLU."""
 
 import keras
 from keras import ops
 
-ACTIVATIONS = ("relu", "relu6", "tanh", "elu")
+ACTIVATIONS = ("relu", "relu6", "silu", "tanh", "elu")
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -32,7 +32,7 @@ class ReluDecay(keras.layers.Layer):
 
 
 def activation_layer(activation: "str | ReluDecay", name: str | None = None) -> keras.layers.Layer:
-    """A new layer for "relu", "relu6", "tanh", "elu" or a `ReluDecay` (copied: a layer is used once)."""
+    """A new layer for "relu", "relu6", "silu", "tanh", "elu" or a `ReluDecay` (copied: a layer is used once)."""
     if isinstance(activation, ReluDecay):
         return ReluDecay(activation.beta, name=name)
     if activation not in ACTIVATIONS:

@@ -8,6 +8,8 @@ import typer
 
 from robust_zoo.cli.common import print_record, quiet
 
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL: the same command, with --resume, goes on
+
 
 def train(
     recipe: Annotated[
@@ -21,6 +23,12 @@ def train(
     ] = None,
     devices: Annotated[int, typer.Option(help="GPUs (logical CPUs without any) to use.")] = 1,
     resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop after an epoch when another would not fit, with exit status 75; --resume goes on."
+        ),
+    ] = None,
 ) -> None:
     """Trains a model by its recipe, measures it and writes its checkpoint directory."""
     changes = {}
@@ -30,12 +38,17 @@ def train(
             raise typer.BadParameter(f"expected key=value, got {setting!r}.", param_hint="--set")
         changes[key] = value
     with quiet():
-        from robust_zoo.recipe import load_recipe, run
+        from robust_zoo.recipe import OutOfTime, load_recipe, run
 
         chosen, source = load_recipe(recipe)
         chosen = chosen.override(changes)
     directory = output or pathlib.Path(chosen.name)
     verbose = 1 if sys.stdout.isatty() else 2
-    record = run(chosen, directory, source=source, devices=devices, resume=resume, verbose=verbose)
+    options = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
+    try:
+        record = run(chosen, directory, source=source, verbose=verbose, **options)
+    except OutOfTime as error:
+        print(f"robust-zoo: {error}", file=sys.stderr)
+        raise typer.Exit(_TEMPORARY_FAILURE) from None
     print_record(record)
     print(f"written to {directory}")

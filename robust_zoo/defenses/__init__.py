@@ -1,6 +1,7 @@
 """Defenses: `keras.Model`s around a classifier, trained with `compile` and `fit`."""
 
 from robust_zoo.defenses.adversarial_training import AdversarialTraining
+from robust_zoo.defenses.averaged_weights import AveragedWeights
 from robust_zoo.defenses.base import Defense
 from robust_zoo.defenses.deepdefense import DeepDefense
 from robust_zoo.defenses.divergence import DivergenceError, StopOnDivergence
@@ -9,6 +10,7 @@ from robust_zoo.defenses.free import FreeAdversarialTraining
 from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.parseval import ParsevalTraining
 from robust_zoo.defenses.pgn import PGN
+from robust_zoo.defenses.robust_validation import RobustValidation
 from robust_zoo.defenses.trades import TRADES
 from robust_zoo.defenses.weight_decay import with_weight_decay
 from robust_zoo.defenses.weight_perturbation import AdversarialWeightPerturbation
@@ -18,6 +20,7 @@ __all__ = [
     "TRADES",
     "AdversarialTraining",
     "AdversarialWeightPerturbation",
+    "AveragedWeights",
     "DeepDefense",
     "Defense",
     "DivergenceError",
@@ -25,6 +28,7 @@ __all__ = [
     "FreeAdversarialTraining",
     "NaturalTraining",
     "ParsevalTraining",
+    "RobustValidation",
     "StopOnDivergence",
     "with_weight_decay",
 ]

@@ -25,6 +25,12 @@ class AdversarialTraining(Defense):
       step_size=2 / 255, labels="predicted")`, `clean_weight=0.5`.
     - Fast adversarial training (Wong et al., arXiv:2001.03994): `attack=PGD(epsilon=e, steps=1,
       step_size=1.25 * e)`, FGSM from a random start.
+    - N-FGSM (de Jorge et al., arXiv:2202.01181): `attack=FGSM(epsilon=e)`, `noise=2`. The step starts from a
+      noisy image and is not projected back to the ball around the clean one.
+
+    One-step training can overfit catastrophically: within an epoch the model withstands the step alone and
+    no longer PGD. `RobustValidation` notices that. Train it in float32: bfloat16 rounds pixels near 1 to
+    1/256, an eighth of epsilon 8/255, and brings the collapse about.
 
     Args:
         classifier: see `Defense`.
@@ -35,6 +41,9 @@ class AdversarialTraining(Defense):
             batch, > 0.
         clean_weight: in [0, 1); the loss becomes clean_weight * loss(clean) + (1 - clean_weight) *
             loss(adversarial), the first on the same images without perturbation.
+        noise: radius of the random change that each attacked image gets first, in units of epsilon, >= 0 and
+            uniform in the attack's norm; the attack's ball is then around the noisy image. Validation goes
+            without.
         random_epsilon: whether each training example has an epsilon of its own, the absolute value of a
             normal number of standard deviation epsilon / 2, truncated at epsilon.
         ramp_steps: training steps over which epsilon (and the step size with it) rises linearly from
@@ -61,6 +70,7 @@ class AdversarialTraining(Defense):
         fraction: float = 1.0,
         relative_weight: float = 1.0,
         clean_weight: float = 0.0,
+        noise: float = 0.0,
         random_epsilon: bool = False,
         ramp_steps: int = 0,
         delay_steps: int = 0,
@@ -74,6 +84,7 @@ class AdversarialTraining(Defense):
                 f"relative_weight must be 1 where all examples are attacked (fraction=1), got {relative_weight!r}."
             )
         self.clean_weight = check_number("clean_weight", clean_weight, least=0, below=1)
+        self.noise = check_number("noise", noise, least=0)
         self.random_epsilon = bool(random_epsilon)
         self.ramp_steps = check_count("ramp_steps", ramp_steps, least=0)
         self.delay_steps = check_count("delay_steps", delay_steps, least=0)
@@ -123,6 +134,11 @@ class AdversarialTraining(Defense):
         if self.random_epsilon:
             size = ops.abs(random.truncated_normal(random.fold_in(keys, 2), ())) / 2
             epsilon = (self.attack.epsilon if epsilon is None else epsilon) * size
+        if self.noise:
+            radius = self.noise * (self.attack.epsilon if epsilon is None else epsilon)
+            if len(getattr(radius, "shape", ())) == 1:
+                radius = ops.reshape(radius, (-1,) + (1,) * (len(x.shape) - 1))
+            x = self.attack.geometry.random_start(random.fold_in(keys, 3), x, radius)
         return self.attack(self.adversary_view(True), x, y, key=keys, epsilon=epsilon)
 
     def objective(self, x, y, y_pred, sample_weight):
@@ -136,7 +152,7 @@ class AdversarialTraining(Defense):
         return self.mixed_loss(x, y, y_pred, self.clean_weight, sample_weight, weight)
 
     def get_config(self):
-        names = ("fraction", "relative_weight", "clean_weight", "random_epsilon")
+        names = ("fraction", "relative_weight", "clean_weight", "noise", "random_epsilon")
         names += ("ramp_steps", "delay_steps")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
