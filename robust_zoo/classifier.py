@@ -1,7 +1,7 @@
-"""From anybody's Keras model to a classifier that keeps our contract, and copies of one.
+"""From anybody's Keras model to a classifier that keeps our contract.
 
-What comes out is always a plain functional Keras model. Wrapping shares the layers of the model that
-came in; a copy in float32 or with a new head is made of an edited configuration and the same weights.
+What comes out is always a plain functional Keras model that shares the layers of the model that came in. Copies
+of a model are made in `copies.py`.
 """
 
 import hashlib
@@ -11,21 +11,25 @@ import keras
 import numpy as np
 from keras import layers
 
-from robust_zoo.contract import check_classifier
+from robust_zoo.contract import OUTPUTS, check_classifier, graph_of, squashing_of
+from robust_zoo.copies import agree, copy_state, probe_images
 from robust_zoo.record import Configuration
 
-_OUTPUTS = ("logits", "softmax")
+_FORMATS = ("channels_last", "channels_first")
+# What may stand behind the softmax without changing a value.
+_SHAPES = (layers.Flatten, layers.Reshape, layers.Identity, layers.Dropout, layers.Permute)
+_SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Flatten", "Identity", "Cast", "GetItem")
 
 
 def serialise(model: keras.Model) -> dict:
     """The model's configuration as Keras serialises it, without what `compile` added; free to edit."""
+    return _uncompiled(keras.saving.serialize_keras_object(model))
 
-    def plain(node):
-        if isinstance(node, dict):
-            return {key: plain(value) for key, value in node.items() if key != "compile_config"}
-        return [plain(item) for item in node] if isinstance(node, (list, tuple)) else node
 
-    return plain(keras.saving.serialize_keras_object(model))
+def _uncompiled(node):
+    if isinstance(node, dict):
+        return {key: _uncompiled(value) for key, value in node.items() if key != "compile_config"}
+    return [_uncompiled(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 
 def describe_config(model: keras.Model) -> Configuration:
@@ -34,172 +38,179 @@ def describe_config(model: keras.Model) -> Configuration:
 
 
 def config_sha256(config: dict) -> str:
-    """Hexadecimal SHA-256 of a configuration's canonical JSON, without what `compile` added."""
-    config = {key: value for key, value in config.items() if key != "compile_config"}
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    """Hexadecimal SHA-256 of a configuration's canonical JSON, without what `compile` added at any level."""
+    text = json.dumps(_uncompiled(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def with_weights_of(model: keras.Model, config: dict) -> keras.Model:
-    """A new model of a configuration, with the weights of `model`."""
-    rebuilt = keras.saving.deserialize_keras_object(config)
-    rebuilt.set_weights(model.get_weights())
-    return rebuilt
-
-
-def _output_layer(model: keras.Model) -> keras.layers.Layer:
-    """The layer that makes the output of a functional or sequential model."""
-    return model.outputs[0]._keras_history.operation
-
-
-def _without_softmax(model: keras.Model) -> keras.Model:
-    """`model` up to its final softmax, sharing every layer but the one that has it."""
-    last = _output_layer(model)
-    stripped = []
-
-    def clone(layer):
-        if layer is not last:
-            return layer
-        if isinstance(layer, keras.Model):
-            return _without_softmax(layer)
-        if isinstance(layer, layers.Softmax):
-            return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
-        config = layer.get_config()
-        if config.get("activation") != "softmax":
-            raise ValueError(
-                f"output='softmax' needs a model whose last layer is a softmax, but {model.name!r} ends in "
-                f"{type(layer).__name__} {layer.name!r}."
-            )
-        stripped.append(type(layer).from_config({**config, "activation": "linear"}))
-        return stripped[0]
-
-    cloned = keras.models.clone_model(model, clone_function=clone)
-    for layer in stripped:
-        layer.set_weights(last.get_weights())
-    return cloned
-
-
-def _check_softmax_removed(model: keras.Model, logits_model: keras.Model, bounds) -> None:
-    low, high = bounds
-    shape = [side or 32 for side in model.input_shape[1:]]
-    images = np.random.default_rng(0).uniform(low, high, (16, *shape)).astype("float32")
-    logits = keras.ops.cast(logits_model(images, training=False), "float32")
-    expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    probabilities = keras.ops.cast(model(images, training=False), "float32")
-    if not np.allclose(keras.ops.convert_to_numpy(probabilities), expected, atol=1e-3):
-        raise ValueError(f"removing the softmax of {model.name!r} changed what it predicts.")
-
-
 def as_classifier(
-    model: keras.Model, *, input_range=(0.0, 1.0), output: str = "logits"
+    model: keras.Model,
+    *,
+    input_range=(0.0, 1.0),
+    output: str = "logits",
+    data_format: str = "channels_last",
 ) -> keras.Model:
     """A classifier that keeps robust_zoo's contract, around anybody's Keras model.
 
     Args:
-        model: functional or sequential `keras.Model`, images NHWC to (batch, classes). The result shares
-            its layers, but for the one that has the softmax.
+        model: built `keras.Model` of one input and one output (which may stand alone in a list or a dictionary),
+            images to (batch, classes). The result shares its layers, but for one whose activation is removed.
         input_range: the pixel range (low, high) that `model` was trained on; images in [0, 1] are
             rescaled to it inside the result.
-        output: "logits", or "softmax" if the model ends in one, which is removed.
+        output: "logits", or what the model ends in, which is removed: "softmax", or "sigmoid". One sigmoid unit,
+            the probability of class 1, becomes the two logits (0, z).
+        data_format: "channels_last", or "channels_first" of a model that takes (channels, height, width); the
+            result takes (height, width, channels).
 
     Returns:
         Functional `keras.Model`: float32 images in [0, 1], NHWC, in; logits out.
 
     Raises:
-        TypeError: not a Keras model with one input and one output.
-        ValueError: a bad range or output, no softmax to remove, or an output that is not (batch, classes).
+        TypeError: not a Keras model with one floating input and one output.
+        ValueError: a bad argument, nothing of that kind to remove, or an output that is not (batch, classes).
 
     Example:
         >>> mine = keras.saving.load_model("mine.keras")
         >>> classifier = as_classifier(mine, input_range=(0, 255), output="softmax")
     """
-    if output not in _OUTPUTS:
-        raise ValueError(f"output must be one of {_OUTPUTS}, got {output!r}.")
+    if output not in OUTPUTS:
+        raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
+    if data_format not in _FORMATS:
+        raise ValueError(f"data_format must be one of {_FORMATS}, got {data_format!r}.")
     bounds = tuple(np.ravel(input_range).tolist())
     if len(bounds) != 2 or not np.isfinite(bounds).all() or not bounds[0] < bounds[1]:
         raise ValueError(f"input_range must be (low, high) with low < high, got {input_range!r}.")
-    inputs, outputs = (getattr(model, part, None) for part in ("inputs", "outputs"))
-    if not isinstance(model, keras.Model) or not inputs or not outputs:
-        raise TypeError(
-            "model must be a functional or built sequential keras.Model, "
-            f"got {type(model).__name__}: call it inside a keras.Model(inputs, outputs) first."
-        )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise TypeError(
-            f"model must have one input and one output, got {len(inputs)} and {len(outputs)}: make a "
-            "keras.Model of the input and the output that are meant."
-        )
-    if not keras.backend.is_float_dtype(inputs[0].dtype):
-        raise TypeError(
-            f"model must take floating point images, got input dtype {inputs[0].dtype}."
-        )
-    inner = model
-    if output == "softmax":
-        inner = _without_softmax(model)
-        _check_softmax_removed(model, inner, bounds)
+    plain = _with_one_tensor(model)
+    inner = plain
+    if output != "logits":
+        inner = _without_activation(plain, output)
+        _check_removed(plain, inner, output, bounds)
+    shape = plain.inputs[0].shape[1:]
     low, high = bounds
-    images = keras.Input(model.input_shape[1:])
-    x = layers.Rescaling(high - low, low)(images) if bounds != (0.0, 1.0) else images
-    return check_classifier(keras.Model(images, inner(x), name=model.name))
+    if data_format == "channels_first":
+        shape = (*shape[1:], shape[0])
+    x = images = keras.Input(shape)
+    if bounds != (0.0, 1.0):
+        x = layers.Rescaling(high - low, low)(x)
+    if data_format == "channels_first":
+        x = layers.Permute((3, 1, 2))(x)
+    logits = inner(x)
+    if output == "sigmoid" and logits.shape[1] == 1:
+        # (0, z): a zero is put before the one value.
+        logits = layers.ZeroPadding1D((1, 0))(layers.Reshape((1, 1))(logits))
+        logits = layers.Reshape((2,))(logits)
+    return check_classifier(keras.Model(images, logits, name=model.name))
 
 
-def in_float32(model: keras.Model) -> keras.Model:
-    """`model` itself if it computes in float32, else a copy that does, with the same weights."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
-        return model
-
-    def set_policy(node):
-        if isinstance(node, dict):
-            if node.get("class_name") == "DTypePolicy":
-                return {**node, "config": {"name": "float32"}}
-            return {key: set_policy(value) for key, value in node.items()}
-        return [set_policy(value) for value in node] if isinstance(node, list) else node
-
-    return with_weights_of(model, set_policy(serialise(model)))
-
-
-def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
-    """A copy of `model` whose last layer with weights is new and makes `num_classes` logits.
-
-    Raises:
-        ValueError: `num_classes` below 2, or a model whose logits do not come from a Dense or Conv2D
-            layer named "logits" or standing last.
-    """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}.")
-    config = serialise(model)
-    named = [layer for layer in _all_layers(config) if layer["config"].get("name") == "logits"]
-    if not named:
-        last = _output_layer(model).name
-        named = [layer for layer in _all_layers(config) if layer["config"].get("name") == last]
-    head = named[0]
-    width = {"Dense": "units", "Conv2D": "filters"}.get(head["class_name"])
-    if width is None:
-        raise ValueError(
-            f"num_classes needs a model whose logits come from a Dense or Conv2D layer, but those of "
-            f"{model.name!r} come from {head['class_name']} {head['config']['name']!r}."
+def _with_one_tensor(model) -> keras.Model:
+    """A functional model of one image tensor to one output tensor, around any built model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a keras.Model, got {type(model).__name__}.")
+    if isinstance(getattr(model, "classifier", None), keras.Model):
+        raise TypeError(
+            f"model must be a classifier, got the trainer {type(model).__name__} around one: give its .classifier."
         )
-    head["config"][width] = num_classes
-    _forget_shapes(config)
-    fresh = keras.saving.deserialize_keras_object(config)
-    name = head["config"]["name"]
-    for new, old in zip(fresh._flatten_layers(), model._flatten_layers(), strict=True):
-        if new.name != name and not isinstance(new, keras.Model):
-            new.set_weights(old.get_weights())
-    return fresh
+    inputs, outputs = graph_of(model) or (_built_input(model), None)
+    flat = keras.tree.flatten(inputs)
+    if len(flat) != 1:
+        raise TypeError(
+            f"model must have one input, got {len(flat)}: make a keras.Model of the one that images go to."
+        )
+    (source,) = flat
+    if not keras.backend.is_float_dtype(source.dtype):
+        raise TypeError(
+            f"model must take floating point images, got input dtype {source.dtype}: give it a float input and "
+            "round inside, or remove the cast."
+        )
+    single = outputs is not None and not isinstance(outputs, (list, tuple, dict))
+    if single and not isinstance(inputs, (list, tuple, dict)):
+        return model
+    tensor = keras.Input(source.shape[1:], dtype=source.dtype)
+    made = keras.tree.flatten(model(keras.tree.pack_sequence_as(inputs, [tensor])))
+    if len(made) != 1:
+        raise TypeError(
+            f"model must have one output, got {len(made)}: make a keras.Model of the one that is the logits."
+        )
+    return keras.Model(tensor, made[0], name=model.name)
 
 
-def _all_layers(config: dict):
-    for layer in config["config"].get("layers", ()):
-        yield layer
-        yield from _all_layers(layer)
+def _built_input(model):
+    """The input of a subclass, from the shape that it was built with."""
+    shape = (getattr(model, "_build_shapes_dict", None) or {}).get("input_shape")
+    if not model.built or not isinstance(shape, (list, tuple)):
+        raise TypeError(
+            f"model must be built, got {type(model).__name__} {model.name!r}, of which no input shape is known: "
+            "call it once on a batch of images."
+        )
+    if any(isinstance(side, (list, tuple)) for side in shape):
+        raise TypeError(f"model must have one input, got shapes {shape}.")
+    return keras.KerasTensor((None, *shape[1:]), keras.config.floatx())
 
 
-def _forget_shapes(node) -> None:
-    """Drops recorded build shapes, which a new head would contradict."""
-    children = node.values() if isinstance(node, dict) else node
-    if isinstance(node, dict):
-        node.pop("build_config", None)
-    for child in children:
-        if isinstance(child, (dict, list)):
-            _forget_shapes(child)
+def _without_activation(model: keras.Model, kind: str) -> keras.Model:
+    """`model` up to its final activation of a kind, sharing every layer but one that has it inside."""
+    inputs, _ = graph_of(model)
+    return keras.Model(inputs, _cut(model.outputs[0], kind, model.name), name=model.name)
+
+
+def _cut(tensor, kind: str, name: str):
+    """The tensor that goes into the activation that makes `tensor`; what only reshapes comes behind it again."""
+    history = tensor._keras_history
+    operation = history.operation
+    sources = operation._inbound_nodes[history.node_index].input_tensors
+    if isinstance(operation, keras.Model) and graph_of(operation):
+        return _without_activation(operation, kind)(sources[0])
+    if isinstance(operation, keras.Model):
+        return _cut(_inlined(operation, sources[0], kind), kind, name)
+    found = squashing_of(operation)
+    if found == kind and not _computes_before(operation):
+        return sources[0]
+    if found == kind:
+        linear = type(operation).from_config({**operation.get_config(), "activation": "linear"})
+        made = linear(sources[0])
+        copy_state(operation, linear)
+        return made
+    passes = isinstance(operation, _SHAPES) or type(operation).__name__ in _SHAPE_OPERATIONS
+    linear = getattr(operation, "activation", None) is keras.activations.linear
+    passes = passes or (linear and not _computes_before(operation))
+    if found is not None or not passes or len(sources) != 1:
+        raise _nothing_to_remove(kind, name, operation)
+    if isinstance(operation, layers.Layer):
+        operation = type(operation).from_config(operation.get_config())
+    return operation(_cut(sources[0], kind, name))
+
+
+def _computes_before(operation) -> bool:
+    """Whether a layer computes something of its own before its activation, as a dense one does."""
+    return hasattr(operation, "activation") and not isinstance(operation, layers.Activation)
+
+
+def _inlined(model: keras.Model, source, kind: str):
+    """The output of a subclass as a graph of what its call does."""
+    try:
+        return model.call(source)
+    except Exception as error:
+        raise ValueError(
+            f"output={kind!r}: the call of {model.name!r} ({type(model).__name__}) cannot be cut "
+            f"({type(error).__name__}): let it return what goes into the {kind} instead."
+        ) from error
+
+
+def _nothing_to_remove(kind: str, name: str, operation) -> ValueError:
+    ends = f"{type(operation).__name__} {operation.name!r}"
+    activation = squashing_of(operation)
+    if activation is not None:
+        ends += f" with activation {activation!r}"
+    return ValueError(
+        f"output={kind!r} needs a model that ends in a {kind}, but {name!r} ends in {ends}."
+    )
+
+
+def _check_removed(model: keras.Model, logits_model: keras.Model, kind: str, bounds) -> None:
+    low, high = bounds
+    images = low + (high - low) * probe_images(model)
+    logits = keras.ops.cast(logits_model(images, training=False), "float32")
+    expected = keras.ops.convert_to_numpy(getattr(keras.ops, kind)(logits))
+    probabilities = keras.ops.cast(model(images, training=False), "float32")
+    if not agree(keras.ops.convert_to_numpy(probabilities), expected, within=1e-3):
+        raise ValueError(f"removing the {kind} of {model.name!r} changed what it predicts.")

@@ -5,6 +5,7 @@ allowed and what came.
 """
 
 import math
+import re
 from numbers import Integral
 
 import keras
@@ -42,12 +43,24 @@ def check_images(x, model: keras.Model | None = None) -> np.ndarray:
         raise ValueError("images must not be empty, got 0 of them.")
     if not np.isfinite(x).all():
         raise ValueError("images must be finite numbers in [0, 1], got NaN or infinity.")
-    low, high = float(x.min()), float(x.max())
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"images must lie in [0, 1], got values from {low:g} to {high:g}: divide 0..255 images by 255."
-        )
+    check_range(x.min(), x.max())
     return np.ascontiguousarray(x, dtype="float32")
+
+
+def check_range(low, high) -> None:
+    """ValueError unless images from `low` to `high` lie in [0, 1]; it says what may have happened."""
+    if low >= 0 and high <= 1:
+        return
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        remedy = "a rounding error, it seems: np.clip(images, 0, 1)."
+    elif low >= 0 and 1 < high <= 255:
+        remedy = "divide 0..255 images by 255."
+    elif -1.001 <= low < 0 and high <= 1.001:
+        remedy = "bring [-1, 1] images to [0, 1] with (images + 1) / 2, and give a model trained on them to "
+        remedy += "robust_zoo.as_classifier(model, input_range=(-1, 1))."
+    else:
+        remedy = "undo their normalisation, and put it into the model."
+    raise ValueError(f"images must lie in [0, 1], got values from {low} to {high}: {remedy}")
 
 
 def check_labels(y, num_classes: int, n: int) -> np.ndarray:
@@ -59,7 +72,12 @@ def check_labels(y, num_classes: int, n: int) -> np.ndarray:
     """
     y = np.asarray(y)
     if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(f"labels must be integer classes, got dtype {y.dtype}.")
+        remedy = "."
+        if y.dtype.kind in "USO":
+            remedy = ": number them, for example with np.unique(labels, return_inverse=True)[1]."
+        elif y.ndim == 2 and y.shape[1] > 1:
+            remedy = ": take argmax(axis=1) of one-hot ones."
+        raise TypeError(f"labels must be integer classes, got dtype {y.dtype}{remedy}")
     if y.shape == (n, 1):
         y = y[:, 0]
     if y.shape != (n,):
@@ -98,41 +116,124 @@ def check_batch_size(batch_size) -> int:
     return int(batch_size)
 
 
+SQUASHING = (
+    "softmax", "sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softplus", "softsign", "log_sigmoid", "relu6",
+    "sparse_sigmoid", "sparsemax", "sparse_plus", "squareplus", "exponential",
+)  # fmt: skip
+"""Final activations that hide how far the logits are: attacks on what comes out of them are weak."""
+
+OUTPUTS = ("logits", "softmax", "sigmoid")  # what `as_classifier` takes
+
+
+def squashing_of(operation) -> str | None:
+    """The squashing activation that an operation ends in, by its name in Keras, or None."""
+    kind = type(operation).__name__
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
+    if isinstance(operation, keras.layers.Layer):
+        name = "softmax" if isinstance(operation, keras.layers.Softmax) else None
+        name = getattr(getattr(operation, "activation", None), "__name__", name)
+    return name if name in SQUASHING else None
+
+
 def _final_activation(model) -> str | None:
-    layer = model.layers[-1] if getattr(model, "layers", None) else None
-    if isinstance(layer, keras.Model):
-        return _final_activation(layer)
-    if isinstance(layer, keras.layers.Softmax):
-        return "softmax"
-    return getattr(getattr(layer, "activation", None), "__name__", None)
+    """The squashing activation that makes the output of a model with a graph, what only reshapes left out."""
+    tensor = model.outputs[0]
+    while True:
+        history = tensor._keras_history
+        operation = history.operation
+        if isinstance(operation, keras.Model):
+            return _final_activation(operation) if graph_of(operation) else None
+        found = squashing_of(operation)
+        sources = operation._inbound_nodes[history.node_index].input_tensors
+        same_size = len(sources) == 1 and _size(sources[0]) == _size(tensor)
+        computes = isinstance(operation, keras.layers.Layer) and operation.weights
+        if found or computes or not same_size:
+            return found
+        if not isinstance(operation, _RESHAPING) and type(operation).__name__ not in _RESHAPING_OPS:
+            return None
+        tensor = sources[0]
 
 
-_REMEDY = "use robust_zoo.as_classifier(model, output='softmax') to remove the softmax."
+_RESHAPING = tuple(
+    getattr(keras.layers, name) for name in ("Flatten", "Reshape", "Identity", "Dropout", "Permute")
+)
+_RESHAPING_OPS = ("Reshape", "Squeeze", "Flatten", "Identity", "Cast")
+
+
+def _size(tensor) -> int:
+    return math.prod(side or 1 for side in tensor.shape)
+
+
+def _remedy(kind: str) -> str:
+    if kind in OUTPUTS:
+        return f"use robust_zoo.as_classifier(model, output={kind!r}) to remove the {kind}."
+    return f"make a keras.Model of what goes into the {kind}."
+
+
+def _has_channels_first(shape) -> bool:
+    """Whether an image shape can only be (channels, height, width)."""
+    return shape[0] in (1, 3) and shape[1] == shape[2] and (shape[2] or 0) > 4
+
+
+def graph_of(model: keras.Model):
+    """The symbolic input and output of a functional or built sequential model, in their structure, or None.
+
+    None is for subclasses with a call of their own.
+    """
+    try:
+        inputs, outputs = model.inputs, model.outputs
+    except (AttributeError, ValueError):
+        return None
+    if not inputs or not outputs:
+        return None
+    if isinstance(model, keras.Sequential):  # has an `input` of its own only once it was called
+        return inputs[0], outputs[0]
+    return model.input, model.output
 
 
 def check_classifier(model) -> keras.Model:
     """The model, after checking that it maps one image batch to one batch of logits.
 
     Raises:
-        TypeError: not a built keras.Model with a single input and a single output.
-        ValueError: an output that is not (batch, classes >= 2), or that ends in softmax.
+        TypeError: not a built keras.Model of one floating input tensor and one output tensor.
+        ValueError: an output that is not (batch, classes >= 2), or that ends in a squashing activation; images
+            that are not (height, width, channels).
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, got {type(model).__name__}.")
-    try:
-        inputs, outputs = model.inputs, model.outputs
-    except (AttributeError, ValueError):
-        inputs = outputs = None
-    if not inputs or not outputs or len(inputs) != 1 or len(outputs) != 1:
+    if isinstance(getattr(model, "classifier", None), keras.Model):
         raise TypeError(
-            f"model must be a functional or built sequential keras.Model with one input and one output, "
+            f"model must be a classifier, got the trainer {type(model).__name__} around one: give its .classifier."
+        )
+    given, made = graph_of(model) or (None, None)
+    if not all(isinstance(part, keras.KerasTensor) for part in (given, made)):
+        raise TypeError(
+            f"model must be a functional or built sequential keras.Model of one input and one output tensor, "
             f"got {model.name!r} ({type(model).__name__}): robust_zoo.as_classifier makes one."
         )
-    shape = outputs[0].shape
+    if not keras.backend.is_float_dtype(given.dtype):
+        raise TypeError(
+            f"model must take floating point images in [0, 1], got input dtype {given.dtype} of {model.name!r}: "
+            "give it a float input."
+        )
+    if len(given.shape) == 4 and _has_channels_first(given.shape[1:]):
+        raise ValueError(
+            f"model must take images (height, width, channels), got shape {given.shape[1:]}, which looks like "
+            "channels first: use robust_zoo.as_classifier(model, data_format='channels_first')."
+        )
+    shape = made.shape
+    if len(shape) == 2 and shape[1] == 1 and _final_activation(model) == "sigmoid":
+        raise ValueError(
+            f"model must return logits (batch, classes >= 2), but {model.name!r} ends in one sigmoid: "
+            + _remedy("sigmoid")
+        )
     if len(shape) != 2 or shape[1] is None or shape[1] < 2:
         raise ValueError(f"model must return logits (batch, classes >= 2), got shape {shape}.")
-    if _final_activation(model) == "softmax":
-        raise ValueError(f"model must return logits, but {model.name!r} ends in softmax: {_REMEDY}")
+    activation = _final_activation(model)
+    if activation is not None:
+        raise ValueError(
+            f"model must return logits, but {model.name!r} ends in {activation}: {_remedy(activation)}"
+        )
     return model
 
 
@@ -143,15 +244,32 @@ def softmax_deviation(logits: np.ndarray) -> float:
 
 
 def check_logits(logits: np.ndarray, model: keras.Model) -> np.ndarray:
-    """Logits as computed, after checking that they are finite and no probabilities.
+    """Logits as computed, after checking that they are finite and not squashed.
 
     Raises:
-        ValueError: NaN or infinity, or rows in [0, 1] that sum to 1.
+        ValueError: NaN or infinity; rows in [0, 1] that sum to 1; or values that all lie in [0, 1], or in
+            [-1, 1] up to its ends, as those of a sigmoid or tanh do.
     """
     if not np.isfinite(logits).all():
         raise ValueError(f"model {model.name!r} returned NaN or infinite logits.")
     if softmax_deviation(logits) < 1e-5:
         raise ValueError(
-            f"model must return logits, but the outputs of {model.name!r} are probabilities: {_REMEDY}"
+            f"model must return logits, but the outputs of {model.name!r} are probabilities: {_remedy('softmax')}"
+        )
+    low, high = float(logits.min()), float(logits.max())
+    some = logits.size >= _ENOUGH
+    if some and 0 <= low < 0.5 < high <= 1:
+        raise ValueError(
+            f"model must return logits, but all outputs of {model.name!r} lie in [0, 1] ({low:.3g} to {high:.3g}), "
+            f"as those of a sigmoid do: {_remedy('sigmoid')}"
+        )
+    if some and -1 <= low < -_SATURATED and _SATURATED < high <= 1:
+        raise ValueError(
+            f"model must return logits, but all outputs of {model.name!r} lie in [-1, 1] and reach its ends "
+            f"({low:.4g} to {high:.4g}), as those of a tanh do: {_remedy('tanh')}"
         )
     return logits
+
+
+_ENOUGH = 64  # outputs that a verdict on their range needs
+_SATURATED = 0.99

@@ -20,6 +20,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
+from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
     AveragedWeights,
@@ -44,7 +45,7 @@ class RecipeError(ValueError):
     """A recipe that cannot be found, read or changed as asked."""
 
 
-class OutOfTime(RuntimeError):
+class TimeLimitError(RuntimeError):
     """Training stopped at its time limit; what it has reached is kept, and `resume` goes on from there."""
 
 
@@ -200,7 +201,7 @@ def run(
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
             fit, settings other than those of the run to resume, or a loss or weights that became NaN or
             infinite: the state of the last good epoch is kept.
-        OutOfTime: `max_minutes` are over, and epochs are left; `resume` goes on.
+        TimeLimitError: `max_minutes` are over, and epochs are left; `resume` goes on.
         ValueError: devices that are not there, or `max_minutes` that are not above 0.
         FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.
@@ -317,7 +318,7 @@ def _initial_weights(recipe: Recipe, classifier: keras.Model) -> None:
             f"start must be a checkpoint of the recipe's architecture, but the weights of {recipe.start!r} have "
             f"shapes {shapes[0]}, not {shapes[1]}."
         )
-    classifier.set_weights(source.get_weights())
+    copy_state(source, classifier)
     classifier.base_model = source.base_model
 
 
@@ -439,7 +440,7 @@ def _fit(
         kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
     if limit.over and not (robust and robust.collapsed):
-        raise OutOfTime(
+        raise TimeLimitError(
             f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "
             f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume goes on from there."
         )

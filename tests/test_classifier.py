@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from robust_zoo import architectures
-from robust_zoo.classifier import as_classifier, in_float32, with_new_head
+from robust_zoo.classifier import as_classifier
+from robust_zoo.contract import SQUASHING, check_classifier, check_logits
 
 
 def head(kind):
@@ -74,7 +74,7 @@ def test_models_with_several_ends_or_integer_images_are_refused():
     inputs = keras.Input((5, 5, 3))
     flat = layers.Flatten()(inputs)
     two = keras.Model(inputs, [layers.Dense(3)(flat), layers.Dense(3)(flat)])
-    with pytest.raises(TypeError, match="one input and one output, got 1 and 2"):
+    with pytest.raises(TypeError, match="one output, got 2"):
         as_classifier(two)
     inputs = keras.Input((5, 5, 3), dtype="uint8")
     flat = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
@@ -94,12 +94,17 @@ def test_ranges_with_negative_ends(images):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"output": "sigmoid"}, ValueError, r"output must be one of \('logits', 'softmax'\)"),
+        (
+            {"output": "tanh"},
+            ValueError,
+            r"output must be one of \('logits', 'softmax', 'sigmoid'\)",
+        ),
+        ({"data_format": "NCHW"}, ValueError, "data_format must be one of"),
         ({"input_range": 255}, ValueError, "input_range must be"),
         ({"input_range": (0, 1, 2)}, ValueError, "input_range must be"),
         ({"input_range": (0, float("inf"))}, ValueError, "input_range must be"),
         ({"input_range": (1, 0)}, ValueError, "input_range must be .*low < high"),
-        ({"output": "softmax"}, ValueError, "last layer is a softmax, but .* ends in Dense"),
+        ({"output": "softmax"}, ValueError, "ends in a softmax, but .* ends in Dense"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
@@ -113,48 +118,148 @@ def test_logits_that_are_a_softmax_are_refused():
         as_classifier(sequential("dense"), input_range=(0, 255))
 
 
-def test_subclassed_models_are_refused_with_a_way_out():
-    class Theirs(keras.Model):
-        def call(self, x):
-            return x
+class Subclass(keras.Model):
+    """Declares a softmax; whether `call` uses it is another matter."""
 
-    with pytest.raises(TypeError, match=r"functional or built sequential.*keras.Model\(inputs"):
-        as_classifier(Theirs())
+    def __init__(self, squash):
+        super().__init__()
+        self.flatten, self.dense, self.softmax = layers.Flatten(), layers.Dense(4), layers.Softmax()
+        self.squash = squash
 
-
-def test_new_head_keeps_the_body(images):
-    model = architectures.digits_cnn()
-    fresh = with_new_head(model, 3)
-    assert fresh.output_shape == (None, 3)
-    for old, new in zip(model.layers, fresh.layers, strict=True):
-        if old.name != "logits":
-            for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
-                np.testing.assert_array_equal(a, b)
-    assert fresh.get_layer("logits").get_weights()[0].shape == (128, 3)
-    assert ops.convert_to_numpy(fresh(images(2, (8, 8, 1)))).shape == (2, 3)
-    assert model.output_shape == (None, 10)
+    def call(self, x):
+        logits = self.dense(self.flatten(x))
+        return self.softmax(logits) if self.squash else logits
 
 
-def test_new_head_of_a_convolution(images):
-    fresh = with_new_head(architectures.allconv(filters=4), 7)
-    assert ops.convert_to_numpy(fresh(images(2, (32, 32, 3)))).shape == (2, 7)
+def test_subclasses_are_taken_once_they_are_built(images):
+    x = images(6, (5, 5, 3))
+    theirs = Subclass(squash=False)
+    with pytest.raises(TypeError, match=r"must be built.*call it once on a batch of images"):
+        as_classifier(theirs)
+    expected = ops.convert_to_numpy(theirs(x))
+    np.testing.assert_allclose(ops.convert_to_numpy(as_classifier(theirs)(x)), expected, atol=1e-6)
 
 
-def test_new_head_needs_a_layer_to_replace():
-    with pytest.raises(ValueError, match=r"Dense or Conv2D layer, but .*'logistic'.* Flatten"):
-        with_new_head(architectures.logistic(), 3)
-    with pytest.raises(ValueError, match="num_classes must be an integer >= 2, got 1"):
-        with_new_head(architectures.digits_cnn(), 1)
+def endings(z):
+    """Ways to end in a softmax."""
+    inside = keras.Input(z.shape[1:])
+    return {
+        "functional Softmax": layers.Softmax()(z),
+        "ops": ops.softmax(z),
+        "activations": keras.activations.softmax(z),
+        "reshaped": layers.Flatten()(layers.Softmax()(layers.Reshape((1, z.shape[1]))(z))),
+        "nested": keras.Model(inside, layers.Softmax()(inside))(z),
+        "nested sequential": keras.Sequential([layers.Dense(4, activation="softmax")])(z),
+        "activation layer": layers.Identity()(layers.Activation("softmax")(z)),
+    }
 
 
-def test_float32_copy_of_a_mixed_precision_model(images):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        mixed = architectures.digits_cnn()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    copy = in_float32(mixed)
-    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
-    for a, b in zip(mixed.get_weights(), copy.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert in_float32(copy) is copy
+@pytest.mark.parametrize("ending", endings(keras.KerasTensor((None, 4))))
+def test_every_ending_in_a_softmax_is_cut(ending, images):
+    inputs = keras.Input((5, 5, 3))
+    theirs = keras.Model(inputs, endings(layers.Dense(4)(layers.Flatten()(inputs)))[ending])
+    check_cut(theirs, images)
+
+
+def test_the_softmax_of_a_subclass_is_cut(images):
+    theirs = Subclass(squash=True)
+    theirs(images(2, (5, 5, 3)))
+    check_cut(theirs, images)
+
+
+def check_cut(theirs, images):
+    x = images(6, (5, 5, 3))
+    logits = ops.convert_to_numpy(as_classifier(theirs, output="softmax")(x))
+    expected = ops.convert_to_numpy(theirs(x))
+    exponential = np.exp(logits.astype("float64"))
+    np.testing.assert_allclose(exponential / exponential.sum(1, keepdims=True), expected, atol=1e-6)
+    assert np.abs(logits.sum(1) - 1).max() > 1e-3
+
+
+def test_sigmoids_are_cut(images):
+    x = images(6, (5, 5, 3))
+    inputs = keras.Input((5, 5, 3))
+    theirs = keras.Model(inputs, layers.Dense(4, activation="sigmoid")(layers.Flatten()(inputs)))
+    logits = ops.convert_to_numpy(as_classifier(theirs, output="sigmoid")(x))
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-logits)), ops.convert_to_numpy(theirs(x)), atol=1e-6
+    )
+
+
+def test_one_sigmoid_unit_becomes_two_logits(images):
+    x = images(6, (5, 5, 3))
+    inputs = keras.Input((5, 5, 3))
+    theirs = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match=r"one sigmoid: use .*output='sigmoid'"):
+        check_classifier(theirs)
+    logits = ops.convert_to_numpy(as_classifier(theirs, output="sigmoid")(x))
+    assert logits.shape == (6, 2)
+    assert (logits[:, 0] == 0).all()
+    positive = ops.convert_to_numpy(theirs(x))[:, 0]
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 1])), positive, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", sorted(set(SQUASHING) - {"softmax"}))
+def test_final_squashing_is_refused_by_name(activation):
+    inputs = keras.Input((5, 5, 3))
+    z = layers.Dense(4)(layers.Flatten()(inputs))
+    squashed = layers.Reshape((4,))(layers.Activation(activation)(z))
+    with pytest.raises(ValueError, match=rf"must return logits, but .* ends in {activation}"):
+        check_classifier(keras.Model(inputs, squashed))
+
+
+def test_squashing_is_refused_by_its_values(images):
+    model = keras.Sequential([keras.Input((5, 5, 3)), layers.Flatten(), layers.Dense(4)])
+    z = np.random.default_rng(0).normal(0, 4, (32, 4)).astype("float32")
+    for values, message in (
+        (1 / (1 + np.exp(-z)), r"lie in \[0, 1\].*sigmoid"),
+        (np.tanh(z), r"lie in \[-1, 1\].*tanh"),
+        (np.exp(z) / np.exp(z).sum(1, keepdims=True), "are probabilities"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_logits(values, model)
+    for factor in (1e-6, 1e-3, 1, 1e12):
+        assert check_logits(factor * z, model) is not None
+
+
+@pytest.mark.parametrize("pack", [lambda z: [z], lambda z: {"logits": z}])
+def test_one_output_in_a_list_or_dictionary_is_unwrapped(pack, images):
+    inputs = keras.Input((5, 5, 3))
+    z = layers.Dense(4)(layers.Flatten()(inputs))
+    theirs = keras.Model(inputs, pack(z))
+    with pytest.raises(TypeError, match=r"one output tensor.*as_classifier makes one"):
+        check_classifier(theirs)
+    x = images(3, (5, 5, 3))
+    found = ops.convert_to_numpy(as_classifier(theirs)(x))
+    np.testing.assert_array_equal(found, ops.convert_to_numpy(keras.Model(inputs, z)(x)))
+
+
+def test_channels_first(images):
+    inputs = keras.Input((3, 5, 5))
+    theirs = keras.Model(inputs, layers.Dense(4)(layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match=r"channels first: use .*data_format='channels_first'"):
+        check_classifier(theirs)
+    x = images(3, (5, 5, 3))
+    classifier = as_classifier(theirs, data_format="channels_first", input_range=(0, 255))
+    assert classifier.input_shape == (None, 5, 5, 3)
+    expected = ops.convert_to_numpy(theirs(255 * np.transpose(x, (0, 3, 1, 2))))
+    np.testing.assert_allclose(ops.convert_to_numpy(classifier(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_integer_inputs_are_refused_where_they_would_truncate():
+    inputs = keras.Input((5, 5, 3), dtype="uint8")
+    theirs = keras.Model(inputs, layers.Dense(4)(layers.Flatten()(layers.Rescaling(1.0)(inputs))))
+    with pytest.raises(TypeError, match=r"floating point images.*input dtype uint8"):
+        check_classifier(theirs)
+
+
+def test_a_trainer_is_not_its_classifier():
+    class Trainer(keras.Model):
+        def __init__(self, classifier):
+            super().__init__()
+            self.classifier = classifier
+
+    trainer = Trainer(keras.Sequential([keras.Input((5, 5, 3)), layers.Flatten(), layers.Dense(3)]))
+    for refuse in (check_classifier, as_classifier):
+        with pytest.raises(TypeError, match=r"trainer Trainer around one: give its \.classifier"):
+            refuse(trainer)

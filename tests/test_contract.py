@@ -19,7 +19,7 @@ GOOD = np.full((2, 6, 6, 1), 0.5, "float32")
     [
         ((GOOD * 255).astype("uint8"), TypeError, r"images must be floating.*uint8.*divide.*255"),
         (GOOD * 255, ValueError, r"images must lie in \[0, 1\], got values from 127.5 to 127.5"),
-        (GOOD - 0.7, ValueError, r"images must lie in \[0, 1\], got values from -0.2"),
+        (GOOD - 0.7, ValueError, r"images must lie in \[0, 1\], got values from -0.1999"),
         (np.where(GOOD == 0.5, np.nan, 0), ValueError, "images must be finite"),
         (np.where(GOOD == 0.5, np.inf, 0), ValueError, "images must be finite"),
         (GOOD[..., 0], ValueError, r"shape \(n, 6, 6, 1\), got \(2, 6, 6\)"),

@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(rz.__file__).parent
 LAYERS = [
     {"backend", "sentences"},
     {"contract", "record", "progress", "files"},
-    {"architectures", "classifier", "datasets", "weights"},
+    {"architectures", "classifier", "copies", "datasets", "weights"},
     {"attacks"},
     {"describe"},
     {"defenses", "evaluation"},

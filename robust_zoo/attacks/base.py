@@ -15,7 +15,6 @@ from robust_zoo.attacks.norms import get_norm
 from robust_zoo.attacks.state_file import StateFile, identity
 from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
-from robust_zoo.classifier import in_float32
 from robust_zoo.contract import (
     check_batch_size,
     check_classifier,
@@ -23,6 +22,7 @@ from robust_zoo.contract import (
     check_images,
     check_labels,
 )
+from robust_zoo.copies import in_float32
 from robust_zoo.progress import progress_bar
 
 _KINDS = {

@@ -38,7 +38,7 @@ def train(
             raise typer.BadParameter(f"expected key=value, got {setting!r}.", param_hint="--set")
         changes[key] = value
     with quiet():
-        from robust_zoo.recipe import OutOfTime, load_recipe, run
+        from robust_zoo.recipe import TimeLimitError, load_recipe, run
 
         chosen, source = load_recipe(recipe)
         chosen = chosen.override(changes)
@@ -47,7 +47,7 @@ def train(
     options = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
     try:
         record = run(chosen, directory, source=source, verbose=verbose, **options)
-    except OutOfTime as error:
+    except TimeLimitError as error:
         print(f"robust-zoo: {error}", file=sys.stderr)
         raise typer.Exit(_TEMPORARY_FAILURE) from None
     print_record(record)

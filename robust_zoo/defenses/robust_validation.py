@@ -9,8 +9,8 @@ import numpy as np
 
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.working_set import predict
-from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_images, check_labels
+from robust_zoo.copies import in_float32
 from robust_zoo.files import replacing
 
 _COLLAPSED = 0.5  # of the best accuracy so far

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from robust_zoo.classifier import serialise, with_weights_of
+from robust_zoo.copies import copy_model
 from robust_zoo.defenses.base import check_number, kernels_of
 
 REDUCTIONS = ("sum", "mean")
@@ -37,16 +37,11 @@ def with_weight_decay(
         raise ValueError(f"l1_reduction must be one of {REDUCTIONS}, got {l1_reduction!r}.")
     kernels = kernels_of(classifier)
 
-    def penalise(node):
-        if isinstance(node, list):
-            return [penalise(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        node = {key: penalise(value) for key, value in node.items()}
-        if "kernel_regularizer" in node and node.get("name") in kernels:
-            size = np.prod(kernels[node["name"]].shape) if l1_reduction == "mean" else 1
+    def penalised(layer, config):
+        if layer.name in kernels and layer.kernel is kernels[layer.name]:
+            size = np.prod(layer.kernel.shape) if l1_reduction == "mean" else 1
             regularizer = keras.regularizers.L1L2(l1=l1 / float(size), l2=l2 / 2)
-            node["kernel_regularizer"] = keras.saving.serialize_keras_object(regularizer)
-        return node
+            config["kernel_regularizer"] = keras.saving.serialize_keras_object(regularizer)
+        return config
 
-    return with_weights_of(classifier, penalise(serialise(classifier)))
+    return copy_model(classifier, penalised)

@@ -12,13 +12,14 @@ from keras import ops
 from robust_zoo import __version__, backend
 from robust_zoo.attacks import PGD, Attack, AttackResult, FixedBudgetAttack
 from robust_zoo.attacks.working_set import predict
-from robust_zoo.classifier import describe_config, in_float32
+from robust_zoo.classifier import describe_config
 from robust_zoo.contract import (
     check_batch_size,
     check_classifier,
     check_images,
     check_labels,
 )
+from robust_zoo.copies import in_float32
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation.checks import run_checks
 from robust_zoo.evaluation.curve import accuracy_curve

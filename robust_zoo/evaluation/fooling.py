@@ -12,8 +12,8 @@ from robust_zoo import backend
 from robust_zoo.attacks import PGD, CrossEntropy
 from robust_zoo.attacks.working_set import batch_sizes, batches, call, predict
 from robust_zoo.backend import random
-from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_batch_size, check_classifier
+from robust_zoo.copies import in_float32
 
 
 @dataclass(frozen=True, eq=False)

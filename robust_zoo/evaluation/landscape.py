@@ -10,8 +10,8 @@ from robust_zoo import backend
 from robust_zoo.attacks import PGD
 from robust_zoo.attacks.working_set import predict
 from robust_zoo.backend import random
-from robust_zoo.classifier import in_float32
 from robust_zoo.contract import check_classifier, check_images, check_labels
+from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.adversarial_loss import cross_entropy
 
 

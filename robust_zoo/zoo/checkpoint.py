@@ -22,8 +22,9 @@ from collections.abc import Iterator
 import keras
 
 from robust_zoo import architectures
-from robust_zoo.classifier import config_sha256, describe_config, in_float32, serialise
+from robust_zoo.classifier import config_sha256, describe_config, serialise
 from robust_zoo.contract import check_classifier
+from robust_zoo.copies import agree, copy_state, in_float32, probe_images
 from robust_zoo.files import replace_directory
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.sentences import one_line
@@ -98,7 +99,7 @@ def save_model(
     with atomic_directory(directory) as partial:
         # Built anew: a compiled model would bring its optimizer into the weights file.
         plain = keras.saving.deserialize_keras_object(config)
-        plain.set_weights(model.get_weights())
+        copy_state(model, plain)
         keras.saving.save_model(plain, partial, zipped=False)
         shutil.rmtree(partial / "assets", ignore_errors=True)
         write_weights(plain, partial / FILE)
@@ -107,7 +108,22 @@ def save_model(
         if record is not None:
             (partial / RECORD).write_text(record.to_json(), encoding="utf-8")
             write_card(partial, record)
+        _read_back(model, partial)
     return directory
+
+
+def _read_back(model: keras.Model, directory: pathlib.Path) -> None:
+    """Raises CheckpointError unless what was written loads, and computes what `model` does."""
+    images = probe_images(model)
+    written = load_checkpoint(directory)
+    found, expected = (
+        keras.ops.convert_to_numpy(one(images, training=False)) for one in (written, model)
+    )
+    if not agree(found, expected, within=1e-4):
+        raise CheckpointError(
+            f"model {model.name!r} does not compute the same after saving and loading: one of its layers keeps "
+            "state that its configuration and weights do not hold."
+        )
 
 
 def check_target(directory: str | pathlib.Path) -> None:

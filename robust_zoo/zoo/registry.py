@@ -8,7 +8,7 @@ import warnings
 
 import keras
 
-from robust_zoo.classifier import with_new_head
+from robust_zoo.copies import with_new_head
 from robust_zoo.record import BaseModel, RobustnessRecord
 from robust_zoo.zoo import hub as hubs
 from robust_zoo.zoo.checkpoint import MODEL_FILES, RECORD, load_checkpoint, read_record

@@ -1,0 +1,241 @@
+"""Copies of a model: in float32, with a new head, or with layers that are configured in another way.
+
+A copy is made layer by layer: each from its own configuration, and its state through Keras's saving protocol
+(`save_own_variables`, `load_own_variables`, assets), since a layer may be more than its weights. No layer has to
+be registered for serialisation. Every copy is compared with its original before it is handed out.
+"""
+
+import inspect
+import tempfile
+import types
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from robust_zoo.contract import graph_of
+from robust_zoo.sentences import one_line
+
+_PROBES = 8  # images that copy and original are compared on
+_EXACT, _ROUGH = (
+    1e-4,
+    0.1,
+)  # differences allowed, as a share of the largest logit: float32, and less
+_WIDTHS = {"Dense": "units", "Conv2D": "filters"}
+
+
+class CopyError(ValueError):
+    """A model that cannot be copied, or whose copy computes something else."""
+
+
+def probe_images(model: keras.Model) -> np.ndarray:
+    """A few random images in [0, 1] for a model, float32 (n, ...); sides that may be any are 32."""
+    shape = [side or 32 for side in model.inputs[0].shape[1:]]
+    return np.random.default_rng(0).uniform(0, 1, (_PROBES, *shape)).astype("float32")
+
+
+def agree(found: np.ndarray, expected: np.ndarray, *, within: float) -> bool:
+    """Whether two arrays differ by at most `within` of the largest finite value expected, NaN where it has NaN."""
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = finite.max() if finite.size else 1.0
+    return np.allclose(
+        found, expected, rtol=0, atol=within * max(float(scale), 1e-30), equal_nan=True
+    )
+
+
+def copy_state(original, copy) -> None:
+    """Gives `copy`, a layer or model of the same structure, all that `original` saves: weights and whatever else."""
+    pairs = zip(original._flatten_layers(), copy._flatten_layers(), strict=True)
+    for old, new in pairs:
+        _copy_layer_state(old, new)
+
+
+def _copy_layer_state(old, new) -> None:
+    store = {}
+    old.save_own_variables(store)
+    if store:
+        new.load_own_variables({key: ops.convert_to_numpy(value) for key, value in store.items()})
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as directory:
+            old.save_assets(directory)
+            new.load_assets(directory)
+
+
+def copy_model(
+    model: keras.Model, change: Callable[[keras.layers.Layer, dict], dict] | None = None
+) -> keras.Model:
+    """A functional copy with variables of its own, compared with the original.
+
+    Args:
+        model: functional or built sequential `keras.Model`, images to logits.
+        change: given a layer and its configuration (free to edit), the configuration that its copy is made of.
+
+    Raises:
+        CopyError: a layer that does not tell how it was made, or a copy that computes something else.
+    """
+    copy = _clone(model, change)
+    prove(model, copy)
+    return copy
+
+
+def prove(original: keras.Model, copy: keras.Model) -> None:
+    """Raises CopyError unless both compute the same from a few images.
+
+    In float32 they must agree to 1e-4 of the largest logit; where one of them computes in less, to a tenth.
+    """
+    same = all(
+        layer.compute_dtype in ("float32", "float64")
+        for model in (original, copy)
+        for layer in model._flatten_layers()
+    )
+    images = probe_images(original)
+    logits = [
+        ops.convert_to_numpy(ops.cast(model(images, training=False), "float32"))
+        for model in (original, copy)
+    ]
+    again = ops.convert_to_numpy(ops.cast(original(images, training=False), "float32"))
+    if not agree(again, logits[0], within=1e-6):
+        return  # random: nothing to compare
+    if not agree(logits[1], logits[0], within=_EXACT if same else _ROUGH):
+        difference = np.nanmax(np.abs(logits[1] - logits[0]))
+        raise CopyError(
+            f"a copy of model {original.name!r} computes something else: logits differ by up to {difference:g}. One "
+            "of its layers keeps state that Keras does not save: let it save that in save_own_variables and read it "
+            "in load_own_variables."
+        )
+
+
+def _clone(model: keras.Model, change=None, *, fresh=None, dtype: str | None = None) -> keras.Model:
+    """A copy that is not compared; the layer `fresh` keeps the state it is made with, `dtype` is that of the input."""
+    made = []
+
+    def clone(layer):
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # an operation of keras.ops, which has no state
+        if isinstance(layer, keras.Model) and graph_of(layer):
+            return _clone(layer, change, fresh=fresh)
+        copy = _clone_layer(layer, change)
+        made.append((layer, copy))
+        return copy
+
+    # A sequential model as the graph that it is; and what `compile` added is left behind.
+    inputs, outputs = graph_of(model)
+    graph = keras.Model(inputs, outputs, name=model.name)
+    images = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=dtype or x.dtype, name=x.name), inputs
+    )
+    copy = keras.models.clone_model(graph, input_tensors=images, clone_function=clone)
+    for layer, other in made:
+        if layer is not fresh:
+            copy_state(layer, other)
+    return copy
+
+
+def _clone_layer(layer, change):
+    try:
+        config = {**_common(layer), **layer.get_config()}
+        config = change(layer, config) if change else config
+        with keras.saving.custom_object_scope(_own_objects(layer)), _trusted():
+            return _made_of(type(layer), config)
+    except Exception as error:
+        raise CopyError(
+            f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: its get_config does not say how to make "
+            f"it again ({one_line(error)}). Give it a get_config that returns the arguments of its __init__."
+        ) from error
+
+
+def _common(layer) -> dict:
+    """What every layer has, whether or not its class tells it."""
+    policy = keras.dtype_policies.serialize(layer.dtype_policy)
+    return {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
+
+
+def _made_of(kind: type, config: dict):
+    """A layer of a class, also of one whose __init__ does not take the name, dtype and trainable of every layer."""
+    arguments = inspect.signature(kind.__init__).parameters
+    if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):
+        return kind.from_config(config)
+    later = {"name", "dtype", "trainable"} - set(arguments)
+    layer = kind.from_config({key: value for key, value in config.items() if key not in later})
+    layer.name = config["name"]
+    layer.dtype_policy = keras.dtype_policies.get(config["dtype"])
+    layer.trainable = config["trainable"]
+    return layer
+
+
+def _own_objects(layer) -> dict:
+    """Classes and functions that belong to a layer and its parts, by name."""
+    found = {}
+    for part in layer._flatten_layers():
+        found[type(part).__name__] = type(part)
+        for value in vars(part).values():
+            if isinstance(value, types.FunctionType):
+                found[value.__name__] = value
+            elif type(value).__module__.partition(".")[0] != "builtins":
+                found.setdefault(type(value).__name__, type(value))
+    return found
+
+
+def _trusted():
+    """A scope in which a Lambda may be made again: its code is already part of this process."""
+    from keras.src.saving.serialization_lib import SafeModeScope
+
+    return SafeModeScope(False)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """`model` itself if it computes in float32, else a copy that does, with the same state."""
+    computing = [
+        layer for layer in model._flatten_layers() if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    if all(layer.compute_dtype == "float32" for layer in computing):
+        return model
+    copy = _clone(model, lambda layer, config: _in_float32(config), dtype="float32")
+    prove(model, copy)
+    return copy
+
+
+def _in_float32(node):
+    if isinstance(node, dict):
+        kind = node.get("class_name")
+        if kind == "DTypePolicy":
+            return {**node, "config": {"name": "float32"}}
+        if kind == "QuantizedDTypePolicy":
+            return {**node, "config": {**node["config"], "source_name": "float32"}}
+        changed = {key: _in_float32(value) for key, value in node.items()}
+        if isinstance(changed.get("dtype"), str) and "float" in changed["dtype"]:
+            changed["dtype"] = "float32"
+        return changed
+    return [_in_float32(value) for value in node] if isinstance(node, list) else node
+
+
+def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
+    """A copy of `model` whose last layer with weights is new and makes `num_classes` logits.
+
+    Raises:
+        ValueError: `num_classes` below 2, or a model whose logits do not come from a Dense or Conv2D
+            layer named "logits" or standing last.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+        raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}.")
+    named = [layer for layer in model._flatten_layers() if layer.name == "logits"]
+    head = named[0] if named else _last_layer(model)
+    kind = type(head).__name__
+    if kind not in _WIDTHS:
+        raise ValueError(
+            f"num_classes needs a model whose logits come from a Dense or Conv2D layer, but those of "
+            f"{model.name!r} come from {kind} {head.name!r}."
+        )
+    copy_model(model)  # proves that the other layers can be copied
+
+    def change(layer, config):
+        return {**config, _WIDTHS[kind]: num_classes} if layer is head else config
+
+    return _clone(model, change, fresh=head)
+
+
+def _last_layer(model: keras.Model):
+    """The layer that makes the output of a model with a graph, inside models in it too."""
+    last = model.outputs[0]._keras_history.operation
+    return _last_layer(last) if isinstance(last, keras.Model) and graph_of(last) else last
