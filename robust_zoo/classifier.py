@@ -22,8 +22,21 @@ _SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Flatten", "Identity", "Cast", "GetIt
 
 
 def serialise(model: keras.Model) -> dict:
-    """The model's configuration as Keras serialises it, without what `compile` added; free to edit."""
-    return _uncompiled(keras.saving.serialize_keras_object(model))
+    """The model's configuration as Keras serialises it, without what only training needs; free to edit.
+
+    That is what `compile` added, and that batch normalisation shares statistics between replicas: only TensorFlow
+    has these, and nothing but training depends on it.
+    """
+    return _alone(_uncompiled(keras.saving.serialize_keras_object(model)))
+
+
+def _alone(node):
+    if isinstance(node, dict):
+        node = {key: _alone(value) for key, value in node.items()}
+        if node.get("synchronized") is True:
+            node["synchronized"] = False
+        return node
+    return [_alone(item) for item in node] if isinstance(node, list) else node
 
 
 def _uncompiled(node):

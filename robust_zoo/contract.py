@@ -89,6 +89,26 @@ def check_labels(y, num_classes: int, n: int) -> np.ndarray:
     return y.astype("int32")
 
 
+def check_targets(y, num_classes: int, n: int) -> np.ndarray:
+    """Labels to train on: integer classes as in `check_labels`, or rows (n, num_classes) that sum to 1.
+
+    Raises:
+        TypeError, ValueError: neither of them.
+    """
+    y = np.asarray(y)
+    if y.ndim != 2 or y.shape[1] == 1 or y.dtype.kind not in "fiub":
+        return check_labels(y, num_classes, n)
+    rows = y.astype("float64")
+    if y.shape != (n, num_classes):
+        raise ValueError(f"labels must have shape ({n},) or ({n}, {num_classes}), got {y.shape}.")
+    if rows.min() < 0 or np.abs(rows.sum(1) - 1).max() > 1e-3:
+        raise ValueError(
+            "rows of labels must be distributions over the classes, that is, be >= 0 and sum to 1, got sums from "
+            f"{rows.sum(1).min():g} to {rows.sum(1).max():g}."
+        )
+    return y
+
+
 def check_epsilon(epsilon: float, norm: str) -> float:
     """Epsilon as a float, after checking that it is a size in [0, 1] pixel units (l0: a number of values).
 

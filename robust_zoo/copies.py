@@ -79,6 +79,11 @@ def copy_model(
     return copy
 
 
+def fresh_copy(model: keras.Model) -> keras.Model:
+    """A model of the same layers with new initial weights."""
+    return _clone(model, state=False)
+
+
 def prove(original: keras.Model, copy: keras.Model) -> None:
     """Raises CopyError unless both compute the same from a few images.
 
@@ -106,15 +111,23 @@ def prove(original: keras.Model, copy: keras.Model) -> None:
         )
 
 
-def _clone(model: keras.Model, change=None, *, fresh=None, dtype: str | None = None) -> keras.Model:
-    """A copy that is not compared; the layer `fresh` keeps the state it is made with, `dtype` is that of the input."""
+def _clone(model: keras.Model, change=None, *, fresh=None, dtype=None, state=True) -> keras.Model:
+    """A copy that is not compared.
+
+    Args:
+        model: see `copy_model`.
+        change: see `copy_model`.
+        fresh: layer that keeps the state it is made with.
+        dtype: of the input; by default that of the model's.
+        state: whether the other layers get the state of the original.
+    """
     made = []
 
     def clone(layer):
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of keras.ops, which has no state
         if isinstance(layer, keras.Model) and graph_of(layer):
-            return _clone(layer, change, fresh=fresh)
+            return _clone(layer, change, fresh=fresh, state=state)
         copy = _clone_layer(layer, change)
         made.append((layer, copy))
         return copy
@@ -127,7 +140,7 @@ def _clone(model: keras.Model, change=None, *, fresh=None, dtype: str | None = N
     )
     copy = keras.models.clone_model(graph, input_tensors=images, clone_function=clone)
     for layer, other in made:
-        if layer is not fresh:
+        if state and layer is not fresh:
             copy_state(layer, other)
     return copy
 
@@ -186,12 +199,12 @@ def _trusted():
 
 def in_float32(model: keras.Model) -> keras.Model:
     """`model` itself if it computes in float32, else a copy that does, with the same state."""
-    computing = [
-        layer for layer in model._flatten_layers() if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    if all(layer.compute_dtype == "float32" for layer in computing):
+    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
     copy = _clone(model, lambda layer, config: _in_float32(config), dtype="float32")
+    for layer in copy._flatten_layers():
+        if isinstance(layer, (keras.Model, keras.layers.InputLayer)):
+            layer.dtype_policy = keras.DTypePolicy("float32")  # of the process, else
     prove(model, copy)
     return copy
 

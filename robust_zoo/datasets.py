@@ -1,4 +1,4 @@
-"""Datasets by name: "digits" (ships with scikit-learn), any TFDS image dataset, or an .npz file.
+"""Datasets by name: "digits" (ships with scikit-learn), any TFDS image dataset, an .npz file or a folder.
 
 Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), large ones as a
 tf.data stream (`stream_dataset`). Where a source has no validation split, the last tenth of its
@@ -6,6 +6,8 @@ training split (at most 5,000 examples, 1,000 of CIFAR-10) is held out as "valid
 of "train"; no split ever shares an example with "test".
 """
 
+import hashlib
+import itertools
 import pathlib
 import re
 import zipfile
@@ -60,6 +62,14 @@ class Dataset:
             f"shape={self.images.shape[1:]}, classes={len(self.class_names)})"
         )
 
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the images and labels, in their order."""
+        digest = hashlib.sha256(str(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).tobytes())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()
+
     def sample(self, n: int | None, seed: int) -> "Dataset":
         """The first `n` examples of the order that `seed` shuffles them into; all by default.
 
@@ -99,16 +109,65 @@ class Dataset:
         )
 
 
-def load_dataset(name: str, split: str = "test", *, data_dir: str | None = None) -> Dataset:
+def arrays_dataset(images, labels, classes: int, name: str) -> Dataset:
+    """Arrays as a `Dataset` of one split, "test", whose classes are named by their numbers."""
+    return Dataset(name, "", "test", images, labels, tuple(map(str, range(classes))))
+
+
+def collect(stream, n: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `n` examples of a stream as arrays; all of them if it is None.
+
+    Args:
+        stream: a `PyDataset` or a tf.data.Dataset, of (images, labels) in batches or one by one.
+        n: how many; fewer come if the stream ends before.
+
+    Raises:
+        DatasetError: elements that are not (images, labels), a stream without end for `n` None, or an empty one.
+    """
+    if isinstance(stream, keras.utils.PyDataset):
+        if n is None and stream.num_batches is None:
+            raise DatasetError("n is needed: the stream has no end.")
+        batches = (stream[index] for index in itertools.count())
+        batches = itertools.islice(batches, stream.num_batches)
+    else:
+        if n is None and int(stream.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+            raise DatasetError("n is needed: the stream has no end.")
+        batches = iter(stream)
+    images, labels, count = [], [], 0
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise DatasetError("a stream must give (images, labels).")
+        x, y = (np.asarray(part) for part in batch[:2])
+        x, y = (x[None], y[None]) if x.ndim == 3 else (x, y)
+        images.append(x)
+        labels.append(y)
+        count += len(x)
+        if n is not None and count >= n:
+            break
+    if not count:
+        raise DatasetError("a stream must have examples, got an empty one.")
+    return np.concatenate(images)[:n], np.concatenate(labels)[:n]
+
+
+def load_dataset(
+    name: str,
+    split: str = "test",
+    *,
+    data_dir: str | None = None,
+    image_shape: tuple[int | None, ...] | None = None,
+) -> Dataset:
     """Loads one split into memory.
 
     Args:
         name: "digits", a TFDS image dataset ("mnist", "cifar10", ...), either with some of its classes behind
             it, which are then numbered anew ("mnist:7,3" has 7 as class 0), or a path ending in ".npz" that
             holds arrays "images" (floating in [0, 1], or uint8) and "labels" of a test split, or "train_images",
-            "train_labels", "test_images", ... of several, and optionally "class_names".
+            "train_labels", "test_images", ... of several, and optionally "class_names"; or a folder of images, with
+            a subfolder a class, or subfolders "train", "validation", "test" that have these (one split is "test").
         split: "train", "validation" or "test"; for TFDS also any split it understands.
         data_dir: where TFDS looks; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        image_shape: (height, width, channels) that the images of a folder get: resized, and cropped to that aspect
+            ratio. By default that of the first image.
 
     Raises:
         DatasetError: unknown name, a dataset that is not prepared on this machine, unknown split, or
@@ -122,6 +181,8 @@ def load_dataset(name: str, split: str = "test", *, data_dir: str | None = None)
         return _load_digits(split)
     if str(name).endswith(".npz"):
         return _load_npz(pathlib.Path(name), split)
+    if is_folder(name):
+        return _load_folder(pathlib.Path(name), split, image_shape)
     return _load_tfds(name, split, data_dir)
 
 
@@ -135,10 +196,10 @@ def stream_dataset(
     drop_remainder: bool = False,
     data_dir: str | None = None,
 ):
-    """A TFDS split as a tf.data stream of batches that never holds the whole set in memory.
+    """A split as a tf.data stream of batches that never holds the whole set in memory.
 
     Args:
-        name: TFDS image dataset.
+        name: TFDS image dataset, or a folder of images as in `load_dataset`.
         split: as in `load_dataset`.
         batch_size: examples in a batch (the global batch under a strategy).
         image_size: (height, width) to resize to, cropping to the aspect ratio; needed where images differ.
@@ -150,7 +211,14 @@ def stream_dataset(
         tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], int (batch,)).
     """
     if name == "digits" or ":" in str(name) or str(name).endswith(".npz"):
-        raise DatasetError(f"{name!r} is small: use load_dataset; streams are for TFDS datasets.")
+        raise DatasetError(
+            f"{name!r} is small: use load_dataset; streams are for TFDS datasets and folders."
+        )
+    if is_folder(name):
+        shape = None if image_size is None else (*image_size, None)
+        options = {"shuffle": shuffle_seed is not None, "seed": shuffle_seed, "batch_size": None}
+        stream, _ = _stream_folder(pathlib.Path(name), split, shape, **options)
+        return stream.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
     builder = _tfds_builder(name, data_dir)
     source = _read_tfds(builder, split)
     scale = keras.layers.Rescaling(1 / 255, dtype="float32")
@@ -252,6 +320,69 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
     return Dataset(path.name, "", split, images, labels, tuple(str(name) for name in class_names))
 
 
+def is_folder(name: str) -> bool:
+    """Whether a dataset's name is a folder of images: a path, or one of subfolders in this directory."""
+    path = pathlib.Path(name)
+    return path.is_dir() and ("/" in str(name) or any(part.is_dir() for part in path.iterdir()))
+
+
+def _folder_of_split(path: pathlib.Path, split: str) -> pathlib.Path:
+    _check_split(str(path), split)
+    parts = [part for part in SPLITS if (path / part).is_dir()]
+    if not parts:
+        if split != "test":
+            raise DatasetError(
+                f"{str(path)!r} holds one split, which is 'test', got split {split!r}: make subfolders 'train', "
+                "'validation' and 'test', each with a subfolder a class, to hold several."
+            )
+        return path
+    if split not in parts:
+        raise DatasetError(f"split of {str(path)!r} must be one of {tuple(parts)}, got {split!r}.")
+    return path / split
+
+
+def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
+    """A tf.data stream of (float32 images in [0, 1], int32 labels), and the classes' names."""
+    directory = _folder_of_split(path, split)
+    classes = sorted(part.name for part in directory.iterdir() if part.is_dir())
+    if len(classes) < 2:
+        raise DatasetError(
+            f"{str(directory)!r} must have a subfolder of images for each of at least two classes, it has {classes}."
+        )
+    height, width, channels = image_shape or (None, None, None)
+    if None in (height, width, channels):
+        first = next((file for file in sorted(directory.glob("*/*")) if file.is_file()), None)
+        if first is None:
+            raise DatasetError(f"{str(directory)!r} has no images in its subfolders.")
+        found = keras.utils.img_to_array(keras.utils.load_img(first, color_mode="rgb")).shape
+        height, width, channels = (
+            given or own for given, own in zip((height, width, channels), found, strict=True)
+        )
+    modes = {1: "grayscale", 3: "rgb", 4: "rgba"}
+    if channels not in modes:
+        raise DatasetError(f"images of a folder have 1, 3 or 4 channels, got {channels}.")
+    try:
+        stream = keras.utils.image_dataset_from_directory(
+            directory,
+            image_size=(height, width),
+            crop_to_aspect_ratio=True,
+            color_mode=modes[channels],
+            class_names=classes,
+            verbose=False,
+            **options,
+        )
+    except ValueError as error:
+        raise DatasetError(f"{str(directory)!r} cannot be read: {error}") from error
+    return stream.map(lambda x, y: (x / 255, y)), tuple(classes)
+
+
+def _load_folder(path: pathlib.Path, split: str, image_shape) -> Dataset:
+    stream, classes = _stream_folder(path, split, image_shape, batch_size=256, shuffle=False)
+    images, labels = collect(stream, None)
+    # Bilinear resizing may leave the range by a rounding error.
+    return Dataset(path.name, "", split, np.clip(images, 0, 1), labels, classes)
+
+
 def _tfds_builder(name: str, data_dir: str | None):
     try:
         import tensorflow_datasets as tfds  # imported here: it takes seconds
@@ -263,8 +394,8 @@ def _tfds_builder(name: str, data_dir: str | None):
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError):
         raise DatasetError(
-            f"unknown dataset {name!r}: it must be 'digits', a path ending in '.npz', or a TFDS image "
-            "dataset such as 'mnist', 'cifar10' or 'cifar100'."
+            f"unknown dataset {name!r}: it must be 'digits', a path ending in '.npz', a folder of "
+            "images, or a TFDS image dataset such as 'mnist', 'cifar10' or 'cifar100'."
         ) from None
     if not {"image", "label"} <= set(builder.info.features):
         raise DatasetError(f"{name!r} is not an image classification dataset.")

@@ -5,6 +5,15 @@ import dataclasses
 from robust_zoo import attacks
 from robust_zoo.record import Accuracy, AttackOutcome, Curve, MinimumNorm, RobustnessRecord
 
+VERDICTS = {True: "passed", False: "failed", None: "too few examples to tell"}  # of checks
+
+
+def describe_defense(record: RobustnessRecord) -> str:
+    """The defense's name; a model that a recipe trained without one was trained naturally."""
+    if record.defense is not None:
+        return record.defense.name
+    return "not recorded" if record.training is None else "none (natural training)"
+
 
 def percent(accuracy: float) -> str:
     return f"{100 * accuracy:.2f}%"

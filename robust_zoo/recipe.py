@@ -3,9 +3,7 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +28,7 @@ from robust_zoo.defenses import (
     RobustValidation,
     StopOnDivergence,
 )
+from robust_zoo.defenses.base import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import write_text
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
@@ -255,9 +254,7 @@ def run(
             commit=_commit(),
             epochs=recipe.epochs,
             seconds=round(seconds, 1),
-            hardware=f"{platform.machine()} CPU, {os.cpu_count()} cores"
-            if backend.gpu_count() == 0
-            else f"{devices} GPU",
+            hardware=backend.hardware(devices),
             backend=backend.name,
             deviations=deviations,
         ),
@@ -417,25 +414,26 @@ def _fit(
         getattr(trainer, "classifier", trainer).set_weights(robust.best_weights)
         return progress.seconds, _remarks(robust, recipe)
     try:
-        trainer.fit(
-            batches,
-            epochs=recipe.epochs,
-            # Whole batches only: under a strategy a replica must never be left without examples.
-            validation_data=_Epochs(validation, watched - watched % devices, recipe.seed),
-            shuffle=False,
-            callbacks=[
-                *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
-                *average,
-                *([] if robust is None else [robust]),
-                keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
-                progress,
-                limit,
-                keras.callbacks.LambdaCallback(
-                    on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
-                ),
-            ],
-            verbose=verbose,
-        )
+        with synchronised(trainer, devices):
+            trainer.fit(
+                batches,
+                epochs=recipe.epochs,
+                # Whole batches only: under a strategy a replica must never be left without examples.
+                validation_data=_Epochs(validation, watched - watched % devices, recipe.seed),
+                shuffle=False,
+                callbacks=[
+                    *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
+                    *average,
+                    *([] if robust is None else [robust]),
+                    keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
+                    progress,
+                    limit,
+                    keras.callbacks.LambdaCallback(
+                        on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
+                    ),
+                ],
+                verbose=verbose,
+            )
     except DivergenceError as error:
         kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error

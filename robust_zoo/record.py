@@ -1,5 +1,6 @@
 """RobustnessRecord: a model's robustness with the evidence for it."""
 
+import dataclasses
 import math
 import pathlib
 from datetime import datetime
@@ -162,10 +163,13 @@ class MinimumNorm(_Part):
 
 
 class Check(_Part):
-    """Outcome of a gradient-masking check: when it fires, why, and what to do is in `explanation`."""
+    """Outcome of a check: when it fires, why, and what to do is in `explanation`.
+
+    `passed` is None where the sample was too small to tell.
+    """
 
     name: str
-    passed: bool
+    passed: bool | None
     value: float
     explanation: str
 
@@ -186,11 +190,16 @@ class Input(_Part):
 
 
 class DatasetInfo(_Part):
-    """What the model was measured on."""
+    """What the model was measured on; `sha256` is that of the sampled images and labels, "" where none was taken."""
 
     name: str
     version: str
     split: str
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_empty_hash(self, handler):
+        return {key: value for key, value in handler(self).items() if key != "sha256" or value}
 
 
 class DefenseInfo(_Part):
@@ -229,6 +238,21 @@ class Training(_Part):
     hardware: str
     backend: str
     deviations: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a model in memory was trained with; `classifier.origin` after a defense's `fit`.
+
+    Attributes:
+        defense: with every hyperparameter.
+        training: epochs, seconds and hardware.
+        weights: hash of the weights that it holds for, of `robust_zoo.weights.variables_sha256`.
+    """
+
+    defense: DefenseInfo
+    training: Training
+    weights: str
 
 
 class Configuration(_Part):
@@ -281,7 +305,7 @@ class RobustnessRecord(_Part):
     @property
     def failed_checks(self) -> tuple[Check, ...]:
         """The checks that did not pass: the model's numbers are to be doubted."""
-        return tuple(check for check in self.checks if not check.passed)
+        return tuple(check for check in self.checks if check.passed is False)
 
     def to_json(self) -> str:
         """JSON text, indented, ending in a newline."""

@@ -46,6 +46,14 @@ def describe_weights(model: keras.Model) -> Weights:
         return write_weights(model, pathlib.Path(directory) / FILE)
 
 
+def variables_sha256(model: keras.Model) -> str:
+    """Hexadecimal SHA-256 of the values of all of a model's variables, in their order."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return digest.hexdigest()
+
+
 def check_layout(path: str | pathlib.Path) -> None:
     """Refuses a weights file that reaches out of itself, or claims more than it holds.
 

@@ -4,11 +4,6 @@ import keras
 from keras import layers
 
 
-def _normalised(x):
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)
-    return layers.LeakyReLU(0.1)(x)
-
-
 def _convolution(x, filters: int, strides: int = 1):
     initializer = keras.initializers.VarianceScaling(
         scale=2.0, mode="fan_out", distribution="untruncated_normal"
@@ -31,7 +26,12 @@ def _shortcut(x, filters: int, strides: int):
 
 
 def madry_resnet(
-    input_shape=(32, 32, 3), num_classes: int = 10, *, width: int = 1, units: int = 5
+    input_shape=(32, 32, 3),
+    num_classes: int = 10,
+    *,
+    width: int = 1,
+    units: int = 5,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Pre-activation ResNet of Madry et al. for CIFAR-10 (arXiv:1706.06083; challenge code).
 
@@ -43,9 +43,15 @@ def madry_resnet(
         num_classes: number of logits.
         width: 1 is the paper's "simple", 10 its "wide" network.
         units: residual units a stage.
+        synchronized: see `preact_resnet`.
     """
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width!r}.")
+
+    def normalised(x):
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=synchronized)(x)
+        return layers.LeakyReLU(0.1)(x)
+
     inputs = keras.Input(input_shape)
     # Standardising an image is layer normalisation over all its axes without weights.
     x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, epsilon=1e-8)(inputs)
@@ -53,12 +59,12 @@ def madry_resnet(
     for stage, filters in enumerate((16 * width, 32 * width, 64 * width)):
         for unit in range(units):
             strides = 2 if stage > 0 and unit == 0 else 1
-            residual = _normalised(x)
+            residual = normalised(x)
             # The very first unit shares its pre-activation with the shortcut.
             skip = residual if stage == unit == 0 else x
-            residual = _normalised(_convolution(residual, filters, strides))
+            residual = normalised(_convolution(residual, filters, strides))
             residual = _convolution(residual, filters)
             x = layers.Add()([_shortcut(skip, filters, strides), residual])
-    x = layers.GlobalAveragePooling2D()(_normalised(x))
+    x = layers.GlobalAveragePooling2D()(normalised(x))
     outputs = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="madry_resnet")

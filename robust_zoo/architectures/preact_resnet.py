@@ -29,8 +29,8 @@ def preact_resnet(
         depth: 18 or 34.
         width: filters of the first stage, >= 1; 64 is the usual one.
         activation: "relu", "relu6", "silu", "tanh", "elu" or a `ReluDecay`.
-        synchronized: whether batch normalisation shares statistics between replicas, which training on several
-            devices needs.
+        synchronized: whether batch normalisation always shares statistics between replicas (TensorFlow only). The
+            defenses see to that while they train on several devices, so that it is only needed without them.
 
     Raises:
         ValueError: another depth or activation, or a width below 1.

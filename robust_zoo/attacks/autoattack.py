@@ -5,11 +5,13 @@ from typing import ClassVar
 
 import keras
 import numpy as np
+from keras import ops
 
 from robust_zoo.attacks import flags
 from robust_zoo.attacks.apgd import APGD
 from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack
 from robust_zoo.attacks.fab import FAB
+from robust_zoo.attacks.losses import CrossEntropy, unit_of
 from robust_zoo.attacks.square import Square
 from robust_zoo.attacks.working_set import WorkingSet, predict
 from robust_zoo.backend import random
@@ -46,7 +48,8 @@ class AutoAttack(FixedBudgetAttack):
     APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still
     robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets. A model of fewer
     than 10 classes has fewer targets, and one of fewer than 4, for which targeted DLR is not defined, a
-    margin loss in APGD-T; the flag "too_few_classes" then says so.
+    margin loss in APGD-T; the flag "too_few_classes" then says so. Where the logits span less than 0.1 or more
+    than 1000, APGD-CE sees them times the power of ten that makes it about 10: the other components see no scale.
 
     Example:
         >>> result = AutoAttack(epsilon=8 / 255).run(model, x, y, seed=0, state_file="state.npz")
@@ -59,8 +62,13 @@ class AutoAttack(FixedBudgetAttack):
     def __call__(self, model, x, y=None, *, key, epsilon=None):
         raise TypeError("AutoAttack is for measuring: use run, or another attack inside training.")
 
-    def standard(self, num_classes: int) -> tuple[dict[str, Attack], list[str]]:
-        """The components by name, and in what they differ from the authors' because of too few classes."""
+    def standard(self, num_classes: int, scale: float = 1.0) -> tuple[dict[str, Attack], list[str]]:
+        """The components by name, and in what they differ from the authors' because of too few classes.
+
+        Args:
+            num_classes: of the model.
+            scale: factor of the logits in the cross-entropy.
+        """
         targets = min(_TARGETS, num_classes - 1)
         loss, changes = "dlr", []
         if targets < _TARGETS:
@@ -70,7 +78,7 @@ class AutoAttack(FixedBudgetAttack):
             changes.append("apgd-t ascends cw_margin, not dlr")
         budget = {"epsilon": self.epsilon, "norm": self.norm}
         components = {
-            "apgd-ce": APGD(**budget),
+            "apgd-ce": APGD(**budget, loss=CrossEntropy(scale=scale)),
             "apgd-t": APGD(**budget, loss=loss, targets=targets),
             "fab-t": FAB(norm=self.norm, targets=targets),
             "square": Square(**budget),
@@ -79,8 +87,9 @@ class AutoAttack(FixedBudgetAttack):
 
     def _search(self, model, x, y, *, seed, batch_size, progress, state):
         num_classes = model.output_shape[1]
-        components, changes = self.standard(num_classes)
         logits = predict(model, x, batch_size)
+        scale = float(np.median(ops.convert_to_numpy(unit_of(logits))))
+        components, changes = self.standard(num_classes, scale)
         y = logits.argmax(1).astype("int32") if y is None else y
         clean = np.where(logits.argmax(1) == y, "", "clean").astype("<U8")
         found = {"x_adv": x.copy(), "queries": np.ones(len(x), "int64"), "broken_by": clean}
@@ -119,7 +128,8 @@ class AutoAttack(FixedBudgetAttack):
                     return {**found, "accuracy": np.asarray(accuracy), **inside}
 
                 title = f"AutoAttack {name}"
-                with progress_bar(title, working_set.work, enabled=progress) as advance:
+                options = {"done": working_set.done, "enabled": progress}
+                with progress_bar(title, working_set.work, **options) as advance:
                     working_set.run(advance, lambda snapshot=snapshot: state.save(snapshot))
                 self._take_over(found, robust, name, x, **working_set.found())
             inner = {}
@@ -131,8 +141,9 @@ class AutoAttack(FixedBudgetAttack):
         signs = (
             flags.randomness(model, x[some]),
             flags.softmax_output(logits[some]),
-            flags.zero_gradients(model, x[some], y[some], batch_size=batch_size),
-            flags.square_stronger(after["fab-t"], after["square"]),
+            *flags.gradient_checks(model, x[some], y[some], batch_size=batch_size),
+            flags.logit_scale(logits[some]),
+            flags.square_stronger(after["fab-t"], after["square"], len(x)),
             flags.too_few_classes(num_classes, changes),
         )
         success = found["broken_by"] != ""

@@ -290,7 +290,9 @@ class Attack:
         working_set = WorkingSet(self, model, x, y, key=random.key(seed), batch_size=batch_size)
         working_set.restore(state.load())
         title = type(self).__name__
-        with progress_bar(title, working_set.work, enabled=progress) as advance:
+        with progress_bar(
+            title, working_set.work, done=working_set.done, enabled=progress
+        ) as advance:
             working_set.run(advance, lambda: state.save(working_set.snapshot))
         state.save(working_set.snapshot, now=True)
         return working_set.found()

@@ -10,7 +10,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
-from robust_zoo.attacks.losses import CWMargin
+from robust_zoo.attacks.losses import CWMargin, unit_of
 
 _SMOOTH = 0.999999  # keeps the inverse of tanh finite at 0 and 1
 _BETA_1, _BETA_2, _TINY = 0.9, 0.999, 1e-8  # Adam
@@ -25,7 +25,8 @@ class CarliniWagner(MinimumNormAttack):
 
     Adam minimises ||x_adv - x||^2 + c max(z_y - max_{j != y} z_j + confidence, 0) over w, where x_adv is
     (tanh w + 1) / 2; c is found by binary search. Every image is by itself: it goes on to its next c as
-    soon as its own loss stops falling, and leaves after its last.
+    soon as its own loss stops falling, and leaves after its last. The constants are meant for usual logits: where
+    those of an image span less than 0.1 or more than 1000, they see them times the power of ten that makes it about 10.
 
     Attributes:
         steps: most Adam steps for each constant.
@@ -74,7 +75,9 @@ class CarliniWagner(MinimumNormAttack):
             return ops.cast(ops.zeros_like(y), "float32") + value
 
         w = ops.arctanh((2 * x - 1) * _SMOOTH)
+        logits = ops.cast(model(x, training=False), "float32")
         return {
+            "unit": unit_of(logits),
             "x_adv": (ops.tanh(w) + 1) / 2,
             "labels": y,
             "w": w,
@@ -106,7 +109,7 @@ class CarliniWagner(MinimumNormAttack):
             x_adv = (ops.tanh(w) + 1) / 2
             logits = ops.cast(model(x_adv, training=False), "float32")
             # CWMargin is to be raised and has the floor -confidence.
-            excess = self.confidence - margin(logits, state["labels"])
+            excess = state["unit"] * (self.confidence - margin(logits, state["labels"]))
             distance = ops.sum(ops.square(x_adv - origin), axis=per_image)
             return distance + state["constant"] * excess, logits
 

@@ -8,6 +8,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 from robust_zoo.attacks.losses import LOWEST
+from robust_zoo.attacks.norms import divided_by_largest
 
 REFERENCES = ("predicted", "true")
 
@@ -80,7 +81,9 @@ class DeepFool(MinimumNormAttack):
         (z, logits), jacobian = backend.input_jacobian(chosen, state["x_adv"], has_aux=True)
         batch, count = ops.shape(x)[0], state["classes"].shape[1]
         rows = ops.reshape(jacobian, (batch, count, -1))
-        gap = z[:, 1:] - z[:, :1]
+        # In units of the largest slope: no step depends on the scale of the logits.
+        rows, unit = divided_by_largest(rows, (1, 2))
+        gap = (z[:, 1:] - z[:, :1]) / unit[:, 0]
         normal = rows[:, 1:] - rows[:, :1]
         if self.norm == "l2":
             size = ops.sqrt(ops.sum(ops.square(normal), axis=2))

@@ -8,6 +8,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 from robust_zoo.attacks.labels import ranked_class
+from robust_zoo.attacks.norms import divided_by_largest
 
 
 def project_on_hyperplane(x, w, offset, norm: str):
@@ -23,6 +24,8 @@ def project_on_hyperplane(x, w, offset, norm: str):
         offset: float32 (batch,), the linear function's value at `x`.
         norm: "linf" or "l2".
     """
+    w, unit = divided_by_largest(w, (1,))
+    offset = offset / unit[:, 0]
     size = ops.abs(w)
     speed = ops.cast(size > 0, "float32") if norm == "linf" else size
     direction = -ops.sign(w) * ops.sign(offset)[:, None]

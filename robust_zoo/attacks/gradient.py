@@ -98,7 +98,7 @@ class GradientAttack(FixedBudgetAttack):
         state = dict(state)
         if self.decay is not None:
             mean = ops.mean(ops.abs(gradient), axis=tuple(range(1, len(x.shape))), keepdims=True)
-            gradient = self.decay * state["momentum"] + gradient / ops.maximum(mean, 1e-12)
+            gradient = self.decay * state["momentum"] + gradient / ops.where(mean > 0, mean, 1.0)
             state["momentum"] = gradient
         length = (self.step_size / self.epsilon) * epsilon
         step = self.move(gradient, length)

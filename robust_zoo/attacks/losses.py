@@ -63,9 +63,20 @@ class CrossEntropy(Loss):
     cross-entropy rises and its gradient has the same direction for every example, but does not vanish
     in float32 where the model is sure of itself. Attacks normalise gradients, so the steps are those of
     cross-entropy where that has a gradient at all.
+
+    Args:
+        scale: factor of the logits, > 0.
     """
 
     name: ClassVar[str] = "cross_entropy"
+    scale: float = 1.0
+
+    def __post_init__(self):
+        if not (self.scale > 0 and math.isfinite(self.scale)):
+            raise ValueError(f"scale must be > 0 and finite, got {self.scale!r}.")
+
+    def get_config(self):
+        return {"name": self.name} if self.scale == 1 else super().get_config()
 
     def usual_zero(self, *, targeted):
         # Cross-entropy is never zero: always above it, and negated, for a target, always below.
@@ -73,8 +84,22 @@ class CrossEntropy(Loss):
 
     def __call__(self, logits, labels, targets=None, clean=None):
         labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
+        logits = logits * self.scale
         rest = ops.logsumexp(_others(logits, labels), axis=1)
         return sign * (rest - at(logits, labels))
+
+
+_USUAL_SPANS = (0.1, 1000.0)  # of an image's logits, largest minus least
+_SPAN = 10.0  # what others are brought to, nearly
+
+
+def unit_of(logits):
+    """For each example, (batch,), the power of ten that makes its logits span about 10; 1 from 0.1 to 1000."""
+    span = ops.max(logits, axis=1) - ops.min(logits, axis=1)
+    low, high = _USUAL_SPANS
+    usual = ops.logical_or(span == 0, ops.logical_and(span >= low, span <= high))
+    power = ops.round(ops.log10(ops.where(usual, _SPAN, span) / _SPAN))
+    return ops.power(10.0, -power)
 
 
 @dataclass(frozen=True, kw_only=True)

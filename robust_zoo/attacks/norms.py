@@ -17,6 +17,16 @@ def _axes(x) -> tuple[int, ...]:
     return tuple(range(1, len(x.shape)))
 
 
+def divided_by_largest(tensor, axes):
+    """A tensor over the largest absolute value along some axes, and that value (1 for zero), which it keeps.
+
+    Squares of what is left neither vanish nor overflow in float32.
+    """
+    largest = ops.max(ops.abs(tensor), axis=axes, keepdims=True)
+    largest = ops.where(largest > 0, largest, 1.0)
+    return tensor / largest, largest
+
+
 def _by_parts(measure, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
     """`measure` of the images, some at a time: in float64 all of them would take several times their room."""
     parts = [slice(i, i + _PART) for i in range(0, len(x), _PART)]
@@ -72,13 +82,13 @@ class L2:
 
     def length(self, change):
         """Of each example, (batch, 1, ...)."""
-        return ops.sqrt(ops.sum(ops.square(change), axis=_axes(change), keepdims=True))
+        scaled, largest = divided_by_largest(change, _axes(change))
+        squares = ops.sum(ops.square(scaled), axis=_axes(change), keepdims=True)
+        return largest * ops.sqrt(squares)
 
     def direction(self, gradient):
         """The steepest ascent of unit norm; zero where the gradient is."""
-        # Divided by its largest entry first: squares of tiny gradients vanish in float32.
-        largest = ops.max(ops.abs(gradient), axis=_axes(gradient), keepdims=True)
-        scaled = gradient / ops.where(largest > 0, largest, 1.0)
+        scaled, _ = divided_by_largest(gradient, _axes(gradient))
         return scaled / ops.maximum(self.length(scaled), 1e-12)
 
     def shrink(self, change, epsilon):

@@ -1,6 +1,7 @@
 """The working set: images that are not done yet, packed into batches of a few fixed sizes."""
 
-import json
+import hashlib
+import types
 import weakref
 
 import keras
@@ -19,14 +20,64 @@ _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
+# What Keras itself changes in a layer, or what `compile` and `fit` change in a model, and no logit depends on.
+_BOOKKEEPING = {"_called", "_lock", "_path", "_parent_path", "_self_update_uid", "built"}
+_TRAINER = {
+    "compiled",
+    "loss",
+    "jit_compile",
+    "run_eagerly",
+    "steps_per_execution",
+    "auto_scale_loss",
+}
+
+
+def _fingerprint(model) -> str:
+    """A hash of what a compiled function of the model has in it as constants: all state but its variables."""
+    digest = hashlib.sha256()
+
+    def add(value) -> None:
+        if isinstance(value, (bool, int, float, str, bytes, type(None), np.generic)):
+            digest.update(repr(value).encode())
+        elif isinstance(value, (list, tuple)):
+            digest.update(b"[")
+            for item in value:
+                add(item)
+        elif isinstance(value, dict):
+            digest.update(b"{")
+            for key, item in value.items():
+                add(str(key))
+                add(item)
+        elif isinstance(value, types.FunctionType):
+            digest.update(f"{value.__qualname__} {id(value)}".encode())
+            for cell in value.__closure__ or ():
+                add(cell.cell_contents)
+        elif isinstance(value, np.ndarray) or (
+            not isinstance(value, keras.Variable) and ops.is_tensor(value)
+        ):
+            array = ops.convert_to_numpy(value)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+
+    for layer in model._flatten_layers():
+        is_model = isinstance(layer, keras.Model)
+        for name in sorted(vars(layer)):
+            private = is_model and (name.startswith(("_", "stop_")) or name in _TRAINER)
+            if not private and name not in _BOOKKEEPING:
+                digest.update(name.encode())
+                add(vars(layer)[name])
+    return digest.hexdigest()
+
+
+def forget(model) -> None:
+    """Drops all that was compiled for a model."""
+    _COMPILED.pop(model, None)
+
+
 def once(model, image_shape, part, compile_part):
     """What `compile_part()` gives, made once for a part, an image shape and a model as it now is."""
-    try:
-        structure = json.dumps(model.get_config(), default=str)
-    except NotImplementedError:  # a layer that cannot tell how it was made, nor whether it changed
-        return compile_part()
     variables = tuple(id(variable) for variable in model.variables)
-    key = (part, image_shape, structure, variables)
+    key = (part, image_shape, _fingerprint(model), variables)
     parts = _COMPILED.setdefault(model, {})
     if key not in parts:
         parts[key] = compile_part()
@@ -171,6 +222,13 @@ class WorkingSet:
         self._active, self._state = None, None
         self.work = len(self._todo) * self._attempts * max(self._steps, 1)
 
+    @property
+    def done(self) -> int:
+        """Image-steps of `work` that are behind it."""
+        steps = max(self._steps, 1)
+        window = len(self._todo[self._first : self._first + self._window])
+        return self._first * self._attempts * steps + (self._attempt * steps + self._done) * window
+
     def found(self) -> dict[str, np.ndarray]:
         """x_adv, success and queries, as in `AttackResult`."""
         success = np.isfinite(self._closest)
@@ -212,15 +270,11 @@ class WorkingSet:
         """Attacks everything.
 
         Args:
-            tick: told of image-steps as they are done or saved.
+            tick: told of image-steps as they are done or saved, beyond `done`.
             save: called now and then, when `snapshot` may be taken.
         """
-        per_image = self._attempts * max(self._steps, 1)
-        tick(self._first * per_image)
         while self._first < len(self._todo):
             window = self._todo[self._first : self._first + self._window]
-            before = self._attempt * max(self._steps, 1) + self._done
-            tick(before * len(window))
             while self._attempt < self._attempts:
                 self._run_attempt(window, tick, save)
                 self._attempt += 1

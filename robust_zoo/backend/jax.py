@@ -138,7 +138,7 @@ class DefenseSteps:
             data = self.prepare(data, training=True)
         logs, state = super().train_step(state, data)
         with _state(self, state) as current:
-            for variable, value in self.after_update():
+            for variable, value in [*self.after_update(), *self.counted()]:
                 variable.assign(value)
             return logs, current()
 
@@ -154,4 +154,6 @@ class UpdateSteps(DefenseSteps):
     def train_step(self, state, data):
         with _state(self, state) as current:
             logs = self.update(data)
+            for variable, value in self.counted():
+                variable.assign(value)
             return logs, current()

@@ -170,13 +170,13 @@ def gradients(fn, groups, variables):
 class DefenseSteps:
     """Training and evaluation steps of a trainer that makes its batches itself.
 
-    A batch becomes what `self.prepare` makes of it; the update is Keras's. What `self.after_update` then
-    returns, pairs of variables and values, is assigned.
+    A batch becomes what `self.prepare` makes of it; the update is Keras's. What `self.after_update` and
+    `self.counted` then return, pairs of variables and values, is assigned.
     """
 
     def train_step(self, data):
         logs = super().train_step(self.prepare(data, training=True))
-        for variable, value in self.after_update():
+        for variable, value in [*self.after_update(), *self.counted()]:
             variable.assign(value)
         return logs
 
@@ -188,4 +188,7 @@ class UpdateSteps(DefenseSteps):
     """`DefenseSteps` of a trainer whose update is its own: all of a training step is `self.update`."""
 
     def train_step(self, data):
-        return self.update(data)
+        logs = self.update(data)
+        for variable, value in self.counted():
+            variable.assign(value)
+        return logs

@@ -115,7 +115,7 @@ class DefenseSteps:
             data = self.prepare(data, training=True)
         logs = super().train_step(data)
         with torch.no_grad():
-            for variable, value in self.after_update():
+            for variable, value in [*self.after_update(), *self.counted()]:
                 variable.assign(value)
         return logs
 
@@ -130,4 +130,7 @@ class UpdateSteps(DefenseSteps):
 
     def train_step(self, data):
         with torch.no_grad():
-            return self.update(data)
+            logs = self.update(data)
+            for variable, value in self.counted():
+                variable.assign(value)
+        return logs

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from robust_zoo.cli import evaluate, models, plot, reproduce, train
+from robust_zoo.cli.common import InterruptedRunError, in_flags
 
 app = typer.Typer(
     help="A Keras model zoo of image classifiers that withstand adversarial attack.",
@@ -35,10 +36,21 @@ app.add_typer(plot_app, name="plot")
 
 
 def main() -> None:
-    """Runs the command: 0 done, 1 failed with one sentence on stderr, 2 wrong usage."""
+    """Runs the command: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 75 out of time, 130 Ctrl-C."""
     try:
         app()
+    except InterruptedRunError as interrupted:
+        print(f"robust-zoo: {interrupted}", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
-        print(f"robust-zoo: {sentence}", file=sys.stderr)
+        print(f"robust-zoo: {in_flags(sentence, _options())}", file=sys.stderr)
         sys.exit(1)
+
+
+def _options() -> set[str]:
+    """The names of the options that were given or could be, of the command that ran."""
+    command = typer.main.get_command(app)
+    for word in sys.argv[1:]:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {parameter.name for parameter in command.params if parameter.param_type_name == "option"}

@@ -4,10 +4,14 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
+import re
 import sys
 import tempfile
+
+from robust_zoo.attack_names import NAMES, WITHOUT_BUDGET
 
 
 @contextlib.contextmanager
@@ -93,10 +97,71 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None):
 
 def needs_epsilon(text: str) -> bool:
     """Whether an attack has a budget (an unknown one has: what it is will be said later)."""
-    from robust_zoo.attacks import ATTACKS, MinimumNormAttack
+    return text.partition(":")[0] not in WITHOUT_BUDGET
 
-    attack = ATTACKS.get(text.partition(":")[0])
-    return attack is None or not issubclass(attack.func, MinimumNormAttack)
+
+def check_attack_name(text: str) -> None:
+    """ValueError for an attack that does not exist, before any backend starts."""
+    name = text.partition(":")[0]
+    if name not in NAMES:
+        raise ValueError(
+            f"--attack: unknown attack {name!r}: it must be one of {', '.join(NAMES)}."
+        )
+
+
+def check_epsilon(value: float, norm: str, option: str) -> None:
+    """ValueError for an epsilon that no attack of that norm takes."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{option}: epsilon must be > 0 and finite, got {value:g}.")
+    if norm == "linf" and value > 1:
+        raise ValueError(
+            f"{option}: epsilon must be at most 1 for norm linf, got {value:g}: images are in [0, 1], so write "
+            f"{value:g}/255 for {value:g} of 255 levels."
+        )
+
+
+def check_count(value: int | None, option: str) -> None:
+    """ValueError for a number of things below 1; None is no number."""
+    if value is not None and value < 1:
+        raise ValueError(f"{option} must be an integer >= 1, got {value}.")
+
+
+def is_model_file(handle: str) -> bool:
+    """Whether a name is that of a Keras model file, in any letter case."""
+    return handle.lower().endswith((".keras", ".h5", ".hdf5"))
+
+
+def in_flags(sentence: str, options) -> str:
+    """An error's sentence with the command's flags where it names Python's arguments."""
+
+    def flag(match) -> str:
+        value = match[2].strip("'\"()").replace(", ", ",")
+        return f"--{match[1].replace('_', '-')} {value}"
+
+    sentence = re.sub(
+        r"(?:robust_zoo\.|rz\.)?as_classifier\((?:model, )?(\w+)=('[^']*'|\([^)]*\))\)",
+        flag,
+        sentence,
+    )
+    for option in options:
+        if "_" in option or len(option) > 1:
+            sentence = re.sub(
+                rf"^{option}(?= (?:must|is needed))", f"--{option.replace('_', '-')}", sentence
+            )
+    return sentence
+
+
+class InterruptedRunError(Exception):
+    """Ctrl-C, with a sentence on what is kept and how to go on."""
+
+
+@contextlib.contextmanager
+def interruptible(sentence: str):
+    """Turns Ctrl-C into `InterruptedRunError`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(sentence) from None
 
 
 def check_writable(path: pathlib.Path | None, option: str) -> None:
@@ -121,7 +186,9 @@ def print_record(record) -> None:
     from rich.table import Table
 
     from robust_zoo.describe import (
+        VERDICTS,
         describe_attack,
+        describe_defense,
         describe_threat,
         distance_rows,
         interval,
@@ -131,7 +198,7 @@ def print_record(record) -> None:
     out = console()
     facts = Table(title=record.name, show_header=False, title_justify="left")
     facts.add_row("architecture", f"{record.architecture}, {record.parameters:,} parameters")
-    facts.add_row("defense", record.defense.name if record.defense else "none")
+    facts.add_row("defense", describe_defense(record))
     facts.add_row("threat model", describe_threat(record))
     dataset = record.dataset
     facts.add_row("measured on", f"{dataset.name} {dataset.version}, split {dataset.split}")
@@ -173,7 +240,12 @@ def print_record(record) -> None:
     if record.checks:
         checks = Table("check", "", "value")
         for check in record.checks:
-            checks.add_row(check.name, "passed" if check.passed else "FAILED", f"{check.value:.6g}")
+            verdict = VERDICTS[check.passed]
+            checks.add_row(
+                check.name,
+                verdict.upper() if check.passed is False else verdict,
+                f"{check.value:.6g}",
+            )
         out.print(checks)
         for check in record.failed_checks:
             out.print(f"{check.name}: {check.explanation}")

@@ -1,14 +1,21 @@
 """The command `evaluate`."""
 
+import json
 import os
 import pathlib
+import tempfile
 from typing import Annotated
 
 import typer
 
 from robust_zoo.cli.common import (
     as_json_list,
+    check_attack_name,
+    check_count,
+    check_epsilon,
     check_writable,
+    interruptible,
+    is_model_file,
     needs_epsilon,
     number,
     parse_attack,
@@ -20,7 +27,9 @@ from robust_zoo.cli.common import (
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(help="Name, checkpoint directory, handle on a hub, or any .keras file."),
+        typer.Argument(
+            help="Name, checkpoint directory, handle on a hub, or any .keras or .h5 file."
+        ),
     ],
     attack: Annotated[
         list[str] | None,
@@ -42,16 +51,21 @@ def evaluate(
     n: Annotated[int | None, typer.Option(help="Examples; by default the whole split.")] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="digits, a TFDS name or an .npz file; by default the record's."),
+        typer.Option(
+            help="digits, a TFDS name, an .npz file or a folder of images; by default the record's."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
     seed: Annotated[int, typer.Option(help="Of the sample and the attacks.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
     input_range: Annotated[
-        str | None, typer.Option(help="Pixel range of a .keras model, such as 0,255.")
+        str | None, typer.Option(help="Pixel range of a model file, such as 0,255.")
     ] = None,
     output: Annotated[
-        str | None, typer.Option(help="What a .keras model returns: logits or softmax.")
+        str | None, typer.Option(help="What a model file returns: logits, softmax or sigmoid.")
+    ] = None,
+    data_format: Annotated[
+        str | None, typer.Option(help="Of a model file: channels_last or channels_first.")
     ] = None,
     json_file: Annotated[
         pathlib.Path | None, typer.Option("--json", help="File to write the record to.")
@@ -63,22 +77,43 @@ def evaluate(
         pathlib.Path | None,
         typer.Option(help="Folder to keep the state in; the same command goes on from it."),
     ] = None,
+    save: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Checkpoint directory to write, with the record, for publish."),
+    ] = None,
 ) -> None:
     """Measures a model's robustness."""
     check_writable(json_file, "--json")
     check_writable(plot, "--plot")
+    names = attack or ["pgd"]
+    for name in names:
+        check_attack_name(name)
+    check_count(n, "--n")
+    check_count(batch_size, "--batch-size")
+    if norm not in (None, "linf", "l2", "l0"):
+        raise ValueError(f"--norm must be one of linf, l2, l0, got {norm!r}.")
+    form = _model_form(model, input_range, output, data_format)
+    if epsilon is not None and epsilons is not None:
+        raise ValueError("--epsilon and --epsilons cannot both be given.")
+    for text, option in ((epsilon, "--epsilon"), (epsilons, "--epsilons")):
+        for part in (text or "").split(",") if text is not None else ():
+            for name in names:
+                check_epsilon(number(part), _expected_norm(name, norm, model), option)
+    if save is not None and epsilons is not None:
+        raise ValueError("--save keeps one record: give --epsilon, not --epsilons.")
     with quiet():
         import robust_zoo as rz
         from robust_zoo.files import write_text
 
         if plot is not None:
             rz.plots.picture_format(plot)
-        opened = _open_model(model, input_range, output)
+        if save is not None:
+            rz.zoo.checkpoint.check_target(save)
+        opened = _open_model(model, form)
     record = getattr(opened, "robustness", None)
     threat = record.threat_model if record else None
     if dataset is None and record is None:
         raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
-    names = attack or ["pgd"]
     if plot is not None and not all(map(needs_epsilon, names)):
         raise ValueError(
             "--plot draws accuracy against epsilon: it needs attacks with a budget only."
@@ -88,40 +123,101 @@ def evaluate(
         [parse_attack(name, budget, norm or _own_norm(name, threat)) for name in names]
         for budget in budgets
     ]
-    data = rz.load_dataset(dataset or record.dataset.name, split)
-    measured = []
-    for budget, attacks in zip(budgets, plans, strict=True):
-        folder = state / f"epsilon_{budget:.6g}" if state and len(budgets) > 1 else state
-        options = {"n": n, "seed": seed, "batch_size": batch_size, "state_directory": folder}
-        measured.append(rz.evaluate(opened, data, attacks=attacks, **options))
+    shape = opened.input_shape[1:]
+    data = rz.load_dataset(dataset or record.dataset.name, split, image_shape=shape)
+    options = {"n": n, "seed": seed, "batch_size": batch_size, "state_directory": state}
+    kept = (
+        "interrupted; nothing is kept: give --state FOLDER to go on where it stopped the next time."
+        if state is None
+        else f"interrupted; what was measured is kept in {str(state)!r}: the same command goes on from there."
+    )
+    with interruptible(kept):
+        if len(budgets) == 1:
+            measured = [rz.evaluate(opened, data, attacks=plans[0], **options)]
+        else:
+            order = sorted(range(len(budgets)), key=budgets.__getitem__)
+            rising = rz.evaluation.evaluate_at(
+                opened, data, plans=[plans[i] for i in order], **options
+            )
+            measured = [rising[order.index(i)] for i in range(len(budgets))]
     for result in measured:
         print_record(result)
     if json_file is not None:
         text = measured[0].to_json() if epsilons is None else as_json_list(measured)
         write_text(json_file, text)
+    if save is not None:
+        print(f"written to {rz.save_model(opened, save, measured[0])}")
     if plot is not None:
         rz.plots.accuracy_against_epsilon(measured, plot)
 
 
-def _open_model(handle: str, input_range: str | None, output: str | None):
-    """The classifier of a zoo name, a directory, or anybody's .keras file."""
+def _model_form(handle: str, input_range, output, data_format) -> dict:
+    """How `as_classifier` is to take a model file; what can be wrong with it is said before TensorFlow starts."""
+    if not is_model_file(handle):
+        if input_range or output or data_format:
+            raise ValueError(
+                "--input-range, --output and --data-format are for .keras and .h5 files; zoo models need none of "
+                "them."
+            )
+        return {}
+    if not os.path.isfile(handle):
+        raise FileNotFoundError(f"no model file {handle!r}.")
+    outputs, formats = ("logits", "softmax", "sigmoid"), ("channels_last", "channels_first")
+    if output not in (None, *outputs):
+        raise ValueError(f"--output must be one of {', '.join(outputs)}, got {output!r}.")
+    if data_format not in (None, *formats):
+        raise ValueError(f"--data-format must be one of {', '.join(formats)}, got {data_format!r}.")
+    bounds = tuple(number(bound) for bound in (input_range or "0,1").split(","))
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise ValueError(
+            f"--input-range must be two rising numbers such as 0,255, got {input_range!r}."
+        )
+    return {
+        "input_range": bounds,
+        "output": output or "logits",
+        "data_format": data_format or "channels_last",
+    }
+
+
+def _open_model(handle: str, form: dict):
+    """The classifier of a zoo name, a directory, a hub's handle, or anybody's model file."""
     import robust_zoo as rz
 
-    if not handle.endswith(".keras"):
-        if input_range or output:
-            raise ValueError(
-                "--input-range and --output are for .keras files; zoo models need neither."
-            )
+    if not form:
         return rz.load_model(handle)
     import keras
 
-    if not os.path.isfile(handle):
-        raise FileNotFoundError(f"no model file {handle!r}.")
-    model = keras.saving.load_model(handle, compile=False)
-    bounds = tuple(number(bound) for bound in (input_range or "0,1").split(","))
-    if len(bounds) != 2:
-        raise ValueError(f"--input-range must be two numbers such as 0,255, got {input_range!r}.")
-    return rz.as_classifier(model, input_range=bounds, output=output or "logits")
+    path = pathlib.Path(handle).resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        # Keras knows its files by an ending in small letters.
+        link = pathlib.Path(scratch) / f"model{path.suffix.lower()}"
+        link.symlink_to(path)
+        model = keras.saving.load_model(link, compile=False)
+    return rz.as_classifier(model, **form)
+
+
+def _expected_norm(name: str, norm: str | None, model: str) -> str:
+    """The norm that an attack will have: as asked for, else that of the record if it is at hand, else linf."""
+    if "norm=" in name:
+        return name.partition("norm=")[2].partition(",")[0]
+    if name.partition(":")[0] in ("fast-gradient-l2", "pixel-swap", "jsma"):
+        return ""
+    if norm is not None:
+        return norm
+    if is_model_file(model):
+        return "linf"
+    package = pathlib.Path(__file__).resolve().parents[1]
+    for folder in (
+        pathlib.Path(model),
+        package / "checkpoints" / model,
+        package.parent / "checkpoints" / model,
+    ):
+        try:
+            record = json.loads((folder / "robustness.json").read_bytes())
+            return (record["threat_model"] or {}).get("norm", "linf")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ""
 
 
 def _own_norm(name: str, threat) -> str | None:
@@ -135,8 +231,6 @@ def _own_norm(name: str, threat) -> str | None:
 
 def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> list[float | None]:
     """The epsilons to measure at; one None if no attack has a budget."""
-    if epsilon is not None and epsilons is not None:
-        raise ValueError("--epsilon and --epsilons cannot both be given.")
     if epsilons is not None:
         without = [name for name in names if not needs_epsilon(name)]
         if without:

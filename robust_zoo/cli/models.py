@@ -25,6 +25,11 @@ def list_models(
     if as_json:
         print(as_json_list(records), end="")
         return
+    if not records:
+        raise ValueError(
+            f"no model matches {pattern!r}{' with these options' if dataset or norm or defense else ''}: "
+            "robust-zoo list shows all."
+        )
     from rich.table import Table
 
     from robust_zoo.describe import describe_attack, describe_threat, percent

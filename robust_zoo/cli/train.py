@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robust_zoo.cli.common import print_record, quiet
+from robust_zoo.cli.common import interruptible, print_record, quiet
 
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL: the same command, with --resume, goes on
 
@@ -23,6 +23,9 @@ def train(
     ] = None,
     devices: Annotated[int, typer.Option(help="GPUs (logical CPUs without any) to use.")] = 1,
     resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a finished checkpoint at the output directory.")
+    ] = False,
     max_minutes: Annotated[
         float | None,
         typer.Option(
@@ -44,11 +47,20 @@ def train(
         chosen = chosen.override(changes)
     directory = output or pathlib.Path(chosen.name)
     verbose = 1 if sys.stdout.isatty() else 2
+    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
+        if not sys.stdin.isatty():
+            raise FileExistsError(
+                f"{str(directory)!r} is there already: give --overwrite to replace it, or another --output."
+            )
+        typer.confirm(f"Replace {str(directory)!r}?", abort=True)
     options = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
+    kept = "interrupted; the last finished epoch is kept: the same command with --resume goes on from there."
     try:
-        record = run(chosen, directory, source=source, verbose=verbose, **options)
+        with interruptible(kept):
+            record = run(chosen, directory, source=source, verbose=verbose, **options)
     except TimeLimitError as error:
         print(f"robust-zoo: {error}", file=sys.stderr)
         raise typer.Exit(_TEMPORARY_FAILURE) from None
     print_record(record)
-    print(f"written to {directory}")
+    handle = f"./{directory}" if directory.name == str(directory) else str(directory)
+    print(f"written to {directory}: robust_zoo.load_model({handle!r}) loads it")

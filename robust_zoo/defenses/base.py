@@ -1,6 +1,8 @@
 """What every defense is: a trainer around a classifier that makes its own batches."""
 
-from collections.abc import Iterable
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 
 import keras
@@ -10,8 +12,10 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks import AutoAttack, FixedBudgetAttack
 from robust_zoo.backend import random
-from robust_zoo.contract import check_classifier, check_images, check_labels
+from robust_zoo.contract import check_classifier, check_images, check_targets
 from robust_zoo.defenses.divergence import StopOnDivergence
+from robust_zoo.defenses.probabilities import check_compiled
+from robust_zoo.defenses.training_note import TrainingNote
 
 MODES = ("inference", "training")
 
@@ -24,8 +28,9 @@ class Defense(backend.DefenseSteps, keras.Model):
     "val_robust_accuracy"), measured with the attack and weighted as the examples are, beside the compiled
     metrics, which see the clean images. A subclass states its `objective`. What gets published is `defense.classifier`.
 
-    Random numbers depend on `seed`, the optimizer's iteration and the example's position in the global
-    batch: not on the number of replicas, which must divide the batch, and a resumed run continues them.
+    Random numbers depend on `seed`, the training step (each batch is one, whether or not the optimizer
+    accumulates gradients) and the example's position in the global batch: not on the number of replicas, which must
+    divide the batch, and a resumed run continues them.
 
     Args:
         classifier: functional `keras.Model`, float32 images in [0, 1] to logits. Under a strategy it
@@ -68,10 +73,18 @@ class Defense(backend.DefenseSteps, keras.Model):
         random.key(seed)  # refuses a bad seed now rather than inside a compiled step
         self.classifier, self.attack, self.seed = classifier, attack, seed
         self.attack_mode = attack_mode
+        self.steps = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="steps",
+        )
         self.robust_accuracy = None
         if attack is not None or self.trains_on_adversarial:
             self.robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
-        self.built = True  # all variables are the classifier's: BackupAndRestore asks for this
+        self.built = True  # there is nothing to make: BackupAndRestore asks for this
 
     def _check_attack(self, attack, classifier):
         if not isinstance(attack, FixedBudgetAttack) or isinstance(attack, AutoAttack):
@@ -88,6 +101,23 @@ class Defense(backend.DefenseSteps, keras.Model):
                 f"attack must not aim at the labels given, which are the true ones here, got {attack!r}."
             )
 
+    def compile(
+        self, optimizer="rmsprop", loss=None, metrics=None, weighted_metrics=None, **kwargs
+    ):
+        """Keras's `compile`.
+
+        Raises:
+            ValueError: a loss or metric that takes the classifier's logits for probabilities.
+        """
+        check_compiled(loss, metrics, weighted_metrics)
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+
     def fit(
         self,
         x=None,
@@ -100,29 +130,32 @@ class Defense(backend.DefenseSteps, keras.Model):
         validation_data=None,
         **kwargs,
     ):
-        """Keras's `fit`; arrays and batches are checked first, and divergence stops it.
+        """Keras's `fit`; images and labels are checked first, and divergence stops it.
+
+        Of arrays all is checked, of streams (tf.data, `PyDataset`, data loaders, generators) the first batch. Labels
+        are integer classes, or rows of a distribution over the classes such as one-hot ones where the compiled loss
+        takes these. Afterwards the classifier carries what it was trained with, for the record that
+        `robust_zoo.evaluate` makes of it.
 
         Raises:
             TypeError, ValueError: images or labels that `robust_zoo.contract` refuses, in `x` and `y` or in
-                `validation_data`, batches that the replicas do not divide, or a classifier built outside
-                the strategy's scope.
+                `validation_data`, batches that the replicas do not divide or of unknown size on several of them, or
+                a classifier built outside the strategy's scope.
             DivergenceError: the loss or a weight became NaN or infinite. Nothing is saved after that: a
                 `BackupAndRestore` callback still holds the last good epoch.
         """
         backend.check_scope(self.classifier, self)
-        held_out = validation_data if isinstance(validation_data, (tuple, list)) else (None, None)
-        for images, labels in ((x, y), held_out[:2]):
-            if hasattr(images, "__array__"):
-                check_images(images, self.classifier)
-                check_labels(labels, self.classifier.output_shape[1], len(images))
         replicas = backend.replica_count(self)
-        self._check_normalisation(replicas)
+        validating = isinstance(validation_data, (tuple, list))
+        watched, labels = validation_data[:2] if validating else (validation_data, None)
+        x = self._check_data(x, y)
+        watched = self._check_data(watched, labels)
+        validation_data = (watched, *validation_data[1:]) if validating else watched
         kept = 1 - (validation_split or 0)
-        for size in _batch_sizes(x, batch_size, kept):
+        for size in _batch_sizes(x, batch_size, kept, replicas):
             self.check_batch(size, replicas)
         batch = kwargs.get("validation_batch_size") or batch_size
-        watched = held_out[0] if held_out[0] is not None else validation_data
-        for size in _batch_sizes(watched, batch):
+        for size in _batch_sizes(watched, batch, 1.0, replicas):
             Defense.check_batch(self, size, replicas)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.insert(0, StopOnDivergence())
@@ -131,17 +164,50 @@ class Defense(backend.DefenseSteps, keras.Model):
             callbacks = callbacks or []
             callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
             callbacks = [StopOnDivergence(), *callbacks]  # first: before any backup
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            **kwargs,
-        )
+        note = TrainingNote(self)
+        with synchronised(self.classifier, replicas):
+            history = super().fit(
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                **kwargs,
+            )
+        note.write(len(history.epoch))
+        return history
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Keras's `evaluate`, with robust accuracy; images and labels are checked as in `fit`."""
+        if (
+            "_use_cached_eval_dataset" not in kwargs
+        ):  # not the validation of `fit`, which has checked it
+            x = self._check_data(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def _check_data(self, x, y):
+        """`x`, or what stands for it, after checking arrays or the first batch of a stream."""
+        if isinstance(x, (list, tuple)) and len(x) == 1:
+            x = x[0]
+        if x is None:
+            return x
+        if hasattr(x, "__array__"):
+            self._check_batch_of(x, y)
+            return x
+        first, x = first_batch(x)
+        if isinstance(first, (list, tuple)) and len(first) >= 2:
+            images = first[0]
+            images = images[0] if isinstance(images, (list, tuple)) and len(images) == 1 else images
+            if hasattr(images, "__array__"):
+                self._check_batch_of(images, first[1])
+        return x
+
+    def _check_batch_of(self, images, labels) -> None:
+        images = check_images(images, self.classifier)
+        check_targets(labels, self.classifier.output_shape[1], len(images))
 
     def check_batch(self, size: int, replicas: int) -> None:
         """Raises ValueError for a (global) batch of so many examples that cannot be trained on."""
@@ -151,21 +217,10 @@ class Defense(backend.DefenseSteps, keras.Model):
                 "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
             )
 
-    def _check_normalisation(self, replicas: int) -> None:
-        for layer in self.classifier._flatten_layers():
-            if (
-                replicas > 1
-                and isinstance(layer, keras.layers.BatchNormalization)
-                and not layer.synchronized
-            ):
-                raise ValueError(
-                    f"batch normalisation must be synchronized under {replicas} replicas, but layer "
-                    f"{layer.name!r} is not: build it with synchronized=True."
-                )
-
     def call(self, x, training=False):
         """Logits of images; of a batch that `prepare` made, those of its "clean" and "adversarial" images."""
         if not isinstance(x, dict):
+            x = x[0] if isinstance(x, (list, tuple)) else x
             return self.classifier(x, training=training)
         trains = {"clean": self.trains_on_clean, "adversarial": self.trains_on_adversarial}
         return {
@@ -181,11 +236,16 @@ class Defense(backend.DefenseSteps, keras.Model):
         width, channels), and which of the latter were attacked, "attacked", bool (batch,).
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is None or len(y.shape) not in (1, 2) or (len(y.shape) == 2 and y.shape[1] != 1):
-            shape = None if y is None else tuple(y.shape)
+        x = x[0] if isinstance(x, (list, tuple)) and len(x) == 1 else x
+        classes = self.classifier.output_shape[1]
+        shape = None if y is None else tuple(y.shape)
+        if shape is None or len(shape) not in (1, 2) or shape[1:] not in ((), (1,), (classes,)):
             raise ValueError(
-                f"labels must be integer classes of shape (batch,), got shape {shape}."
+                f"labels must be integer classes of shape (batch,), or rows of shape (batch, {classes}), got shape "
+                f"{shape}."
             )
+        if sample_weight is not None and len(sample_weight.shape) > 1:
+            sample_weight = ops.reshape(sample_weight, (-1,))
         dtype = keras.backend.standardize_dtype(x.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise TypeError(
@@ -193,8 +253,7 @@ class Defense(backend.DefenseSteps, keras.Model):
             )
         batch = {"clean": ops.cast(x, "float32")}
         if self.robust_accuracy is not None:
-            labels = ops.cast(ops.reshape(y, (-1,)), "int32")
-            batch |= self.adversarial_part(batch["clean"], labels, training)
+            batch |= self.adversarial_part(batch["clean"], integer_labels(y), training)
         return batch, y, sample_weight
 
     def adversarial_part(self, x, y, training: bool) -> dict:
@@ -208,7 +267,7 @@ class Defense(backend.DefenseSteps, keras.Model):
         position = backend.replica_id() * local_batch + ops.arange(local_batch)
         key = random.key(self.seed)
         if training:
-            key = random.fold_in(random.fold_in(key, 1), self.optimizer.iterations)
+            key = random.fold_in(random.fold_in(key, 1), ops.convert_to_tensor(self.steps))
         return random.fold_in(key, position)
 
     def adversary_view(self, training: bool):
@@ -255,7 +314,7 @@ class Defense(backend.DefenseSteps, keras.Model):
         if "adversarial" in y_pred:
             attacked = ops.cast(x["attacked"], "float32")
             weight = attacked if sample_weight is None else sample_weight * attacked
-            self.robust_accuracy.update_state(y, y_pred["adversarial"], weight)
+            self.robust_accuracy.update_state(integer_labels(y), y_pred["adversarial"], weight)
         return super().compute_metrics(x["clean"], y, y_pred["clean"], sample_weight)
 
     def record_loss(self, loss, examples):
@@ -271,6 +330,10 @@ class Defense(backend.DefenseSteps, keras.Model):
     def after_update(self):
         """Variables that change once more after the optimizer's step: pairs (variable, new value)."""
         return []
+
+    def counted(self):
+        """The count of training steps after one more: pairs (variable, new value)."""
+        return [(self.steps, self.steps + 1)]
 
     def get_config(self):
         return {
@@ -307,17 +370,68 @@ class Defense(backend.DefenseSteps, keras.Model):
         return found
 
 
-def _batch_sizes(x, batch_size: int | None, kept: float = 1.0) -> list[int]:
-    """The sizes of the batches that `fit` will make of `x`, as far as they can be known."""
+@contextlib.contextmanager
+def synchronised(classifier: keras.Model, replicas: int):
+    """Inside, batch normalisation shares statistics between several replicas, however it was built.
+
+    Its configuration says so only inside, since backends without replicas refuse to load such layers.
+    """
+    kind = keras.layers.BatchNormalization
+    found = [layer for layer in classifier._flatten_layers() if isinstance(layer, kind)]
+    before = [layer.synchronized for layer in found]
+    for layer in found:
+        layer.synchronized = layer.synchronized or replicas > 1
+    try:
+        yield
+    finally:
+        for layer, value in zip(found, before, strict=True):
+            layer.synchronized = value
+
+
+def _batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[int]:
+    """The sizes of the batches that `fit` will make of `x`.
+
+    Raises:
+        ValueError: sizes that cannot be known, on several replicas: a batch that does not divide would be weighted
+            wrongly on them.
+    """
+    if x is None:
+        return []
     if hasattr(x, "__array__"):
         batch_size, count = 32 if batch_size is None else batch_size, int(len(x) * kept)
         return sorted({min(batch_size, count), count % batch_size or batch_size} - {0})
     if isinstance(x, keras.utils.PyDataset):
-        return [len(x[0][0])]
+        number = x.num_batches
+        ends = (0,) if number is None else {0, number - 1}
+        return [len(keras.tree.flatten(x[index][0])[0]) for index in ends]
+    size = None
     if hasattr(x, "element_spec"):
         size = keras.tree.flatten(x.element_spec)[0].shape[0]
-        return [] if size is None else [size]
-    return []
+    if size is None and replicas > 1:
+        raise ValueError(
+            f"every batch must be divisible by the {replicas} replicas, got {type(x).__name__} of batches of unknown "
+            "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
+        )
+    return [] if size is None else [size]
+
+
+def first_batch(x):
+    """The first batch of a stream, and what to read in its place: a generator gives its batches only once."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x[0], x
+    if hasattr(x, "element_spec"):  # tf.data
+        return next(iter(x.take(1)), None) if hasattr(x, "take") else None, x
+    if isinstance(x, Iterator):
+        first = next(x, None)
+        return first, (batch for batch in itertools.chain([first], x))
+    return next(iter(x), None) if isinstance(x, Iterable) else None, x
+
+
+def integer_labels(y):
+    """Labels int32 (batch,) of integer classes (batch,) or (batch, 1), or of rows (batch, classes)."""
+    if len(y.shape) == 2 and y.shape[1] != 1:
+        return ops.cast(ops.argmax(y, axis=1), "int32")
+    return ops.cast(ops.reshape(y, (-1,)), "int32")
 
 
 class Mean(keras.losses.Loss):

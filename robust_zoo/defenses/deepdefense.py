@@ -5,7 +5,7 @@ from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.deepfool_path import find_path, length, perturbation
-from robust_zoo.defenses.base import Mean, check_count, check_number, reading
+from robust_zoo.defenses.base import Mean, check_count, check_number, integer_labels, reading
 from robust_zoo.defenses.natural_training import NaturalTraining
 
 
@@ -66,7 +66,7 @@ class DeepDefense(NaturalTraining):
 
     def prepare(self, data, training):
         batch, y, sample_weight = super().prepare(data, training)
-        labels = ops.cast(ops.reshape(y, (-1,)), "int32")
+        labels = integer_labels(y)
         batch["correct"], batch["path"] = find_path(
             self._logits, batch["clean"], labels, steps=self.steps, overshoot=self.overshoot
         )

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from robust_zoo import backend
+from robust_zoo.copies import fresh_copy, probe_images
+
 
 class DivergenceError(ArithmeticError):
     """The loss or a weight is NaN or infinite."""
@@ -32,5 +35,37 @@ class StopOnDivergence(keras.callbacks.Callback):
 
     def _stop(self, what: str):
         raise DivergenceError(
-            f"training diverged in epoch {self.epoch + 1}: {what}. Lower the learning rate, or ramp epsilon up."
+            f"training diverged in epoch {self.epoch + 1}: {what}. {_cause(self.model)}"
         )
+
+
+def _cause(trainer) -> str:
+    """What to do: the classifier with fresh weights tells whether its slope is infinite at some pixels."""
+    usual = "Lower the learning rate, or ramp epsilon up."
+    classifier = getattr(trainer, "classifier", trainer)
+    try:
+        fresh = fresh_copy(classifier)
+        found = [
+            _infinite(fresh, np.full((1, *probe_images(classifier).shape[1:]), pixel, "float32"))
+            for pixel in (0.0, 1.0)
+        ]
+    except Exception:  # the advice must not hide the divergence
+        return usual
+    places = [name for name, bad in zip(("black", "white"), found, strict=True) if bad]
+    if not places:
+        return usual
+    return (
+        f"The gradient of {classifier.name!r} by its input is not finite at {' and '.join(places)} pixels even with "
+        "fresh weights: a root, a logarithm or a power has an infinite slope there. Keep its input away from that, "
+        "x + 1e-3 under a root, say."
+    )
+
+
+def _infinite(model, images) -> bool:
+    tensor = ops.convert_to_tensor(images)
+    _, gradient = backend.value_and_input_gradient(
+        lambda x: ops.sum(ops.square(ops.cast(model(x, training=False), "float32")), axis=1),
+        tensor,
+        cleaned=False,
+    )
+    return not np.isfinite(ops.convert_to_numpy(gradient)).all()

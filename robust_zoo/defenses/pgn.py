@@ -5,7 +5,7 @@ from keras import ops
 
 from robust_zoo import architectures, backend
 from robust_zoo.attacks.generator import GRADIENT_SCALE, GeneratorAttack, generate
-from robust_zoo.defenses.base import Defense, Mean, check_number
+from robust_zoo.defenses.base import Defense, Mean, check_number, integer_labels
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -79,7 +79,7 @@ class PGN(backend.UpdateSteps, Defense):
 
     def update(self, data):
         batch, y, sample_weight = self.prepare(data, training=True)
-        x, labels = batch["clean"], ops.cast(ops.reshape(y, (-1,)), "int32")
+        x, labels = batch["clean"], integer_labels(y)
         weights = self.classifier.trainable_variables, self.generator.trainable_variables
 
         def losses():

@@ -54,6 +54,9 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
     def after_update(self):
         return self.defense.after_update()
 
+    def counted(self):
+        return [*super().counted(), *self.defense.counted()]
+
     def update(self, data):
         batch, y, sample_weight = self.prepare(data, training=True)
         variables = self.variables + self.optimizer.variables

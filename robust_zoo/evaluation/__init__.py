@@ -8,7 +8,7 @@ from robust_zoo.evaluation.deepdefense import (
     accuracy_columns,
     deepdefense_metrics,
 )
-from robust_zoo.evaluation.evaluate import evaluate
+from robust_zoo.evaluation.evaluate import evaluate, evaluate_at
 from robust_zoo.evaluation.fooling import (
     FoolingImages,
     RubbishTest,
@@ -45,6 +45,7 @@ __all__ = [
     "craft",
     "deepdefense_metrics",
     "evaluate",
+    "evaluate_at",
     "fooling_images",
     "jsma_table",
     "label_leaking",

@@ -5,16 +5,24 @@ After Athalye et al., "Obfuscated gradients give a false sense of security" (arX
 measured, when it fires and what to do.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from robust_zoo.attacks import FGSM, PGD
-from robust_zoo.attacks.flags import randomness, softmax_output, zero_gradients
+from robust_zoo.attacks.flags import (
+    gradient_checks,
+    logit_scale,
+    randomness,
+    softmax_output,
+)
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.transfer import transfer_accuracy
-from robust_zoo.record import Check, Curve, ThreatModel, wilson_interval
+from robust_zoo.record import Accuracy, Check, Curve, ThreatModel, wilson_interval
 
 N_EXAMPLES = 256  # how many of the evaluated examples the checks look at
+_LEAST = 32  # examples that a passed check of accuracies needs
 _STEPS = 20
 
 
@@ -25,6 +33,7 @@ def run_checks(
     logits: np.ndarray,
     threat: ThreatModel | None,
     curve: Curve | None,
+    alone: Sequence[Accuracy],
     *,
     seed: int,
     batch_size: int,
@@ -39,15 +48,18 @@ def run_checks(
         logits: float32 (n, classes) of `x`.
         threat: norm and epsilon, or None.
         curve: accuracy against epsilon on some of these images, or None if PGD does not have the norm.
+        alone: its points as PGD alone has them.
         seed: of the attacks.
         batch_size: of the attacks.
         progress: whether to show progress bars.
     """
     few, labels = x[:N_EXAMPLES], y[:N_EXAMPLES]
     checks = [
-        zero_gradients(model, few, labels, batch_size=batch_size),
+        *gradient_checks(model, few, labels, batch_size=batch_size),
         softmax_output(logits[:N_EXAMPLES]),
+        logit_scale(logits[:N_EXAMPLES]),
         randomness(model, few),
+        clean_above_chance(model, logits, y),
     ]
     if curve is not None:
         options = {"seed": seed, "batch_size": batch_size, "progress": progress}
@@ -57,7 +69,13 @@ def run_checks(
             no_label_leaking(model, few, labels, clean, threat, seed=seed, batch_size=batch_size)
         )
         checks.append(reaches_chance(curve, y))
+        checks.append(curve_agrees(curve, alone))
     return tuple(checks)
+
+
+def _verdict(passed: bool, n: int) -> bool | None:
+    """What a comparison by intervals says: None where the sample is too small to acquit."""
+    return None if passed and n < _LEAST else passed
 
 
 def _accuracy(attack, model, x, y, **options) -> float:
@@ -72,7 +90,7 @@ def pgd_beats_fgsm(model, x, y, threat: ThreatModel, **options) -> Check:
     low, _ = wilson_interval(round(many_steps * len(x)), len(x))
     return Check(
         name="pgd_at_least_as_strong_as_fgsm",
-        passed=low <= one_step,
+        passed=_verdict(low <= one_step, len(x)),
         value=one_step - many_steps,
         explanation=f"Accuracy on {len(x)} images: {one_step:.4f} under FGSM, {many_steps:.4f} under PGD-{_STEPS}. "
         "If PGD is weaker by more than chance, the gradient misleads beyond the first step: use attacks without gradients.",
@@ -91,7 +109,7 @@ def no_label_leaking(
     moved = transfer_accuracy(attack, model, model, x, y, seed=seed, batch_size=batch_size)
     return Check(
         name="no_label_leaking",
-        passed=moved.ci95[0] <= clean,
+        passed=_verdict(moved.ci95[0] <= clean, len(x)),
         value=moved.accuracy - clean,
         explanation=f"Accuracy on {len(x)} images: {clean:.4f} clean, {moved.accuracy:.4f} on what FGSM makes of them. "
         "If it rises by more than chance, the step gives the label away: accuracy under one step says nothing here.",
@@ -102,13 +120,82 @@ def reaches_chance(curve: Curve, y: np.ndarray) -> Check:
     """Accuracy where the ball holds every image, the curve's last point, against the commonest class in `y`."""
     last = curve.points[-1]
     labels = y[: last.n_examples]
-    chance = float(np.bincount(labels).max() / len(labels))
+    chance = _chance(labels)
     points = ", ".join(f"{point.accuracy:.4f} at {point.epsilon:.4g}" for point in curve.points)
     return Check(
         name="accuracy_reaches_chance",
-        passed=last.ci95[0] <= chance,
+        passed=_verdict(last.ci95[0] <= chance, last.n_examples),
         value=last.accuracy,
         explanation=f"Accuracy on {last.n_examples} images under {describe_attack(curve)}: {points}. At the last "
         f"epsilon every image is allowed, so that accuracy must fall to chance ({chance:.4f}) or below; if it does "
         "not, the attack is blind.",
+    )
+
+
+def _chance(y: np.ndarray) -> float:
+    """Accuracy of always saying the commonest class."""
+    return float(np.bincount(y).max() / len(y))
+
+
+def clean_above_chance(model, logits: np.ndarray, y: np.ndarray) -> Check:
+    """Accuracy on all clean images against the commonest class."""
+    correct, chance = int((logits.argmax(1) == y).sum()), _chance(y)
+    low, _ = wilson_interval(correct, len(y))
+    found = trained_range(model)
+    hint = (
+        f"its first layer {found[0]!r} takes pixels of {found[1]:g} to {found[2]:g}: "
+        f"as_classifier(model, input_range=({found[1]:g}, {found[2]:g})), on the command line --input-range "
+        f"{found[1]:g},{found[2]:g}"
+        if found
+        else "give as_classifier the input_range that it was trained on (--input-range on the command line), or "
+        "look at the order of classes"
+    )
+    return Check(
+        name="clean_above_chance",
+        passed=_verdict(low > chance, len(y)),
+        value=correct / len(y),
+        explanation=f"{correct} of {len(y)} clean images are classified correctly; the commonest class alone gives "
+        f"{chance:.4f}. If it is not better than that by more than chance, nothing else here means anything, and the "
+        f"model probably does not get the pixels it was trained on: {hint}.",
+    )
+
+
+def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
+    """The layer that first scales pixels, and their range, if it was made for another one than [0, 1]."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Rescaling):
+            scale, offset = (
+                np.ravel(value).astype("float64") for value in (layer.scale, layer.offset)
+            )
+            factor = float(np.abs(scale).mean())
+            if 0 < factor < 1 / 50:  # 1/255, 1/127.5, or those over a deviation
+                return layer.name, 0.0, 255.0
+            if factor == 1.0 and np.allclose(offset, 0):
+                continue
+            return None
+        if isinstance(layer, keras.layers.Normalization):
+            mean = getattr(layer, "mean", None)
+            if mean is not None and float(keras.ops.max(mean)) > 2:
+                return layer.name, 0.0, 255.0
+            return None
+        if layer.weights and not isinstance(layer, keras.Model):
+            return None
+    return None
+
+
+def curve_agrees(curve: Curve, alone: Sequence[Accuracy]) -> Check:
+    """Whether PGD alone, along the curve, leaves more than what all attacks of the record leave together."""
+    gaps = [own.accuracy - point.accuracy for own, point in zip(alone, curve.points, strict=True)]
+    fits = all(
+        own.ci95[0] <= point.accuracy for own, point in zip(alone, curve.points, strict=True)
+    )
+    worst = int(np.argmax(gaps))
+    return Check(
+        name="curve_agrees_with_attacks",
+        passed=_verdict(fits, curve.points[0].n_examples),
+        value=gaps[worst],
+        explanation=f"At epsilon {curve.points[worst].epsilon:.4g}, PGD-{_STEPS} alone leaves {alone[worst].accuracy:.4f} of "
+        f"{curve.points[worst].n_examples} images, all attacks within that ball together "
+        f"{curve.points[worst].accuracy:.4f}. The curve is drawn at the lower; if they differ by more than chance, "
+        "PGD is too weak for this model, and the rest of the curve is too high.",
     )

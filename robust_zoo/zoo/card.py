@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable
 
 from robust_zoo.describe import (
+    VERDICTS,
     describe_attack,
+    describe_defense,
     describe_threat,
     distance_rows,
     interval,
@@ -192,7 +194,7 @@ def _metadata(record: RobustnessRecord) -> str:
 
 
 def _facts(record: RobustnessRecord) -> list[str]:
-    defense = record.defense.name if record.defense else "none (natural training)"
+    defense = describe_defense(record)
     paper = f" ({record.defense.paper})" if record.defense and record.defense.paper else ""
     rows = [
         ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
@@ -242,7 +244,7 @@ def _checks(record: RobustnessRecord) -> list[str]:
     rows = [
         (
             check.name,
-            "passed" if check.passed else "**failed**",
+            f"**{VERDICTS[False]}**" if check.passed is False else VERDICTS[check.passed],
             f"{check.value:.6g}",
             check.explanation,
         )
@@ -255,6 +257,14 @@ def _training(record: RobustnessRecord, recipe: bool) -> list[str]:
     training = record.training
     if training is None:
         return []
+    if not training.recipe:
+        return [
+            "",
+            "## Training",
+            "",
+            f"{training.epochs} epochs and {training.seconds:.0f} s on {training.hardware} ({training.backend}), without a "
+            "recipe.",
+        ]
     command = f"robust-zoo train {RECIPE if recipe else training.recipe}"
     origin = f" ({training.recipe})" if recipe and training.recipe != RECIPE else ""
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -399,7 +409,8 @@ def zoo_table(records: Iterable[RobustnessRecord]) -> str:
             if item.clean_correct_only.mean is not None
         )
         failed = [check.name for check in record.failed_checks]
-        flags = f"failed: {', '.join(failed)}" if failed else f"{len(record.checks)} passed"
+        passed = sum(check.passed is True for check in record.checks)
+        flags = f"failed: {', '.join(failed)}" if failed else f"{passed} passed"
         lines.append(
             f"| [{record.name}](checkpoints/{record.name}/README.md) | {record.dataset.name} | "
             f"{describe_threat(record)} | {percent(record.clean.accuracy)} | {' | '.join(robust)} | "

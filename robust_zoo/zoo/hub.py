@@ -27,7 +27,7 @@ _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
 
 def is_handle(text: object) -> bool:
     """Whether `text` names something on a hub, well or badly, and not a directory or a model of the zoo."""
-    return isinstance(text, str) and "://" in text
+    return isinstance(text, str) and "://" in text and not text.startswith("zoo://")
 
 
 def _hub_of(handle: str):

@@ -14,6 +14,8 @@ from robust_zoo.zoo import hub as hubs
 from robust_zoo.zoo.checkpoint import MODEL_FILES, RECORD, load_checkpoint, read_record
 from robust_zoo.zoo.errors import CheckpointError, UnknownModelError
 
+_ZOO = "zoo://"  # before a name that must not be taken for a directory
+
 
 def checkpoints_directory() -> pathlib.Path:
     """Where the models of the zoo lie: inside the installed package, else beside it in a checkout."""
@@ -48,7 +50,7 @@ def list_models(
             defense class has that name ("AdversarialTraining"); case is ignored.
 
     Raises:
-        ValueError: not a hub.
+        ValueError: not a hub, or a dataset, norm or defense that none of the models has.
         HubError: no such directory, or a hub that does not answer.
         RecordError: an unreadable record in the zoo.
     """
@@ -60,37 +62,57 @@ def list_models(
         ]
     else:
         found = hubs.records_on(hub, pattern)
-    records = [
-        record.model_copy(update={"name": handle})
-        for handle, record in found
-        if (dataset is None or record.dataset.name == dataset)
-        and (norm is None or (record.threat_model and record.threat_model.norm == norm))
-        and (defense is None or defense.lower() in _defense_names(record))
-    ]
+    filters = (
+        ("dataset", dataset, lambda record: {record.dataset.name}),
+        ("norm", norm, lambda record: {record.threat_model.norm} if record.threat_model else set()),
+        ("defense", defense and defense.lower(), _defense_names),
+    )
+    for argument, wanted, of in filters:
+        there = set().union(*(of(record) for _, record in found))
+        if wanted is not None and found and wanted not in there:
+            known = ", ".join(sorted(there))
+            raise ValueError(f"{argument} must be one that a model has, {known}, got {wanted!r}.")
+        found = [pair for pair in found if wanted is None or wanted in of(pair[1])]
+    records = [record.model_copy(update={"name": handle}) for handle, record in found]
     return sorted(records, key=lambda record: natural_order(record.name))
 
 
 def _defense_names(record: RobustnessRecord) -> set[str]:
     """Of mlp.step_ll_digits: step, step_ll and the defense's class, in small letters."""
     whole = record.name.partition(".")[2].rpartition("_")[0]
-    kind = record.defense.name if record.defense else "natural"
-    return {whole.partition("_")[0].lower(), whole.lower(), kind.lower()}
+    kind = "natural" if record.training else "not recorded"
+    kind = record.defense.name if record.defense else kind
+    return {whole.partition("_")[0].lower(), whole.lower(), kind.lower()} - {""}
 
 
 def resolve(handle: str | pathlib.Path) -> pathlib.Path:
-    """The checkpoint directory of a model's name or path.
+    """The checkpoint directory of a model's name or path; "zoo://name" is only ever a name in the zoo.
 
     Raises:
         UnknownModelError: not a name in the zoo.
-        CheckpointError: no such directory.
+        CheckpointError: no such directory, or a name that is also a directory here.
     """
-    directory = checkpoints_directory() / str(handle)
-    if re.fullmatch(r"[\w.-]+", str(handle)) and (directory / RECORD).is_file():
+    own = str(handle).removeprefix(_ZOO)
+    directory, here = checkpoints_directory() / own, pathlib.Path(handle)
+    known = bool(re.fullmatch(r"[\w.-]+", own)) and (directory / RECORD).is_file()
+    both = known and isinstance(handle, str) and own == handle and here.is_dir()
+    if both and not here.samefile(directory):
+        raise CheckpointError(
+            f"{handle!r} is both a model of the zoo and a directory here: write './{handle}' for the directory, "
+            f"or '{_ZOO}{handle}' for the zoo's model."
+        )
+    if known and not isinstance(handle, pathlib.Path):
         return directory
-    if pathlib.Path(handle).is_dir():
-        return pathlib.Path(handle)
+    if here.is_dir():
+        return here
+    if here.suffix.lower() in (".keras", ".h5", ".hdf5") and here.is_file():
+        raise CheckpointError(
+            f"{str(handle)!r} is a Keras model file, not a checkpoint: robust_zoo.as_classifier("
+            f"keras.saving.load_model({str(handle)!r})) makes a classifier of it."
+        )
     if isinstance(handle, pathlib.Path) or "/" in str(handle):
         raise CheckpointError(f"no checkpoint directory {str(handle)!r}.")
+    handle = own
     names = [record.name for record in list_models()]
     close = difflib.get_close_matches(str(handle), names, n=3, cutoff=0.4)
     hint = (
@@ -110,7 +132,7 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     """A pretrained robust model, ready to use.
 
     Args:
-        handle: a name from `list_models`, a checkpoint directory, or a handle on a hub: "hf://org/name",
+        handle: a name from `list_models`, which "zoo://" may stand before, a checkpoint directory, or a handle on a hub: "hf://org/name",
             "hf://org/name@revision" (branch, tag or commit) or "file:///path/name". Downloads are kept in the
             Hugging Face client's cache, which also serves without a connection.
         num_classes: replaces the last layer by a fresh one of so many logits, for fine-tuning on other

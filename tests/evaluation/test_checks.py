@@ -29,30 +29,34 @@ def scaled(model, factor):
 def test_an_honest_model_passes_everything(trained, digits):
     x, y = digits.images, digits.labels
     logits = ops.convert_to_numpy(trained(x))
-    curve = accuracy_curve(trained, x, y, THREAT, **OPTIONS)
-    found = checks.run_checks(trained, x, y, logits, THREAT, curve, **OPTIONS)
+    curve, alone = accuracy_curve(trained, x, y, THREAT, **OPTIONS)
+    found = checks.run_checks(trained, x, y, logits, THREAT, curve, alone, **OPTIONS)
     assert [check.name for check in found] == [
         "zero_gradients",
+        "gradients_not_finite",
         "softmax_output",
+        "logit_scale",
         "randomness",
+        "clean_above_chance",
         "pgd_at_least_as_strong_as_fgsm",
         "no_label_leaking",
         "accuracy_reaches_chance",
+        "curve_agrees_with_attacks",
     ]
     assert all(check.passed for check in found), found
-    assert "0.0000 at 1" in found[-1].explanation
+    assert "0.0000 at 1" in found[-2].explanation
 
 
 def test_checks_without_a_threat_model_do_not_attack(trained, digits):
     logits = ops.convert_to_numpy(trained(digits.images))
     images, labels = digits.images, digits.labels
-    found = checks.run_checks(trained, images, labels, logits, None, None, **OPTIONS)
-    assert len(found) == 3
+    found = checks.run_checks(trained, images, labels, logits, None, None, (), **OPTIONS)
+    assert len(found) == 6
 
 
 def test_saturated_logits_fire_zero_gradients(trained, digits):
     x, y = digits.images[:100], digits.labels[:100]
-    check = flags.zero_gradients(scaled(trained, 1e3), x, y, batch_size=64)
+    check, _ = flags.gradient_checks(scaled(trained, 1e3), x, y, batch_size=64)
     assert not check.passed
     assert check.value > 0.8
 
@@ -91,7 +95,7 @@ def quantised(model):
 def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
     x, y = digits.images[:100], digits.labels[:100]
     check, honest = (
-        checks.reaches_chance(accuracy_curve(model, x, y, THREAT, **OPTIONS), y)
+        checks.reaches_chance(accuracy_curve(model, x, y, THREAT, **OPTIONS)[0], y)
         for model in (quantised(trained), trained)
     )
     assert honest.passed

@@ -28,7 +28,8 @@ def test_of_a_linear_model_it_is_the_share_of_larger_margins(norm):
     dual = np.abs(difference).sum() if norm == "linf" else np.linalg.norm(difference)
     distance = np.where(np.arange(300) < 20, 0, np.abs(margin) / dual)
     threat = ThreatModel(norm=norm, epsilon=0.1)
-    curve = accuracy_curve(model, x, y, threat, **OPTIONS)
+    curve, alone = accuracy_curve(model, x, y, threat, **OPTIONS)
+    assert [point.correct for point in curve.points] == [own.correct for own in alone]
     inside = [point for point in curve.points if point.epsilon < 0.3]  # where no pixel is cut off
     assert len(inside) >= 5
     for point in inside:
@@ -54,7 +55,7 @@ def test_records_have_one_of_the_first_examples():
     record = evaluate(model, (images, labels), attacks=FGSM(epsilon=0.1), progress=False)
     assert {point.n_examples for point in record.curve.points} == {N_EXAMPLES}
     assert record.curve.config["epsilon"] == 0.1
-    assert [check.name for check in record.checks][-1] == "accuracy_reaches_chance"
+    assert [check.name for check in record.checks][-1] == "curve_agrees_with_attacks"
     bare = evaluate(model, (images[:5], labels[:5]), attacks=FGSM(epsilon=0.1), checks=False)
     assert bare.curve is None
     assert evaluate(model, (images[:5], labels[:5]), progress=False).curve is None

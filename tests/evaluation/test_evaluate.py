@@ -162,7 +162,7 @@ def test_anybody_s_saved_model_is_measured_in_one_line(model, tmp_path):
             "n must be integers in 1",
         ),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer >= 1, got 0"),
-        ({"data": 5}, TypeError, "data must be a Dataset, a name or"),
+        ({"data": 5}, TypeError, "data must be a Dataset, a name,"),
         ({"data": "nosuchset"}, ValueError, "unknown dataset 'nosuchset'"),
     ],
 )
@@ -233,7 +233,11 @@ def test_autoattack_in_a_record(model, tmp_path):
     names = [check.name for check in record.checks]
     assert len(names) == len(set(names))
     assert {"square_stronger_than_white_box", "too_few_classes", "zero_gradients"} <= set(names)
-    assert all(check.passed for check in record.checks)
+    assert record.failed_checks == ()
+    # 40 examples do not tell 0.2% from chance.
+    assert [check.name for check in record.checks if check.passed is None] == [
+        "square_stronger_than_white_box"
+    ]
     files = sorted(path.name for path in (tmp_path / "state").iterdir())
     assert files == ["0_AutoAttack.npz", "1_FGSM.npz", "2_DeepFool.npz"]
     again = evaluate(model, "digits", attacks=attacks, **options)
@@ -249,6 +253,9 @@ def test_an_l0_threat_model(model):
     # No gradient attack has that norm, so that no check attacks.
     assert [check.name for check in record.checks] == [
         "zero_gradients",
+        "gradients_not_finite",
         "softmax_output",
+        "logit_scale",
         "randomness",
+        "clean_above_chance",
     ]

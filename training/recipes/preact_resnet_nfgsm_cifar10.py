@@ -18,7 +18,7 @@ recipe = Recipe(
     name="preact_resnet.nfgsm_cifar10",
     dataset="cifar10",
     classifier=lambda: with_weight_decay(
-        architectures.preact_resnet(width=32, activation="silu", synchronized=True), l2=5e-4
+        architectures.preact_resnet(width=32, activation="silu"), l2=5e-4
     ),
     defense=lambda classifier, total_steps: AdversarialTraining(
         classifier, attack=FGSM(epsilon=8 / 255), noise=2.0
