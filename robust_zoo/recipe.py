@@ -1,6 +1,7 @@
 """Recipe: a training run as data. run(): fit, reload from disk, evaluate, write the checkpoint."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import json
 import pathlib
@@ -18,6 +19,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
+from robust_zoo.classifier import describe_config
 from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
@@ -36,7 +38,7 @@ from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
-_SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed")  # of training
+_SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed", "label_smoothing")
 _LARGE = 100_000  # parameters above which weights are stored as float16
 
 
@@ -361,8 +363,34 @@ class _TimeLimit(keras.callbacks.Callback):
             self.over = self.model.stop_training = True
 
 
+def _settings(recipe: Recipe, trainer: keras.Model) -> dict:
+    """All that an interrupted run must have in common with the one that goes on, as JSON values."""
+    values = {name: getattr(recipe, name) for name in _SETTINGS}
+    classifier = getattr(trainer, "classifier", trainer)
+    values["classifier"] = describe_config(classifier).sha256
+    values["optimizer"] = keras.saving.serialize_keras_object(trainer.optimizer)
+    values["defense"] = None
+    if isinstance(trainer, Defense):
+        values["defense"] = {"name": type(trainer).__name__, **trainer.hyperparameters()}
+    values["augment"] = None if recipe.augment is None else _source_of(recipe.augment)
+    measured = (recipe.validation_attack, *recipe.attacks)
+    values["validation_attack"], *values["attacks"] = (
+        attack and {"name": type(attack).__name__, **attack.get_config()} for attack in measured
+    )
+    return json.loads(json.dumps(values))
+
+
+def _source_of(function) -> str:
+    """What a function does: its code, and the values that it closes over."""
+    code = function.__code__
+    closed = [repr(cell.cell_contents) for cell in function.__closure__ or ()]
+    constants = [repr(value) for value in code.co_consts if not hasattr(value, "co_code")]
+    parts = (code.co_code.hex(), *code.co_names, *constants, *closed)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
 class _Progress(keras.callbacks.Callback):
-    """Keeps the recipe's settings and the seconds of training in `file`, after each epoch.
+    """Keeps the recipe's settings, the seconds of training and a row of logs an epoch in `file`.
 
     Attributes:
         seconds: since it was made, and those of the interrupted runs before, up to their last epoch.
@@ -371,18 +399,18 @@ class _Progress(keras.callbacks.Callback):
         RecipeError: the file is of a run with other settings.
     """
 
-    def __init__(self, file: pathlib.Path, recipe: Recipe):
+    def __init__(self, file: pathlib.Path, settings: dict):
         super().__init__()
         self.file, self.started = file, time.perf_counter()
-        self.settings = {name: getattr(recipe, name) for name in _SETTINGS}
-        before = {**self.settings, "seconds": 0.0}
-        if file.exists():
-            before = json.loads(file.read_text())
-        self.before = before.pop("seconds")
-        for name, value in self.settings.items():
-            if before[name] != value:
+        self.settings, self.before, self.history = settings, 0.0, []
+        if not file.exists():
+            return
+        kept = json.loads(file.read_text())
+        self.before, self.history = kept["seconds"], kept["history"]
+        for name, value in settings.items():
+            if kept["settings"].get(name) != value:
                 raise RecipeError(
-                    f"{name} must be {before[name]!r}, as in the interrupted run, got {value!r}."
+                    f"{name} must be {kept['settings'].get(name)!r}, as in the interrupted run, got {value!r}."
                 )
 
     @property
@@ -390,7 +418,14 @@ class _Progress(keras.callbacks.Callback):
         return self.before + time.perf_counter() - self.started
 
     def on_epoch_end(self, epoch, logs=None):
-        write_text(self.file, json.dumps({**self.settings, "seconds": round(self.seconds, 1)}))
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self.history = [*self.history[:epoch], row]
+        kept = {
+            "settings": self.settings,
+            "seconds": round(self.seconds, 1),
+            "history": self.history,
+        }
+        write_text(self.file, json.dumps(kept))
 
 
 def _fit(
@@ -399,7 +434,7 @@ def _fit(
     """Trains, and returns the seconds that it took, those of the runs that it resumes included, and remarks."""
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
-    progress = _Progress(state / "progress.json", recipe)
+    progress = _Progress(state / "progress.json", _settings(recipe, trainer))
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)

@@ -199,7 +199,7 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         (["evaluate", "mlp.pgd_digits", "--epsilon", "lots"], "0.3 or 8/255, got 'lots'"),
         (["evaluate", "mlp.pgd_digits", "--norm", "l9"], "norm must be one of"),
         (["evaluate", "mlp.pgd_digits", "--dataset", "nosuchset"], "unknown dataset"),
-        (["evaluate", "mlp.pgd_digits", "--n", "0"], "n must be integers in 1..500"),
+        (["evaluate", "mlp.pgd_digits", "--n", "0"], "--n must be an integer >= 1, got 0"),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "1e400"], "epsilon must be > 0 and finite"),
         (
             ["evaluate", "mlp.pgd_digits", "--attack", "pgd:random_start=no"],
@@ -213,7 +213,7 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
         ),
         (["train", "mlp.pgd_digits", "--devices", "0"], "divisible by the number of devices"),
         (["evaluate", "mlp.pgd_digits", "--json", "/no/such/out.json"], "--json: no directory"),
-        (["evaluate", "mlp.pgd_digits", "--output", "softmax"], "are for .keras files"),
+        (["evaluate", "mlp.pgd_digits", "--output", "softmax"], "are for .keras and .h5 files"),
         (["evaluate", "/no/such.keras"], "no model file '/no/such.keras'"),
         (["train", "mlp.none"], "no recipe 'mlp.none'"),
         (["train", "mlp.pgd_digits", "--set", "epochs=none"], "setting epochs"),

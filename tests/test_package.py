@@ -15,7 +15,8 @@ PACKAGE = pathlib.Path(rz.__file__).parent
 LAYERS = [
     {"attack_names", "backend", "sentences"},
     {"contract", "record", "progress", "files"},
-    {"architectures", "classifier", "copies", "datasets", "weights"},
+    {"architectures", "copies", "datasets", "weights"},
+    {"classifier"},
     {"attacks"},
     {"describe"},
     {"defenses", "evaluation"},
@@ -64,12 +65,13 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_importing_adds_little_to_importing_keras():
-    """Less than 0.3 s of processor time, in the median of three, with everything that load_model needs."""
+    """Less than a tenth of Keras's own processor time, in the median of three, with all that load_model needs."""
     code = (
-        "import time, keras; start = time.process_time(); import robust_zoo; "
-        "robust_zoo.load_model, robust_zoo.evaluate; print(time.process_time() - start)"
+        "import time; begin = time.process_time(); import keras; start = time.process_time(); import robust_zoo; "
+        "robust_zoo.load_model, robust_zoo.evaluate; "
+        "print((time.process_time() - start) / (start - begin))"
     )
-    seconds = [
+    ratios = [
         float(
             subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -77,7 +79,7 @@ def test_importing_adds_little_to_importing_keras():
         )
         for _ in range(3)
     ]
-    assert statistics.median(seconds) < 0.3
+    assert statistics.median(ratios) < 0.1
 
 
 def test_every_public_function_and_class_says_what_it_is():

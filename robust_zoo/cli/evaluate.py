@@ -156,7 +156,7 @@ def _model_form(handle: str, input_range, output, data_format) -> dict:
     if not is_model_file(handle):
         if input_range or output or data_format:
             raise ValueError(
-                "--input-range, --output and --data-format are for .keras and .h5 files; zoo models need none of "
+                "--input-range, --output and --data-format are for .keras and .h5 files: zoo models need none of "
                 "them."
             )
         return {}

@@ -26,7 +26,7 @@ class Defense(backend.DefenseSteps, keras.Model):
     `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device
     and under `tf.distribute.MirroredStrategy`. The logs hold "robust_accuracy" (and
     "val_robust_accuracy"), measured with the attack and weighted as the examples are, beside the compiled
-    metrics, which see the clean images. A subclass states its `objective`. What gets published is `defense.classifier`.
+    metrics, which see the clean images; callbacks of Keras that monitor either need mode="max". A subclass states its `objective`. What gets published is `defense.classifier`.
 
     Random numbers depend on `seed`, the training step (each batch is one, whether or not the optimizer
     accumulates gradients) and the example's position in the global batch: not on the number of replicas, which must

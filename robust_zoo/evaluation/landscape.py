@@ -108,11 +108,15 @@ def loss_landscape(
     change = (x_adv - x).reshape(restarts, -1)
     size = np.maximum(np.linalg.norm(change, axis=1), 1e-12)
     direction = gradient.reshape(restarts, -1)
-    cosines = np.clip(change @ change.T / np.outer(size, size), -1, 1)
+    products = change @ change.T
+    cosines = np.clip(products / np.outer(size, size), -1, 1)
+    squares = products.diagonal()
+    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * products, 0))
+    np.fill_diagonal(distances, 0)
     slope = np.maximum(np.linalg.norm(direction, axis=1), 1e-30)
     return Landscape(
         losses=np.concatenate([losses, last[:, None]], axis=1),
-        distances=np.linalg.norm(change[:, None] - change[None], axis=2),
+        distances=distances,
         random_distance=float(epsilon * np.sqrt(2 * change.shape[1] / 3)),
         angles=np.degrees(np.arccos(cosines)),
         gradient_cosines=(change * direction).sum(1) / (size * slope),

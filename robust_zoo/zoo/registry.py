@@ -61,7 +61,7 @@ def list_models(
             if fnmatch.fnmatchcase(path.parent.name, pattern)
         ]
     else:
-        found = hubs.records_on(hub, pattern)
+        found = list(hubs.records_on(hub, pattern))
     filters = (
         ("dataset", dataset, lambda record: {record.dataset.name}),
         ("norm", norm, lambda record: {record.threat_model.norm} if record.threat_model else set()),
