@@ -24,9 +24,10 @@ class Defense(backend.DefenseSteps, keras.Model):
     """Base of the defenses.
 
     `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device
-    and under `tf.distribute.MirroredStrategy`. The logs hold "robust_accuracy" (and
-    "val_robust_accuracy"), measured with the attack and weighted as the examples are, beside the compiled
-    metrics, which see the clean images; callbacks of Keras that monitor either need mode="max". A subclass states its `objective`. What gets published is `defense.classifier`.
+    and under `tf.distribute.MirroredStrategy`. The logs hold "robust_accuracy" (and "val_robust_accuracy"), measured
+    with the attack and weighted as the examples are, beside the compiled metrics, which see the clean images. Keras's
+    callbacks that monitor it need mode="max": they do not know the name. A subclass states its `objective`. What gets
+    published is `defense.classifier`.
 
     Random numbers depend on `seed`, the training step (each batch is one, whether or not the optimizer
     accumulates gradients) and the example's position in the global batch: not on the number of replicas, which must

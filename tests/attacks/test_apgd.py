@@ -31,11 +31,11 @@ class Tent(keras.layers.Layer):
         return {**super().get_config(), "peak": self.peak}
 
 
-def hand_computed(start, clean, epsilon, steps, rho=0.75, peak=0.3):
-    """Algorithm 1 in one dimension, on the loss -|x - peak| - 10, in plain Python."""
+def hand_computed(start, clean, epsilon, steps, rho=0.75, peak=0.3, form=lambda d: d, zero=0.0):
+    """Algorithm 1 in one dimension, on a rising form of the loss -|x - peak| - 10, in plain Python."""
 
     def loss(x):
-        return -abs(x - peak) - 10
+        return form(-abs(x - peak) - 10)
 
     def project(x):
         return min(max(x, clean - epsilon, 0.0), clean + epsilon, 1.0)
@@ -60,7 +60,7 @@ def hand_computed(start, clean, epsilon, steps, rho=0.75, peak=0.3):
             number = points.index(i + 1)
             window = np.diff([0, *points])[number]
             # The first comparison of all is with zero, as in the published code.
-            before = [0.0, *losses]
+            before = [zero, *losses]
             rises = sum(before[j + 1] > before[j] for j in range(i + 1 - window, i + 1))
             stalls = not halved_then and best_then >= best_loss
             halved_then = rises <= rho * window or stalls
@@ -84,6 +84,29 @@ def test_momentum_and_halving_against_a_hand_computed_case():
     expected, sizes = hand_computed(start, clean, epsilon, steps)
     assert len({round(point, 4) for point in expected}) > 8  # the case is not a trivial one
     assert sizes[-1] < sizes[0] / 16
+    for i in range(steps):
+        assert ops.convert_to_numpy(state["x_adv"]).item() == pytest.approx(expected[i], abs=2e-5)
+        state, _ = attack.step(model, x, state, epsilon)
+        if i:
+            size = ops.convert_to_numpy(state["step_size"]).item() * epsilon
+            assert size == pytest.approx(sizes[i - 1])
+
+
+@pytest.mark.parametrize("rho", [0.4, 0.55, 0.65, 0.8, 0.9])
+def test_cross_entropy_against_a_hand_computed_case(rho):
+    """The published code compares the first loss with zero; cross-entropy is above it, its log-odds here are not."""
+    inputs = keras.Input((1, 1, 1))
+    model = keras.Model(inputs, Tent()(inputs))
+    steps, epsilon, clean = 40, 0.25, 0.5
+    attack = APGD(epsilon=epsilon, steps=steps, rho=rho)
+    x = ops.convert_to_tensor(np.full((1, 1, 1, 1), clean, "float32"))
+    y = ops.convert_to_tensor(np.zeros(1, "int32"))
+    state = attack.start(model, x, y, random.fold_in(random.key(0), np.arange(1)), epsilon, 0)
+    start = ops.convert_to_numpy(state["x_adv"]).item()
+    case = {"rho": rho, "form": lambda d: np.log1p(np.exp(d))}
+    expected, sizes = hand_computed(start, clean, epsilon, steps, **case)
+    if rho == {0.25: 0.65, 0.75: 0.55}[start]:  # where it matters whether the first step rose
+        assert hand_computed(start, clean, epsilon, steps, **case, zero=1.0) != (expected, sizes)
     for i in range(steps):
         assert ops.convert_to_numpy(state["x_adv"]).item() == pytest.approx(expected[i], abs=2e-5)
         state, _ = attack.step(model, x, state, epsilon)
