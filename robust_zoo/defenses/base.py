@@ -74,13 +74,13 @@ class Defense(backend.DefenseSteps, keras.Model):
         random.key(seed)  # refuses a bad seed now rather than inside a compiled step
         self.classifier, self.attack, self.seed = classifier, attack, seed
         self.attack_mode = attack_mode
-        self.steps = self.add_weight(
+        self.training_steps = self.add_weight(
             shape=(),
             initializer="zeros",
             dtype="int32",
             trainable=False,
             aggregation="only_first_replica",
-            name="steps",
+            name="training_steps",
         )
         self.robust_accuracy = None
         if attack is not None or self.trains_on_adversarial:
@@ -118,6 +118,11 @@ class Defense(backend.DefenseSteps, keras.Model):
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
+
+    def compile_from_config(self, config):
+        """Keras's, which it leaves out where `compile` is a subclass's own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
@@ -268,7 +273,7 @@ class Defense(backend.DefenseSteps, keras.Model):
         position = backend.replica_id() * local_batch + ops.arange(local_batch)
         key = random.key(self.seed)
         if training:
-            key = random.fold_in(random.fold_in(key, 1), ops.convert_to_tensor(self.steps))
+            key = random.fold_in(random.fold_in(key, 1), ops.convert_to_tensor(self.training_steps))
         return random.fold_in(key, position)
 
     def adversary_view(self, training: bool):
@@ -334,7 +339,7 @@ class Defense(backend.DefenseSteps, keras.Model):
 
     def counted(self):
         """The count of training steps after one more: pairs (variable, new value)."""
-        return [(self.steps, self.steps + 1)]
+        return [(self.training_steps, self.training_steps + 1)]
 
     def get_config(self):
         return {

@@ -41,7 +41,7 @@ class ParsevalTraining(NaturalTraining):
         self._kernels = list(kernels_of(classifier).values())
 
     def after_update(self):
-        key = random.fold_in(random.fold_in(random.key(self.seed), 2), self.steps)
+        key = random.fold_in(random.fold_in(random.key(self.seed), 2), self.training_steps)
         return [
             (kernel, self.retract(kernel, random.fold_in(key, index)))
             for index, kernel in enumerate(self._kernels)

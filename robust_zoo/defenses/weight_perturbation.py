@@ -41,10 +41,6 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
         self.defense.compile(optimizer=optimizer, loss=loss)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
     def prepare(self, data, training):
         return self.defense.prepare(data, training)
 

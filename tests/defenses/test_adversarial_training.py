@@ -56,7 +56,7 @@ def test_the_batch_is_attacked_with_the_current_step_s_key(small_cnn, images):
     attack = PGD(epsilon=0.2, steps=3)
     defense = compiled(AdversarialTraining(small_cnn, attack=attack, seed=11))
     x, y = images(4), np.arange(4)
-    defense.steps.assign(5)
+    defense.training_steps.assign(5)
     batch, _, _ = defense.prepare(
         (ops.convert_to_tensor(x), ops.convert_to_tensor(y)), training=True
     )
@@ -86,7 +86,7 @@ def test_epsilon_ramps_up_linearly(small_cnn, images):
 def made(defense, x, step=0):
     """The adversarial images of one training step, and which of them were attacked."""
     defense.optimizer.iterations.assign(step)
-    defense.steps.assign(step)
+    defense.training_steps.assign(step)
     batch = ops.convert_to_tensor(x), ops.zeros(len(x), "int32")
     batch, _, _ = defense.prepare(batch, training=True)
     return tuple(ops.convert_to_numpy(batch[part]) for part in ("adversarial", "attacked"))

@@ -35,7 +35,7 @@ def data(images):
 def trained(defense, *args, loss=FROM_LOGITS, **options):
     """The weights after `fit`, from the same start."""
     start = defense.classifier.get_weights()
-    defense.steps.assign(0)
+    defense.training_steps.assign(0)
     defense.compile(keras.optimizers.SGD(0.1), loss)
     defense.fit(*args, **{**OPTIONS, **options})
     weights = defense.classifier.get_weights()
@@ -195,7 +195,7 @@ def test_accumulated_micro_batches_have_starts_of_their_own(defense, data, monke
         pytest.skip("JAX has no eager steps")
     seen.clear()
     defense.fit(x, np.zeros(16, "int32"), **OPTIONS)
-    assert int(ops.convert_to_numpy(defense.steps)) == 2
+    assert int(ops.convert_to_numpy(defense.training_steps)) == 2
     first, second = seen[-2:]
     assert np.abs(first - second).max() > 1e-3
 
