@@ -19,10 +19,10 @@ from robust_zoo.evaluation import (
     TransferMatrices,
 )
 from robust_zoo.files import replacing
-from robust_zoo.record import Accuracy, RobustnessRecord
+from robust_zoo.record import Accuracy, CurvePoint, RobustnessRecord
 
 FORMATS = ("png", "pdf", "svg")
-_DRAWING = "5"  # to be raised when pictures look different, so that they are drawn again
+_DRAWING = "6"  # to be raised when pictures look different, so that they are drawn again
 _STYLES = ("solid", "dashed", "dashdot", "dotted")  # so that lines on top of each other are seen
 _BROKEN = 0.02  # accuracy at which a curve has reached the ground
 
@@ -118,8 +118,19 @@ def compare_models(
 
 
 def _points(record: RobustnessRecord) -> list[tuple[float, Accuracy]]:
-    """Of the record's curve, from clean accuracy on; what follows after the model is broken is left out."""
-    points = record.curve.points
+    """Of the record's curve, from clean accuracy on; what follows after the model is broken is left out.
+
+    No point is above what all attacks of the record leave within a ball that is no larger.
+    """
+    points, worst = list(record.curve.points), record.worst_case
+    for number, point in enumerate(points):
+        if (
+            worst
+            and point.epsilon >= record.threat_model.epsilon
+            and worst.accuracy < point.accuracy
+        ):
+            counted = Accuracy.count(worst.correct, worst.n_examples).model_dump()
+            points[number] = CurvePoint(**counted, epsilon=point.epsilon)
     standing = sum(point.accuracy > _BROKEN for point in points)
     return [(0.0, record.clean), *((point.epsilon, point) for point in points[: standing + 1])]
 

@@ -81,6 +81,16 @@ def test_a_picture_knows_its_records(tmp_path):
     assert not is_picture_of([record], path)
 
 
+def test_no_curve_is_drawn_above_what_the_attacks_left():
+    record = load_record("madry_cnn.awp_mnist")
+    worst, radius = record.worst_case.accuracy, record.threat_model.epsilon
+    assert any(
+        point.accuracy > worst for point in record.curve.points if point.epsilon >= radius
+    )  # PGD-20 alone is too weak for this model
+    for epsilon, point in plots._points(record)[1:]:
+        assert epsilon < radius or point.accuracy <= worst
+
+
 def test_models_are_compared_by_their_curves(tmp_path):
     records = [load_record("mlp.pgd_digits"), load_record("mlp.natural_digits")]
     text = compare_models(records, tmp_path / "models.svg", title="both").read_text()

@@ -343,6 +343,7 @@ class FixedBudgetAttack(Attack):
             The last iterate, in the shape of `x`, or the best one if the attack keeps it; of several
             attempts, each example's of highest loss.
         """
+        x = ops.convert_to_tensor(x, dtype="float32")
         epsilon = self.epsilon if epsilon is None else ops.cast(epsilon, "float32")
         if len(getattr(epsilon, "shape", ())) == 1:
             epsilon = ops.reshape(epsilon, (-1,) + (1,) * (len(x.shape) - 1))
@@ -417,6 +418,7 @@ class MinimumNormAttack(Attack):
             y: integer tensor (batch,); by default the predicted labels.
             key: one random key (2,), from `robust_zoo.backend.random.key`, or one an example (batch, 2).
         """
+        x = ops.convert_to_tensor(x, dtype="float32")
         y, key = self._prepare_call(model, x, y, key)
         # One more step looks at what the last one made.
         steps, shape = self.steps_on(x.shape[1:]) + 1, (-1,) + (1,) * (len(x.shape) - 1)

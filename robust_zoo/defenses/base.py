@@ -171,7 +171,7 @@ class Defense(backend.DefenseSteps, keras.Model):
             callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
             callbacks = [StopOnDivergence(), *callbacks]  # first: before any backup
         note = TrainingNote(self)
-        with synchronised(self.classifier, replicas):
+        with synchronised(self.classifier, replicas), self._labels_in_words():
             history = super().fit(
                 x,
                 y,
@@ -185,6 +185,20 @@ class Defense(backend.DefenseSteps, keras.Model):
             )
         note.write(len(history.epoch))
         return history
+
+    @contextlib.contextmanager
+    def _labels_in_words(self):
+        """Turns what TensorFlow says of a label out of range, in a later batch of a stream, into a sentence."""
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            if "GatherV2" not in text and "GatherNd" not in text:
+                raise
+            raise ValueError(
+                f"labels must lie in 0..{self.classifier.output_shape[1] - 1}, the classifier's classes, in every "
+                "batch, but a later batch of the stream has others."
+            ) from error
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Keras's `evaluate`, with robust accuracy; images and labels are checked as in `fit`."""

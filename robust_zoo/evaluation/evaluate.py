@@ -41,6 +41,7 @@ from robust_zoo.record import (
     Weights,
     WorstCase,
 )
+from robust_zoo.sentences import one_line
 from robust_zoo.weights import describe_weights, variables_sha256
 
 _COMPARED = 8  # images on which compiled and uncompiled logits are compared
@@ -194,6 +195,9 @@ class _Measured:
     ) -> RobustnessRecord:
         """The record of one plan; that of `evaluate`, whose arguments these are."""
         model, measured, x, y = self.model, self.measured, self.x, self.y
+        for argument, text in (("name", name), ("architecture", architecture)):
+            if text is not None and text != one_line(text):
+                raise ValueError(f"{argument} must be one line of text, got {text!r}.")
         attacks, threat = self.plans[number], self.threats[number]
         carried = _carried(model, self.config, self.weights)
         states = _state_files(state_directory, attacks)
