@@ -68,7 +68,7 @@ def accuracy_against_epsilon(
     origin = [(0.0, clean)]
     curves = []
     if curve is not None and len(records) == 1:
-        curves.append((describe_attack(curve), _points(records[0])))
+        curves.append((f"worst case with {describe_attack(curve)}", _points(records[0])))
         origin = []
     for outcomes in zip(*(record.attacks for record in ordered), strict=True):
         # Where the number of steps follows from epsilon, it is no part of the curve's name.

@@ -13,7 +13,7 @@ from robust_zoo import cli
 from robust_zoo.cli.common import number
 from robust_zoo.record import Accuracy, RobustnessRecord
 from robust_zoo.reproduce import Comparison, by_scale
-from robust_zoo.zoo import list_models, load_model
+from robust_zoo.zoo import list_models, load_model, save_model
 from robust_zoo.zoo.registry import checkpoints_directory
 
 
@@ -168,6 +168,132 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
     status, _, err = command("evaluate", tmp_path / "mine.keras", *options)
     assert status == 1
     assert "ends in softmax" in err
+
+
+def test_a_model_file_goes_all_the_way_to_a_hub(command, tmp_path):
+    """evaluate --save writes a checkpoint that publish takes, of a file in any letter case."""
+    load_model("mlp.pgd_digits").save(tmp_path / "mine.keras")
+    (tmp_path / "mine.keras").rename(tmp_path / "Mine.KERAS")
+    saved = tmp_path / "saved"
+    status, out, err = command(
+        *("evaluate", tmp_path / "Mine.KERAS", "--dataset", "digits", "--epsilon", "0.1"),
+        *("--attack", "fgsm", "--n", 50, "--save", saved),
+    )
+    assert (status, err) == (0, "")
+    assert f"written to {saved}" in out
+    handle = f"file://{tmp_path}/hub/mine"
+    assert command("publish", saved, handle) == (0, f"{handle}\n", "")
+    found = load_model(handle)
+    zoo = load_model("mlp.pgd_digits")
+    assert found.robustness.attacks[0].name == "FGSM"
+    assert found.robustness.dataset.sha256
+    for a, b in zip(found.get_weights(), zoo.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    status, _, err = command(
+        *("evaluate", "mlp.pgd_digits", "--attack", "fgsm", "--n", 5, "--save", tmp_path)
+    )
+    assert status == 1
+    assert "exists and is not a checkpoint" in err
+
+
+def test_legacy_files_are_taken(command, tmp_path):
+    keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]).save(
+        tmp_path / "mine.h5"
+    )
+    status, out, err = command(
+        *("evaluate", tmp_path / "mine.h5", "--dataset", "digits", "--attack", "deepfool", "--n", 5)
+    )
+    assert (status, err) == (0, "")
+    assert "not recorded" in out
+
+
+def test_a_name_that_is_also_a_directory_is_doubtful(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(load_model("mlp.natural_digits"), tmp_path / "mlp.pgd_digits")
+    status, _, err = command("show", "mlp.pgd_digits")
+    assert status == 1
+    assert "write './mlp.pgd_digits' for the directory, or 'zoo://mlp.pgd_digits'" in err
+    status, out, _ = command("show", "zoo://mlp.pgd_digits")
+    assert (status, "AdversarialTraining" in out) == (0, True)
+    _, _, err = command("show", "./mlp.pgd_digits")
+    assert "its robustness was never measured" in err
+    status, _, err = command("train", "mlp.pgd_digits")
+    assert status == 1
+    assert "is there already: give --overwrite" in err
+
+
+def test_filters_that_match_nothing_say_what_there_is(command):
+    status, _, err = command("list", "--norm", "foo")
+    assert (status, "--norm must be one that a model has, l2, linf, got 'foo'" in err) == (1, True)
+    _, _, err = command("list", "--dataset", "cifar1000")
+    assert "mnist" in err
+    _, _, err = command("list", "nothing*")
+    assert "no model matches 'nothing*'" in err
+
+
+def test_wrong_options_are_found_before_tensorflow_starts(tmp_path):
+    """In a process of its own, which must not have imported Keras when it fails."""
+    (tmp_path / "mine.keras").write_bytes(b"")
+    mine = str(tmp_path / "mine.keras")
+    code = (
+        "import sys; from robust_zoo import cli; sys.argv = ['robust-zoo', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: print(stop.code, 'keras' in sys.modules)"
+    )
+    for arguments, message in (
+        (["mlp.pgd_digits", "--attack", "pdg"], "--attack: unknown attack 'pdg'"),
+        (["mlp.pgd_digits", "--epsilon", "8"], "--epsilon: epsilon must be at most 1"),
+        ([mine, "--epsilon", "8"], "write 8/255"),
+        ([mine, "--output", "tanh"], "--output must be one of logits, softmax, sigmoid"),
+        ([mine, "--input-range", "255"], "--input-range must be two rising numbers"),
+        ([f"{mine}x.keras"], "no model file"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "evaluate", *arguments], capture_output=True, text=True
+        )
+        assert done.stdout.split() == ["1", "False"], done.stderr
+        assert message in done.stderr
+
+
+def test_errors_name_flags(command, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.save(tmp_path / "mine.keras")
+    status, _, err = command(
+        *("evaluate", tmp_path / "mine.keras", "--dataset", "digits", "--epsilon", "0.1")
+    )
+    assert status == 1
+    assert "use --output softmax to remove the softmax" in err
+    status, _, err = command("evaluate", "mlp.pgd_digits", "--n", "5000")
+    assert "--n must be integers in 1..500" in err
+
+
+def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robust_zoo.evaluation.evaluate.predict", interrupt)
+    status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5)
+    assert (status, "nothing is kept: give --state FOLDER" in err) == (130, True)
+    status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5, "--state", tmp_path / "s")
+    assert (status, "the same command goes on from there" in err) == (130, True)
+
+
+def test_training_stops_at_its_time_limit_and_goes_on(command, tmp_path):
+    arguments = ("train", "mlp.pgd_digits", "--output", tmp_path / "m", "--set", "epochs=3")
+    status, out, err = command(*arguments, "--max-minutes", "0.001")
+    assert status == 75
+    assert "stopped after epoch 1 of 3" in err
+    status, out, err = command(*arguments, "--resume", "--set", "n=20")
+    assert status == 0
+    assert "Epoch 1/3" not in out
+    assert "Epoch 3/3" in out
+    assert f"robust_zoo.load_model('{tmp_path / 'm'}') loads it" in out
 
 
 @pytest.mark.parametrize(

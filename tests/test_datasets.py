@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -195,3 +196,73 @@ def test_images_are_mirrored_and_shifted_over_black():
     found = flip_and_crop(np.repeat(image, 400, axis=0), np.random.default_rng(0), pad=1)
     assert found.shape == (400, 3, 4, 1)
     assert {one.tobytes() for one in found} == allowed
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of images of several sizes: dark squares, and bright ones."""
+    sizes = ((12, 12), (8, 16), (20, 10))
+    for split in ("train", "test"):
+        for label, shade in (("bright", 200), ("dark", 20)):
+            directory = tmp_path / "shades" / split / label
+            directory.mkdir(parents=True)
+            for number, size in enumerate(sizes):
+                image = np.full((*size, 3), shade + number, "uint8")
+                keras.utils.save_img(directory / f"{number}.png", image, scale=False)
+    return tmp_path / "shades"
+
+
+@pytest.mark.home
+def test_a_folder_of_images_is_a_dataset(folder):
+    data = load_dataset(str(folder), "test", image_shape=(8, 8, 3))
+    assert data.name == "shades"
+    assert data.class_names == ("bright", "dark")
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = np.array([200, 201, 202, 20, 21, 22]) / 255
+    np.testing.assert_allclose(
+        data.images, np.broadcast_to(expected[:, None, None, None], (6, 8, 8, 3)), atol=1e-5
+    )
+    grey = load_dataset(str(folder / "test"), image_shape=(4, 4, 1))
+    assert grey.images.shape == (6, 4, 4, 1)
+    assert load_dataset(str(folder)).images.shape == (6, 12, 12, 3)  # of the first image
+
+
+@pytest.mark.home
+def test_a_folder_is_a_stream(folder):
+    stream = stream_dataset(str(folder), "train", batch_size=4, image_size=(8, 8))
+    batches = [(x.numpy(), y.numpy()) for x, y in stream]
+    assert [x.shape for x, _ in batches] == [(4, 8, 8, 3), (2, 8, 8, 3)]
+    assert np.concatenate([y for _, y in batches]).tolist() == [0, 0, 0, 1, 1, 1]
+    assert max(x.max() for x, _ in batches) == pytest.approx(202 / 255)
+
+
+@pytest.mark.home
+def test_bad_folders_say_what_is_wrong(folder, tmp_path):
+    with pytest.raises(DatasetError, match=r"must be one of \('train', 'test'\), got 'validation'"):
+        load_dataset(str(folder), "validation")
+    with pytest.raises(DatasetError, match="holds one split, which is 'test', got split 'train'"):
+        load_dataset(str(folder / "test"), "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="subfolder of images for each of at least two classes"):
+        load_dataset(f"{tmp_path}/empty")
+    with pytest.raises(DatasetError, match="1, 3 or 4 channels, got 2"):
+        load_dataset(str(folder), image_shape=(8, 8, 2))
+
+
+def test_cifar10_holds_1000_out_and_others_5000():
+    from robust_zoo.datasets import _held_out
+
+    assert _held_out(50_000, "cifar10") == 1000
+    assert _held_out(60_000, "mnist") == 5000
+    assert _held_out(300) == 30
+
+
+def test_shifts_over_the_image_s_own_reflection():
+    """Each row of a ramp that is shifted by k begins with its own reflection."""
+    ramp = np.broadcast_to(np.arange(8, dtype="float32") / 8, (64, 8, 8))[..., None]
+    made = flip_and_crop(ramp, np.random.default_rng(0), pad=2, border="reflect")
+    rows = np.unique(made[:, 0, :, 0], axis=0) * 8
+    padded = np.pad(np.arange(8), 2, mode="reflect")
+    windows = [padded[k : k + 8] for k in range(5)]
+    expected = {tuple(window) for window in windows} | {tuple(7 - window) for window in windows}
+    assert {tuple(row) for row in rows} == expected
