@@ -19,7 +19,6 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
-from robust_zoo.classifier import describe_config
 from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
@@ -34,6 +33,7 @@ from robust_zoo.defenses.base import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import write_text
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
+from robust_zoo.sentences import one_line
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
@@ -366,9 +366,8 @@ class _TimeLimit(keras.callbacks.Callback):
 def _settings(recipe: Recipe, trainer: keras.Model) -> dict:
     """All that an interrupted run must have in common with the one that goes on, as JSON values."""
     values = {name: getattr(recipe, name) for name in _SETTINGS}
-    classifier = getattr(trainer, "classifier", trainer)
-    values["classifier"] = describe_config(classifier).sha256
-    values["optimizer"] = keras.saving.serialize_keras_object(trainer.optimizer)
+    values["classifier"] = _layers_of(getattr(trainer, "classifier", trainer))
+    values["optimizer"] = _nameless(keras.saving.serialize_keras_object(trainer.optimizer))
     values["defense"] = None
     if isinstance(trainer, Defense):
         values["defense"] = {"name": type(trainer).__name__, **trainer.hyperparameters()}
@@ -378,6 +377,27 @@ def _settings(recipe: Recipe, trainer: keras.Model) -> dict:
         attack and {"name": type(attack).__name__, **attack.get_config()} for attack in measured
     )
     return json.loads(json.dumps(values))
+
+
+def _nameless(node):
+    """A configuration without names, which Keras counts up in a process."""
+    if isinstance(node, dict):
+        return {key: _nameless(value) for key, value in node.items() if key != "name"}
+    return [_nameless(item) for item in node] if isinstance(node, list) else node
+
+
+def _layers_of(classifier: keras.Model) -> str:
+    """A hash of the layers and their configurations."""
+    graph = {"layers", "input_layers", "output_layers", "build_input_shape"}  # has names in it
+    layers = [
+        [
+            type(layer).__name__,
+            _nameless({k: v for k, v in layer.get_config().items() if k not in graph}),
+            [list(variable.shape) for variable in layer.variables],
+        ]
+        for layer in classifier._flatten_layers()
+    ]
+    return hashlib.sha256(json.dumps(layers, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _source_of(function) -> str:
@@ -410,7 +430,8 @@ class _Progress(keras.callbacks.Callback):
         for name, value in settings.items():
             if kept["settings"].get(name) != value:
                 raise RecipeError(
-                    f"{name} must be {kept['settings'].get(name)!r}, as in the interrupted run, got {value!r}."
+                    f"{name} must be {one_line(repr(kept['settings'].get(name)))}, as in the interrupted run, got "
+                    f"{one_line(repr(value))}."
                 )
 
     @property
