@@ -31,6 +31,9 @@ def weights_without_normalisation(model):
         (lambda: architectures.madry_cnn(scale=1, dense_base=8), 52 + 204 + 196 * 8 + 8 + 90),
         (lambda: architectures.madry_resnet(), 461_882),
         (lambda: architectures.madry_resnet(width=10), 45_879_482),
+        # 27 * 64; a stage of four 3 x 3 kernels; then stages with a 1 x 1 shortcut, each four times as large.
+        (lambda: architectures.preact_resnet(), 1_728 + 147_456 + 524_288 * (1 + 4 + 16) + 5_130),
+        (lambda: architectures.preact_resnet(width=16), 432 + 9_216 + 32_768 * 21 + 1_290),
         (lambda: architectures.galloway_cnn(), 184_832),
         (lambda: architectures.allconv(), 2_334_730),
         (lambda: architectures.allconv(num_classes=100), 2_749_540),
@@ -50,6 +53,7 @@ ALL = {
     "nin": ({}, (32, 32, 3)),
     "madry_cnn": ({"scale": 2}, (28, 28, 1)),
     "madry_resnet": ({"units": 1}, (32, 32, 3)),
+    "preact_resnet": ({"width": 4, "activation": "silu"}, (32, 32, 3)),
     "galloway_cnn": ({"weight_decay": 1e-3}, (32, 32, 3)),
     "allconv": ({"filters": 4}, (32, 32, 3)),
     "tramer_b": ({}, (28, 28, 1)),

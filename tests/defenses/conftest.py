@@ -53,7 +53,7 @@ DEFENSES = {
         model, attack=pgd(labels="predicted"), clean_weight=0.5
     ),
     "fast": lambda model: AdversarialTraining(model, attack=pgd(steps=1, step_size=1.25 * EPSILON)),
-    "nfgsm": lambda model: AdversarialTraining(model, attack=FGSM(epsilon=EPSILON), noise=2.0),
+    "nfgsm": lambda model: AdversarialTraining(model, attack=FGSM(epsilon=EPSILON), noise=1.0),
     "trades": trades,
     "free": lambda model: FreeAdversarialTraining(model, attack=pgd(), batch_size=64, replays=4),
     "awp": lambda model: AdversarialWeightPerturbation(trades(model)),
