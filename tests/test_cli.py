@@ -224,7 +224,7 @@ def test_a_name_that_is_also_a_directory_is_doubtful(command, tmp_path, monkeypa
 
 def test_filters_that_match_nothing_say_what_there_is(command):
     status, _, err = command("list", "--norm", "foo")
-    assert (status, "--norm must be one that a model has, l2, linf, got 'foo'" in err) == (1, True)
+    assert (status, "--norm must be one of linf, l2, l0, got 'foo'" in err) == (1, True)
     _, _, err = command("list", "--dataset", "cifar1000")
     assert "mnist" in err
     _, _, err = command("list", "nothing*")

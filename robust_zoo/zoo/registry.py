@@ -8,6 +8,7 @@ import warnings
 
 import keras
 
+from robust_zoo.attacks.norms import NORMS
 from robust_zoo.copies import with_new_head
 from robust_zoo.record import BaseModel, RobustnessRecord
 from robust_zoo.zoo import hub as hubs
@@ -50,7 +51,7 @@ def list_models(
             defense class has that name ("AdversarialTraining"); case is ignored.
 
     Raises:
-        ValueError: not a hub, or a dataset, norm or defense that none of the models has.
+        ValueError: not a hub, not a norm, or a dataset or defense that none of the models there has.
         HubError: no such directory, or a hub that does not answer.
         RecordError: an unreadable record in the zoo.
     """
@@ -62,6 +63,8 @@ def list_models(
         ]
     else:
         found = list(hubs.records_on(hub, pattern))
+    if norm not in (None, *NORMS):
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}.")
     filters = (
         ("dataset", dataset, lambda record: {record.dataset.name}),
         ("norm", norm, lambda record: {record.threat_model.norm} if record.threat_model else set()),
@@ -69,7 +72,7 @@ def list_models(
     )
     for argument, wanted, of in filters:
         there = set().union(*(of(record) for _, record in found))
-        if wanted is not None and found and wanted not in there:
+        if wanted is not None and found and wanted not in there and argument != "norm":
             known = ", ".join(sorted(there))
             raise ValueError(f"{argument} must be one that a model has, {known}, got {wanted!r}.")
         found = [pair for pair in found if wanted is None or wanted in of(pair[1])]

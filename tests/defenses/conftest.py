@@ -19,6 +19,21 @@ from robust_zoo.defenses import (
     with_weight_decay,
 )
 
+
+class Batches(keras.utils.PyDataset):
+    """Arrays as batches of eight, what is left over left out."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x) // 8
+
+    def __getitem__(self, index):
+        return self.x[8 * index : 8 * index + 8], self.y[8 * index : 8 * index + 8]
+
+
 EPSILON = 0.15
 
 
@@ -97,3 +112,8 @@ def strategy():
     return tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
+
+
+@pytest.fixture
+def in_batches():
+    return Batches

@@ -9,21 +9,9 @@ from robust_zoo.defenses import AdversarialTraining, AveragedWeights
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 8
-
-    def __getitem__(self, index):
-        return self.x[8 * index : 8 * index + 8], self.y[8 * index : 8 * index + 8]
-
-
 @pytest.fixture
-def batches(images):
-    return Batches(images(40, (4, 4, 1)), np.arange(40) % 3)
+def batches(images, in_batches):
+    return in_batches(images(40, (4, 4, 1)), np.arange(40) % 3)
 
 
 def network():

@@ -17,6 +17,7 @@ _spec = importlib.util.spec_from_file_location(
 table = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(table)
 DEFENSES, compiled, network = table.DEFENSES, table.compiled, table.network
+Batches = table.Batches
 
 every_defense = pytest.mark.parametrize("name", DEFENSES)
 
@@ -29,18 +30,6 @@ def batches(n, seed=0):
 def assert_same(first, second, atol=1e-6):
     for a, b in zip(first, second, strict=True):
         np.testing.assert_allclose(a, b, atol=atol)
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 8
-
-    def __getitem__(self, index):
-        return self.x[8 * index : 8 * index + 8], self.y[8 * index : 8 * index + 8]
 
 
 OPTIONS = {"batch_size": 8, "shuffle": False, "verbose": 0}

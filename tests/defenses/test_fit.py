@@ -124,43 +124,31 @@ def test_smoothed_labels_are_taken(defense, data):
         defense.fit(x, np.eye(4, dtype="float32")[y], **OPTIONS)
 
 
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 8
-
-    def __getitem__(self, index):
-        return self.x[8 * index : 8 * index + 8], self.y[8 * index : 8 * index + 8]
+def streams(batches):
+    yield batches
+    yield (batch for batch in list(batches))
 
 
-def streams(x, y):
-    yield Batches(x, y)
-    yield (batch for batch in list(Batches(x, y)))
-
-
-def test_streams_of_bad_images_are_refused_at_the_first_batch(defense, data):
+def test_streams_of_bad_images_are_refused_at_the_first_batch(defense, data, in_batches):
     x, y = data
     defense.compile("sgd", FROM_LOGITS)
     for images, labels, message in (
         (255 * x, y, r"images must lie in \[0, 1\].*divide 0..255 images by 255"),
         (x, y + 3, r"labels must lie in 0..2, got values from 3 to 5"),
     ):
-        for stream in streams(images, labels):
+        for stream in streams(in_batches(images, labels)):
             with pytest.raises(ValueError, match=message):
                 defense.fit(stream, verbose=0)
-        for stream in streams(images, labels):
+        for stream in streams(in_batches(images, labels)):
             with pytest.raises(ValueError, match=message):
                 defense.evaluate(stream, verbose=0)
         with pytest.raises(ValueError, match=message):
-            defense.fit(x, y, validation_data=Batches(images, labels), **OPTIONS)
+            defense.fit(x, y, validation_data=in_batches(images, labels), **OPTIONS)
 
 
-def test_a_generator_loses_no_batch_to_the_check(defense, data):
+def test_a_generator_loses_no_batch_to_the_check(defense, data, in_batches):
     expected = trained(defense, *data)
-    for stream in streams(*data):
+    for stream in streams(in_batches(*data)):
         assert_same(trained(defense, stream, batch_size=None, steps_per_epoch=3), expected)
 
 

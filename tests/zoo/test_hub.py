@@ -238,7 +238,8 @@ class TestHuggingFace:
             assert record == own.model_copy(update={"name": record.name})
         assert [r.name for r in list_models("*10", hub="hf://me")] == ["hf://me/robust10"]
         assert [r.name for r in list_models(hub="hf://me", defense="pgd")] == ["hf://me/robust10"]
-        assert list_models(hub="hf://me", dataset="mnist") == []
+        with pytest.raises(ValueError, match="dataset must be one that a model has, digits, got"):
+            list_models(hub="hf://me", dataset="mnist")
         assert list_models(hub="hf://nobody") == []
 
     def test_a_broken_record_does_not_hide_the_others(self, hub, checkpoint):

@@ -67,6 +67,13 @@ def test_filters():
     assert all(".fgsm_" in name for name in fgsm)
     assert list_models(norm="l2") == []
     assert list_models("nosuch*") == []
+    for options, message in (
+        ({"norm": "l9"}, "norm must be one of linf, l2, l0"),
+        ({"dataset": "svhn"}, "dataset must be one that a model has, digits, mnist"),
+        ({"defense": "magic"}, "defense must be one that a model has, .*pgd"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list_models(**options)
 
 
 def test_natural_order(tmp_path, monkeypatch):
