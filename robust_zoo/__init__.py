@@ -23,6 +23,7 @@ _MODULES = {
     "evaluate": "robust_zoo.evaluation",
     "evaluation": None,
     "list_models": "robust_zoo.zoo",
+    "load_attack": "robust_zoo.zoo",
     "load_dataset": "robust_zoo.datasets",
     "load_model": "robust_zoo.zoo",
     "load_record": "robust_zoo.zoo",

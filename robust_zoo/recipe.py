@@ -22,6 +22,7 @@ from robust_zoo.attacks import Attack, FixedBudgetAttack
 from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
+    PGN,
     AveragedWeights,
     Defense,
     DivergenceError,
@@ -262,7 +263,8 @@ def run(
         ),
         base_model=getattr(classifier, "base_model", None),
     )
-    save_model(reloaded, output, record, recipe=source)
+    attack = trainer.as_attack() if isinstance(trainer, PGN) else None
+    save_model(reloaded, output, record, recipe=source, attack=attack)
     shutil.rmtree(state, ignore_errors=True)
     return record
 

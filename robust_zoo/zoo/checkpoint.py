@@ -7,6 +7,7 @@
     recipe.py           the recipe that trained them, if one did; never run by loading
     README.md           the card, generated from the record
     accuracy.png        its picture of accuracy against epsilon
+    generator.*         the perturbation generator that it was trained against, if PGN did (see generator.py)
 
 `keras.saving.load_model(directory)` reads the same model without robust_zoo.
 """
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 import keras
 
 from robust_zoo import architectures
+from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import config_sha256, describe_config, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
@@ -29,6 +31,7 @@ from robust_zoo.files import replace_directory
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import FILE, check_layout, describe_weights, sha256, write_weights
+from robust_zoo.zoo import generator
 from robust_zoo.zoo.card import CARD, PICTURE, RECIPE, write_card
 from robust_zoo.zoo.errors import CheckpointError
 
@@ -37,7 +40,7 @@ RECORD = "robustness.json"
 # What makes a model, what makes a checkpoint, and what may lie in a directory that is replaced ("assets" is
 # Keras's own empty folder).
 MODEL_FILES = ("config.json", "metadata.json", FILE)
-FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE)
+FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *generator.FILES)
 _REPLACEABLE = {*FILES, "assets"}
 
 # What a configuration may name: things that Keras itself makes, and none that runs code from the file.
@@ -71,6 +74,7 @@ def save_model(
     record: RobustnessRecord | None = None,
     *,
     recipe: str | pathlib.Path | None = None,
+    attack: GeneratorAttack | None = None,
 ) -> pathlib.Path:
     """Writes a checkpoint directory, atomically: it is there in full or not at all.
 
@@ -82,6 +86,8 @@ def save_model(
         directory: where to write.
         record: the record of exactly these weights, from `robust_zoo.evaluate`.
         recipe: Python file of the recipe that trained them, to keep beside them.
+        attack: the trained generator that the model was trained against, `PGN.as_attack()`, to keep beside it;
+            `load_attack` reads it.
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses.
@@ -103,12 +109,16 @@ def save_model(
         keras.saving.save_model(plain, partial, zipped=False)
         shutil.rmtree(partial / "assets", ignore_errors=True)
         write_weights(plain, partial / FILE)
+        if attack is not None:
+            generator.write_generator(attack, partial)
         if recipe is not None:
             shutil.copyfile(recipe, partial / RECIPE)
         if record is not None:
             (partial / RECORD).write_text(record.to_json(), encoding="utf-8")
             write_card(partial, record)
         _read_back(model, partial)
+        if attack is not None:
+            read_attack(partial)
     return directory
 
 
@@ -179,6 +189,11 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
         raise CheckpointError(f"{str(directory)!r} cannot be loaded: {one_line(error)}.") from error
     model.robustness = record
     return model
+
+
+def read_attack(directory: pathlib.Path) -> GeneratorAttack:
+    """The trained generator of a checkpoint directory; CheckpointError as `robust_zoo.load_attack` has it."""
+    return generator.read_generator(directory, _read_json, _check_config)
 
 
 def read_record(directory: pathlib.Path) -> RobustnessRecord:

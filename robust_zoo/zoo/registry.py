@@ -8,11 +8,19 @@ import warnings
 
 import keras
 
+from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.attacks.norms import NORMS
 from robust_zoo.copies import with_new_head
 from robust_zoo.record import BaseModel, RobustnessRecord
+from robust_zoo.zoo import generator
 from robust_zoo.zoo import hub as hubs
-from robust_zoo.zoo.checkpoint import MODEL_FILES, RECORD, load_checkpoint, read_record
+from robust_zoo.zoo.checkpoint import (
+    MODEL_FILES,
+    RECORD,
+    load_checkpoint,
+    read_attack,
+    read_record,
+)
 from robust_zoo.zoo.errors import CheckpointError, UnknownModelError
 
 _ZOO = "zoo://"  # before a name that must not be taken for a directory
@@ -129,6 +137,26 @@ def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
     if hubs.is_handle(handle):
         return hubs.read(handle, (RECORD,), read_record)[0]
     return read_record(resolve(handle))
+
+
+def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
+    """The perturbation generator that a model of PGN was trained against, as an attack.
+
+    Args:
+        handle: of the model, see `load_model`.
+
+    Raises:
+        UnknownModelError: no such name.
+        CheckpointError: a model without a generator, or one that is damaged, was tampered with, or asks for code
+            outside the built-in layers.
+        HubError: see `load_model`.
+
+    Example:
+        >>> load_attack("file:///hub/pgn").run(model, x, y).success.mean()
+    """
+    if hubs.is_handle(handle):
+        return hubs.read(handle, generator.FILES, read_attack)[0]
+    return read_attack(resolve(handle))
 
 
 def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:

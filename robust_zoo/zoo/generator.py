@@ -1,0 +1,67 @@
+"""A trained perturbation generator beside the model that it was trained against, as an attack that loads.
+
+generator.json          its configuration, the scale of the gradients it sees, and the hash of its weights
+generator.weights.h5    its weights
+"""
+
+import json
+import pathlib
+
+import keras
+
+from robust_zoo.attacks import GeneratorAttack
+from robust_zoo.classifier import serialise
+from robust_zoo.sentences import one_line
+from robust_zoo.weights import check_layout, sha256, write_weights
+from robust_zoo.zoo.errors import CheckpointError
+
+CONFIG, WEIGHTS = "generator.json", "generator.weights.h5"
+FILES = (CONFIG, WEIGHTS)
+
+
+def write_generator(attack: GeneratorAttack, directory: pathlib.Path) -> None:
+    """Writes the two files of an attack into a directory that is being made."""
+    weights = write_weights(attack.generator, directory / WEIGHTS)
+    told = {
+        "config": serialise(attack.generator),
+        "gradient_scale": attack.gradient_scale,
+        "weights_sha256": weights.sha256,
+    }
+    (directory / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def read_generator(directory: pathlib.Path, read_json, check_config) -> GeneratorAttack:
+    """The attack of a directory.
+
+    Args:
+        directory: that has the two files.
+        read_json: reads a file of JSON, or raises CheckpointError.
+        check_config: raises CheckpointError for a configuration that asks for anything but built-in layers.
+
+    Raises:
+        CheckpointError: no generator, or one that is damaged, was tampered with or asks for other code.
+    """
+    if not all((directory / name).is_file() for name in FILES):
+        raise CheckpointError(
+            f"{str(directory)!r} has no generator: only models trained by PGN have one."
+        )
+    told = read_json(directory / CONFIG)
+    if set(told) != {"config", "gradient_scale", "weights_sha256"}:
+        raise CheckpointError(
+            f"{str(directory / CONFIG)!r} must hold config, gradient_scale and weights_sha256, it holds "
+            f"{one_line(sorted(told))}."
+        )
+    if sha256(directory / WEIGHTS) != told["weights_sha256"]:
+        raise CheckpointError(
+            f"{str(directory / WEIGHTS)!r} is truncated or was tampered with: its sha256 is not that in {CONFIG}."
+        )
+    check_config(told["config"], str(directory / CONFIG))
+    try:
+        check_layout(directory / WEIGHTS)
+        generator = keras.saving.deserialize_keras_object(told["config"], safe_mode=True)
+        generator.load_weights(directory / WEIGHTS)
+        return GeneratorAttack(generator=generator, gradient_scale=float(told["gradient_scale"]))
+    except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
+        raise CheckpointError(
+            f"the generator of {str(directory)!r} cannot be loaded: {one_line(error)}."
+        ) from error
