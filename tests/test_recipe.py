@@ -21,7 +21,7 @@ from robust_zoo.recipe import (
     recipes_directory,
     run,
 )
-from robust_zoo.zoo import list_models, load_model
+from robust_zoo.zoo import list_models, load_attack, load_model
 from robust_zoo.zoo.registry import checkpoints_directory
 
 
@@ -468,3 +468,13 @@ def test_the_best_epoch_is_kept_and_told(recipe, tmp_path):
     record = run(chosen, tmp_path / "m", verbose=0)
     (remark,) = (text for text in record.training.deviations if text.startswith("weights of epoch"))
     assert remark.endswith("of 3, the best under PGD-3 on the validation split")
+
+
+@pytest.mark.home
+def test_a_trained_generator_is_kept(tmp_path):
+    chosen = load_recipe("mlp.pgn_digits")[0].changed(epochs=1, n=10, attacks=(FGSM(epsilon=0.1),))
+    run(chosen, tmp_path / "m", verbose=0)
+    data = load_dataset("digits").sample(5, 0)
+    attack = load_attack(tmp_path / "m")
+    result = attack.run(load_model(tmp_path / "m"), data.images, data.labels, progress=False)
+    assert result.x_adv.shape == data.images.shape
