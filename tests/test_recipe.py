@@ -437,30 +437,23 @@ def test_unknown_recipes():
         load_recipe(pathlib.Path("/no/such/recipe.py"))
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("optimizer", {"optimizer": lambda total_steps: keras.optimizers.Adam(1e-3)}),
-        (
-            "defense",
-            {
-                "defense": lambda classifier, total_steps: AdversarialTraining(
-                    classifier, attack=PGD(epsilon=0.2, steps=2), ramp_steps=total_steps // 4
-                )
-            },
-        ),
-        ("augment", {"augment": lambda images, rng: flip_and_crop(images, rng, pad=1)}),
-        ("label_smoothing", {"label_smoothing": 0.1}),
-        ("attacks", {"attacks": (FGSM(epsilon=0.2),)}),
-        ("classifier", {"classifier": lambda: architectures.mlp((8, 8, 1), hidden=(16,))}),
-        ("validation_attack", {"validation_attack": FGSM(epsilon=0.1)}),
-    ],
-)
-def test_an_edited_recipe_does_not_go_on(recipe, tmp_path, name, change):
+def test_an_edited_recipe_does_not_go_on(recipe, tmp_path):
     with pytest.raises(TimeLimitError, match="stopped after epoch 1 of 4"):
         run(recipe, tmp_path / "m", max_minutes=1e-6, verbose=0)
-    with pytest.raises(RecipeError, match=f"^{name} must be .* as in the interrupted run, got"):
-        run(recipe.changed(**change), tmp_path / "m", resume=True, verbose=0)
+    changes = {
+        "optimizer": lambda total_steps: keras.optimizers.Adam(1e-3),
+        "defense": lambda classifier, total_steps: AdversarialTraining(
+            classifier, attack=PGD(epsilon=0.2, steps=2), ramp_steps=total_steps // 4
+        ),
+        "augment": lambda images, rng: flip_and_crop(images, rng, pad=1),
+        "label_smoothing": 0.1,
+        "attacks": (FGSM(epsilon=0.2),),
+        "classifier": lambda: architectures.mlp((8, 8, 1), hidden=(16,)),
+        "validation_attack": FGSM(epsilon=0.1),
+    }
+    for name, change in changes.items():
+        with pytest.raises(RecipeError, match=f"^{name} must be .* as in the interrupted run, got"):
+            run(recipe.changed(**{name: change}), tmp_path / "m", resume=True, verbose=0)
 
 
 def test_the_best_epoch_is_kept_and_told(recipe, tmp_path):

@@ -128,7 +128,7 @@ def test_training_through_infinite_slopes_works_or_says_why(trained):
 
 
 @pytest.mark.home
-@pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e6, 1e12])
+@pytest.mark.parametrize("factor", [1e-6, 1e12])
 def test_no_verdict_depends_on_the_scale_of_the_logits(trained, factor):
     data = load_dataset("digits").sample(40, 0)
     x, y = data.images, data.labels
