@@ -144,10 +144,8 @@ def in_flags(sentence: str, options) -> str:
         sentence,
     )
     for option in options:
-        if "_" in option or len(option) > 1:
-            sentence = re.sub(
-                rf"^{option}(?= (?:must|is needed))", f"--{option.replace('_', '-')}", sentence
-            )
+        flag_name = f"--{option.replace('_', '-')}"
+        sentence = re.sub(rf"^{option}(?= (?:must|is needed))", flag_name, sentence)
     return sentence
 
 

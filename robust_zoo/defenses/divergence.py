@@ -64,7 +64,7 @@ def _cause(trainer) -> str:
 def _infinite(model, images) -> bool:
     tensor = ops.convert_to_tensor(images)
     _, gradient = backend.value_and_input_gradient(
-        lambda x: ops.sum(ops.square(ops.cast(model(x, training=False), "float32")), axis=1),
+        lambda x: ops.sum(ops.cast(model(x, training=False), "float32"), axis=1),
         tensor,
         cleaned=False,
     )

@@ -8,7 +8,7 @@ from keras import layers, ops
 from robust_zoo.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagner, DeepFool, Square
 from robust_zoo.classifier import as_classifier
 from robust_zoo.datasets import load_dataset
-from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.defenses import AdversarialTraining, DivergenceError
 from robust_zoo.evaluation import evaluate, evaluate_at
 
 OPTIONS = {"checks": False, "progress": False}
@@ -122,9 +122,16 @@ def test_training_through_infinite_slopes_works_or_says_why(trained):
     model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     defense = AdversarialTraining(model, attack=PGD(epsilon=0.005, steps=3))
-    defense.compile("adam", loss, metrics=["accuracy"])
-    history = defense.fit(data.images, data.labels, epochs=3, verbose=0).history
+    defense.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    history = defense.fit(data.images, data.labels, epochs=4, verbose=0).history
     assert history["robust_accuracy"][-1] > 0.4
+    # Here weights do see it: black pixels stay black behind them.
+    x = ops.sqrt(ops.abs(layers.Conv2D(2, 1, use_bias=False)(inputs)))
+    model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
+    defense = AdversarialTraining(model, attack=PGD(epsilon=0.005, steps=3, random_start=False))
+    defense.compile("adam", loss)
+    with pytest.raises(DivergenceError, match=r"not finite at black pixels.*a root, a logarithm"):
+        defense.fit(0 * data.images, data.labels, verbose=0)
 
 
 @pytest.mark.home
