@@ -62,7 +62,7 @@ def test_a_curve_joins_an_attack_across_epsilons(tmp_path):
 def test_one_record_is_drawn_as_its_curve(tmp_path):
     record = load_record("mlp.pgd_digits")
     drawn = accuracy_against_epsilon([record], tmp_path / "curve.svg").read_text()
-    assert drawn.count("<!-- PGD-20") == 1
+    assert drawn.count("<!-- worst case with PGD-20") == 1
     assert drawn.count("<!-- AutoAttack") == 1
     bare = record.model_copy(update={"curve": None})
     assert "PGD-20" not in accuracy_against_epsilon([bare], tmp_path / "bare.svg").read_text()
