@@ -24,10 +24,13 @@ def interval(part: Accuracy) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
-def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve) -> str:
-    """A short unambiguous name, such as "PGD-100 x 20, cw_margin"."""
-    config = outcome.config
-    text = outcome.name
+def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | attacks.Attack) -> str:
+    """A short unambiguous name, such as "PGD-100 x 20, cw_margin", of an attack or of what it found."""
+    if isinstance(outcome, attacks.Attack):
+        name, config = type(outcome).__name__, outcome.get_config()
+    else:
+        name, config = outcome.name, outcome.config
+    text = name
     if config.get("steps", 1) != 1:
         text += f"-{config['steps']}"
     if config.get("restarts", 1) != 1:
@@ -41,17 +44,15 @@ def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve) -> str:
         text += ", no random start"
     if config.get("scale") is not None:
         text += f", scale {config['scale']:g}"
-    defaults = _defaults(outcome.name)
+    defaults = _defaults(name)
     usual = defaults.get("labels")
     if config.get("labels", usual) != usual:
         text += f", {config['labels']} labels"
-    for name, default in defaults.items():
-        if name not in _TOLD and default is not None and config.get(name, default) != default:
-            value = config[name]
+    for key, default in defaults.items():
+        if key not in _TOLD and default is not None and config.get(key, default) != default:
+            value = config[key]
             text += (
-                f", {name.replace('_', ' ')} {value:g}"
-                if _is_number(value)
-                else f", {name} {value}"
+                f", {key.replace('_', ' ')} {value:g}" if _is_number(value) else f", {key} {value}"
             )
     return text
 

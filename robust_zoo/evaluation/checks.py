@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack
 from robust_zoo.attacks.flags import (
     gradient_checks,
     logit_scale,
@@ -18,6 +18,7 @@ from robust_zoo.attacks.flags import (
     softmax_output,
 )
 from robust_zoo.describe import describe_attack
+from robust_zoo.evaluation.binarisation import binarisation_test
 from robust_zoo.evaluation.transfer import transfer_accuracy
 from robust_zoo.record import Accuracy, Check, Curve, ThreatModel, wilson_interval
 
@@ -32,6 +33,7 @@ def run_checks(
     y: np.ndarray,
     logits: np.ndarray,
     threat: ThreatModel | None,
+    attacks: Sequence[FixedBudgetAttack],
     curve: Curve | None,
     alone: Sequence[Accuracy],
     *,
@@ -39,7 +41,7 @@ def run_checks(
     batch_size: int,
     progress: bool,
 ) -> tuple[Check, ...]:
-    """All checks on the first `N_EXAMPLES` images; those that attack only where there is a curve.
+    """All checks on the first `N_EXAMPLES` images; those with attacks of their own only where there is a curve.
 
     Args:
         model: float32 classifier.
@@ -47,6 +49,7 @@ def run_checks(
         y: int32 (n,).
         logits: float32 (n, classes) of `x`.
         threat: norm and epsilon, or None.
+        attacks: those with that budget.
         curve: accuracy against epsilon on some of these images, or None if PGD does not have the norm.
         alone: its points as PGD alone has them.
         seed: of the attacks.
@@ -61,8 +64,8 @@ def run_checks(
         randomness(model, few),
         clean_above_chance(model, logits, y),
     ]
+    options = {"seed": seed, "batch_size": batch_size, "progress": progress}
     if curve is not None:
-        options = {"seed": seed, "batch_size": batch_size, "progress": progress}
         checks.append(pgd_beats_fgsm(model, few, labels, threat, **options))
         clean = float((logits[:N_EXAMPLES].argmax(1) == labels).mean())
         checks.append(
@@ -70,7 +73,9 @@ def run_checks(
         )
         checks.append(reaches_chance(curve, y))
         checks.append(curve_agrees(curve, alone))
-    return tuple(checks)
+    if attacks:
+        checks.append(binarisation_test(model, few, attacks, threat, **options))
+    return tuple(check for check in checks if check is not None)
 
 
 def _verdict(passed: bool, n: int) -> bool | None:

@@ -229,7 +229,8 @@ class _Measured:
             alone = ()
             if threat is not None and threat.norm in PGD.norms:
                 curve, alone = accuracy_curve(measured, x, y, threat, self.evidence, **options)
-            own = run_checks(measured, x, y, self.logits, threat, curve, alone, **options)
+            fixed = [attack for attack in attacks if isinstance(attack, FixedBudgetAttack)]
+            own = run_checks(measured, x, y, self.logits, threat, fixed, curve, alone, **options)
             # Ours look at more images than the flags of the same name.
             names = {check.name for check in own}
             flags = [*own, *(flag for flag in flags if flag.name not in names)]

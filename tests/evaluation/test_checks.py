@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 
 from robust_zoo import architectures
-from robust_zoo.attacks import flags
+from robust_zoo.attacks import AutoAttack, flags
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import checks
 from robust_zoo.evaluation.curve import accuracy_curve
@@ -30,7 +30,8 @@ def test_an_honest_model_passes_everything(trained, digits):
     x, y = digits.images, digits.labels
     logits = ops.convert_to_numpy(trained(x))
     curve, alone = accuracy_curve(trained, x, y, THREAT, **OPTIONS)
-    found = checks.run_checks(trained, x, y, logits, THREAT, curve, alone, **OPTIONS)
+    attacks = [AutoAttack(epsilon=THREAT.epsilon)]
+    found = checks.run_checks(trained, x, y, logits, THREAT, attacks, curve, alone, **OPTIONS)
     assert [check.name for check in found] == [
         "zero_gradients",
         "gradients_not_finite",
@@ -42,15 +43,16 @@ def test_an_honest_model_passes_everything(trained, digits):
         "no_label_leaking",
         "accuracy_reaches_chance",
         "curve_agrees_with_attacks",
+        "binarisation_test",
     ]
     assert all(check.passed for check in found), found
-    assert "0.0000 at 1" in found[-2].explanation
+    assert "0.0000 at 1" in found[-3].explanation
 
 
 def test_checks_without_a_threat_model_do_not_attack(trained, digits):
     logits = ops.convert_to_numpy(trained(digits.images))
     images, labels = digits.images, digits.labels
-    found = checks.run_checks(trained, images, labels, logits, None, None, (), **OPTIONS)
+    found = checks.run_checks(trained, images, labels, logits, None, (), None, (), **OPTIONS)
     assert len(found) == 6
 
 
