@@ -156,7 +156,7 @@ def test_every_ending(name, model, count, images):
     check = measure(model, images[:4], FGSM(epsilon=0.1))
     assert check.name == "binarisation_test"
     assert f"planted for 4 of 4 images by a new last layer on {count} features" in check.explanation
-    assert ("tells it from 999 points or more" in check.explanation) == (count >= 64)
+    assert ("tells it from 999 points or more" in check.explanation) == (count > 6)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.7), ("l0", 5.0)])
