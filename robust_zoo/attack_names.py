@@ -1,4 +1,4 @@
-"""Attacks by their name on the command line: a class, and the settings that make it the named attack.
+"""Attacks by their name on the command line, and what can be set in them.
 
 Names alone, so that the command line can refuse a wrong one before a backend starts.
 """
@@ -6,6 +6,7 @@ Names alone, so that the command line can refuse a wrong one before a backend st
 _LEAST_LIKELY = {"labels": "least_likely", "targeted": True}
 _RANDOM = {"labels": "random", "targeted": True}
 
+# A class, and the settings that make it the named attack.
 NAMES = {
     "autoattack": ("AutoAttack", {}),
     "apgd-ce": ("APGD", {}),
@@ -37,5 +38,41 @@ NAMES = {
     "extreme-weights": ("ExtremeWeights", {}),
 }
 
-WITHOUT_BUDGET = ("fab-t", "deepfool", "carlini-wagner", "jsma")
-"""Those that look for the closest adversarial example, and have no epsilon."""
+LOSSES = ("cross_entropy", "cw_margin", "dlr", "entropy", "kl_divergence")
+LABELS = ("true", "predicted", "least_likely", "random")
+
+_BOTH = {"norm": ("linf", "l2")}
+_ONE_STEP = {"epsilon": float, "loss": LOSSES, "labels": LABELS, "targeted": bool}
+_NOISE = {"norm": ("linf",), "epsilon": float, "restarts": int}
+
+# What each class takes: the type of a value, or the names it may be. Those without "epsilon" look for the closest
+# adversarial example.
+HYPERPARAMETERS = {
+    "APGD": {
+        **_BOTH, "epsilon": float, "steps": int, "restarts": int, "loss": LOSSES, "targets": int, "rho": float,
+    },
+    "AutoAttack": {**_BOTH, "epsilon": float},
+    "BasicIterative": {**_BOTH, **_ONE_STEP, "steps": int, "step_size": float},
+    "CarliniWagner": {
+        "norm": ("l2",), "steps": int, "binary_search_steps": int, "initial_constant": float, "step_size": float,
+        "confidence": float, "abort_early": bool,
+    },
+    "DeepFool": {
+        **_BOTH, "steps": int, "overshoot": float, "candidates": int, "labels": ("true", "predicted"),
+    },
+    "ExtremeWeights": {"norm": ("l0",), "epsilon": float},
+    "FAB": {**_BOTH, "steps": int, "targets": int, "eta": float, "beta": float, "alpha_max": float},
+    "FGSM": {**_BOTH, **_ONE_STEP},
+    "FastGradient": {"norm": ("linf",), **_ONE_STEP, "scale": float},
+    "JSMA": {
+        "norm": ("l0",), "theta": float, "gamma": float, "output": ("probabilities", "logits"), "targeted": bool,
+    },
+    "MomentumIterative": {**_BOTH, **_ONE_STEP, "steps": int, "decay": float, "step_size": float},
+    "PGD": {
+        **_BOTH, **_ONE_STEP, "steps": int, "restarts": int, "random_start": bool, "step_size": float,
+    },
+    "PixelSwap": {"norm": ("l0",), "epsilon": float, "permutation": int},
+    "SignNoise": _NOISE,
+    "Square": {**_BOTH, "epsilon": float, "steps": int, "restarts": int, "start_share": float},
+    "TruncatedNormalNoise": _NOISE,
+}  # fmt: skip

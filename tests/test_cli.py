@@ -242,6 +242,9 @@ def test_wrong_options_are_found_before_tensorflow_starts(tmp_path):
     )
     for arguments, message in (
         (["mlp.pgd_digits", "--attack", "pdg"], "--attack: unknown attack 'pdg'"),
+        (["mlp.pgd_digits", "--attack", "pgd:stps=3"], "--attack: 'pgd' has no 'stps'"),
+        (["mlp.pgd_digits", "--attack", "pgd:steps=0"], "must be an integer >= 1, got '0'"),
+        (["mlp.pgd_digits", "--attack", "pgd", "--norm", "l0"], "--norm of 'pgd' must be one of"),
         (["mlp.pgd_digits", "--epsilon", "8"], "--epsilon: epsilon must be at most 1"),
         ([mine, "--epsilon", "8"], "write 8/255"),
         ([mine, "--output", "tanh"], "--output must be one of logits, softmax, sigmoid"),
@@ -320,16 +323,21 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, tmp_path):
             ["evaluate", "mlp.pgd_digits", "--epsilons", "0.1,0.2", "--attack", "deepfool"],
             "deepfool has none",
         ),
-        (["evaluate", "mlp.pgd_digits", "--attack", "pgd:steps=x"], "steps must be an integer"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--attack", "pgd:steps=x"],
+            "--attack: steps of 'pgd' must be an integer >= 1, got 'x'",
+        ),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "8"], "epsilon must be at most 1"),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "lots"], "0.3 or 8/255, got 'lots'"),
         (["evaluate", "mlp.pgd_digits", "--norm", "l9"], "norm must be one of"),
+        (["evaluate", "mlp.pgd_digits", "--norm", "l0"], "--norm of 'pgd' must be one of linf, l2"),
+        (["evaluate", "mlp.pgd_digits", "--attack", "pgd:loss=hinge"], "one of cross_entropy, cw"),
         (["evaluate", "mlp.pgd_digits", "--dataset", "nosuchset"], "unknown dataset"),
         (["evaluate", "mlp.pgd_digits", "--n", "0"], "--n must be an integer >= 1, got 0"),
         (["evaluate", "mlp.pgd_digits", "--epsilon", "1e400"], "epsilon must be > 0 and finite"),
         (
             ["evaluate", "mlp.pgd_digits", "--attack", "pgd:random_start=no"],
-            "True or False, got 'no'",
+            "random_start of 'pgd' must be true or false, got 'no'",
         ),
         (["evaluate", "mlp.pgd_digits", "--plot", "curve.xyz"], "must end in one of"),
         (["evaluate", "mlp.pgd_digits", "--json", "/"], "--json must be a file"),

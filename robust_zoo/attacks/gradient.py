@@ -9,8 +9,9 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
+from robust_zoo.attack_names import LABELS
 from robust_zoo.attacks.base import FixedBudgetAttack
-from robust_zoo.attacks.labels import POLICIES, choose_labels
+from robust_zoo.attacks.labels import choose_labels
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.backend import random
@@ -46,8 +47,8 @@ class GradientAttack(FixedBudgetAttack):
             raise ValueError(
                 f"loss {self.loss.name!r} needs a random start and no targets: its gradient is zero at the image."
             )
-        if self.labels not in POLICIES:
-            raise ValueError(f"labels must be one of {POLICIES}, got {self.labels!r}.")
+        if self.labels not in LABELS:
+            raise ValueError(f"labels must be one of {LABELS}, got {self.labels!r}.")
         if self.labels in ("least_likely", "random") and not self.targeted:
             raise ValueError(f"labels={self.labels!r} needs targeted=True: the class is a target.")
         if self.labels == "predicted" and self.targeted:

@@ -4,8 +4,6 @@ from keras import ops
 
 from robust_zoo.backend import random
 
-POLICIES = ("true", "predicted", "least_likely", "random")
-
 
 def choose_labels(policy: str, logits, y, keys):
     """The label that `policy` names, int32 (batch,), fixed from the clean image.

@@ -1,7 +1,6 @@
 """What the commands share: quiet start, arguments in words, tables."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 import math
@@ -11,7 +10,7 @@ import re
 import sys
 import tempfile
 
-from robust_zoo.attack_names import NAMES, WITHOUT_BUDGET
+from robust_zoo.attack_names import HYPERPARAMETERS, NAMES
 
 
 @contextlib.contextmanager
@@ -55,6 +54,57 @@ def number(text: str) -> float:
         raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
 
 
+def read_attack(text: str) -> tuple[str, dict]:
+    """The name and the settings of an attack, from "name" or "name:key=value,...", before any backend starts.
+
+    Raises:
+        ValueError: an unknown attack or hyperparameter, an epsilon of its own, or a value of the wrong kind.
+    """
+    name, _, settings = text.partition(":")
+    if name not in NAMES:
+        raise ValueError(
+            f"--attack: unknown attack {name!r}: it must be one of {', '.join(NAMES)}."
+        )
+    allowed, values = HYPERPARAMETERS[NAMES[name][0]], {}
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        if key not in allowed:
+            raise ValueError(
+                f"--attack: {name!r} has no {key!r}: it must be one of {', '.join(allowed)}."
+            )
+        if key == "epsilon":
+            raise ValueError(
+                f"--attack: epsilon is set by --epsilon or --epsilons, not in the attack, got {text!r}."
+            )
+        values[key] = _value(name, key, value, allowed[key])
+    return name, values
+
+
+_AT_LEAST_ONE = ("steps", "restarts", "binary_search_steps", "candidates")
+
+
+def _value(attack: str, key: str, text: str, kind):
+    """A hyperparameter's value; ValueError if it is not of that kind."""
+    where = f"--attack: {key} of {attack!r} must be"
+    if isinstance(kind, tuple):
+        if text not in kind:
+            raise ValueError(f"{where} one of {', '.join(kind)}, got {text!r}.")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{where} true or false, got {text!r}.")
+        return text.lower() == "true"
+    if kind is float:
+        try:
+            return number(text)
+        except ValueError as error:
+            raise ValueError(f"--attack: {key} of {attack!r}: {error}") from None
+    least = 1 if key in _AT_LEAST_ONE else 0
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"{where} an integer >= {least}, got {text!r}.")
+    return int(text)
+
+
 def parse_attack(text: str, epsilon: float | None, norm: str | None):
     """An attack from "name" or "name:key=value,...", such as "pgd:steps=100,restarts=20,step_size=0.01".
 
@@ -65,48 +115,36 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None):
             that do not have `norm` keep.
 
     Raises:
-        ValueError: an unknown attack or hyperparameter, a second epsilon, or a value that does not fit.
+        ValueError: what `read_attack` refuses, or values that do not fit.
     """
-    from robust_zoo.attacks import ATTACKS, FixedBudgetAttack
+    from robust_zoo.attacks import ATTACKS
 
-    name, _, settings = text.partition(":")
-    if name not in ATTACKS:
-        raise ValueError(f"unknown attack {name!r}: it must be one of {', '.join(ATTACKS)}.")
-    kind = ATTACKS[name].func
-    allowed = [field.name for field in dataclasses.fields(kind)]
-    budget = issubclass(kind, FixedBudgetAttack)
-    values = {"epsilon": epsilon} if budget else {}
-    if norm is not None and "norm" not in ATTACKS[name].keywords and (budget or norm in kind.norms):
+    name, settings = read_attack(text)
+    values = {"epsilon": epsilon} if needs_epsilon(text) else {}
+    fits = needs_epsilon(text) or norm in norms_of(text)
+    if norm is not None and fixed_norm(text) is None and fits:
         values["norm"] = norm
-    for setting in filter(None, settings.split(",")):
-        key, _, value = setting.partition("=")
-        if key not in allowed:
-            raise ValueError(
-                f"attack {name!r} has no {key!r}: it must be one of {', '.join(allowed)}."
-            )
-        if key == "epsilon" and budget:
-            raise ValueError(
-                f"epsilon is set by --epsilon or --epsilons, not in the attack, got {text!r}."
-            )
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = number(value) if "/" in value else value
-    return ATTACKS[name](**values)
+    return ATTACKS[name](**(values | settings))
 
 
 def needs_epsilon(text: str) -> bool:
-    """Whether an attack has a budget (an unknown one has: what it is will be said later)."""
-    return text.partition(":")[0] not in WITHOUT_BUDGET
+    """Whether an attack has a budget."""
+    return "epsilon" in _hyperparameters(text)
 
 
-def check_attack_name(text: str) -> None:
-    """ValueError for an attack that does not exist, before any backend starts."""
-    name = text.partition(":")[0]
-    if name not in NAMES:
-        raise ValueError(
-            f"--attack: unknown attack {name!r}: it must be one of {', '.join(NAMES)}."
-        )
+def norms_of(text: str) -> tuple[str, ...]:
+    """The norms that an attack can have."""
+    return _hyperparameters(text)["norm"]
+
+
+def fixed_norm(text: str) -> str | None:
+    """The norm that an attack's name or settings give it, if they do."""
+    name, settings = read_attack(text)
+    return settings.get("norm", NAMES[name][1].get("norm"))
+
+
+def _hyperparameters(text: str) -> dict:
+    return HYPERPARAMETERS[NAMES[text.partition(":")[0]][0]]
 
 
 def check_epsilon(value: float, norm: str, option: str) -> None:

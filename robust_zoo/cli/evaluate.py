@@ -10,17 +10,19 @@ import typer
 
 from robust_zoo.cli.common import (
     as_json_list,
-    check_attack_name,
     check_count,
     check_epsilon,
     check_writable,
+    fixed_norm,
     interruptible,
     is_model_file,
     needs_epsilon,
+    norms_of,
     number,
     parse_attack,
     print_record,
     quiet,
+    read_attack,
 )
 
 
@@ -87,11 +89,16 @@ def evaluate(
     check_writable(plot, "--plot")
     names = attack or ["pgd"]
     for name in names:
-        check_attack_name(name)
+        read_attack(name)
     check_count(n, "--n")
     check_count(batch_size, "--batch-size")
     if norm not in (None, "linf", "l2", "l0"):
         raise ValueError(f"--norm must be one of linf, l2, l0, got {norm!r}.")
+    for name in names:
+        if norm and needs_epsilon(name) and not fixed_norm(name) and norm not in norms_of(name):
+            raise ValueError(
+                f"--norm of {name!r} must be one of {', '.join(norms_of(name))}, got {norm!r}."
+            )
     form = _model_form(model, input_range, output, data_format)
     if epsilon is not None and epsilons is not None:
         raise ValueError("--epsilon and --epsilons cannot both be given.")
@@ -198,12 +205,12 @@ def _open_model(handle: str, form: dict):
 
 def _expected_norm(name: str, norm: str | None, model: str) -> str:
     """The norm that an attack will have: as asked for, else that of the record if it is at hand, else linf."""
-    if "norm=" in name:
-        return name.partition("norm=")[2].partition(",")[0]
-    if name.partition(":")[0] in ("fast-gradient-l2", "pixel-swap", "jsma"):
+    if not needs_epsilon(name):
         return ""
-    if norm is not None:
-        return norm
+    own = norms_of(name)
+    found = fixed_norm(name) or norm or (own[0] if len(own) == 1 else None)
+    if found is not None:
+        return found
     if is_model_file(model):
         return "linf"
     package = pathlib.Path(__file__).resolve().parents[1]
@@ -222,10 +229,7 @@ def _expected_norm(name: str, norm: str | None, model: str) -> str:
 
 def _own_norm(name: str, threat) -> str | None:
     """The norm to give an attack when none is asked for: that of the record, for an attack with a budget."""
-    from robust_zoo.attacks import ATTACKS
-
-    attack = ATTACKS.get(name.partition(":")[0])
-    fits = threat and attack and needs_epsilon(name) and threat.norm in attack.func.norms
+    fits = threat and needs_epsilon(name) and threat.norm in norms_of(name)
     return threat.norm if fits else None
 
 

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from robust_zoo.cli.common import check_writable, number, parse_attack, quiet
+from robust_zoo.cli.common import (
+    check_writable,
+    needs_epsilon,
+    number,
+    parse_attack,
+    quiet,
+    read_attack,
+)
 
 # What every picture takes.
 _Models = Annotated[list[str], typer.Argument(help="Names, directories or handles.")]
@@ -67,10 +74,12 @@ def transfer(
 ) -> None:
     """How adversarial images made on each model do on the others."""
     _check_picture(output)
+    _check_budget(attack)
+    radius = number(epsilon)
     with quiet():
         from robust_zoo import evaluation, plots
 
-        made = parse_attack(attack, number(epsilon), None)
+        made = parse_attack(attack, radius, None)
         loaded, data = _models_and_data(models, n, seed)
         matrices = evaluation.transfer_matrices(made, loaded, data.images, data.labels, seed=seed)
     print(plots.transfer(matrices, output, title=f"{attack}, epsilon {epsilon}"))
@@ -86,10 +95,11 @@ def roll_off(
 ) -> None:
     """Accuracy over the whole range of an attack, and the area under it."""
     _check_picture(output)
+    _check_budget(attack)
+    magnitudes = _numbers(epsilons)
     with quiet():
         from robust_zoo import evaluation, plots
 
-        magnitudes = _numbers(epsilons)
         loaded, data = _models_and_data(models, n, seed)
         curves = {
             handle: evaluation.roll_off(
@@ -119,10 +129,11 @@ def top_k(
 ) -> None:
     """Top-k accuracy against epsilon."""
     _check_picture(output)
+    _check_budget(attack)
+    magnitudes = _numbers(epsilons)
     with quiet():
         from robust_zoo import evaluation, plots
 
-        magnitudes = _numbers(epsilons)
         loaded, data = _models_and_data(models, n, seed)
         found = {
             handle: evaluation.top_k(
@@ -252,6 +263,13 @@ def _check_picture(output: pathlib.Path) -> None:
     with quiet():
         from robust_zoo.plots import picture_format
     picture_format(output)
+
+
+def _check_budget(attack: str) -> None:
+    """Raises before any work for an attack that is none, or has no epsilon."""
+    read_attack(attack)
+    if not needs_epsilon(attack):
+        raise ValueError(f"--attack must be one with an epsilon here, got {attack!r}.")
 
 
 def _models_and_data(handles: list[str], n: int | None, seed: int):
