@@ -57,11 +57,11 @@ def images():
     return make
 
 
-def _mnist_is_prepared():
+def _is_prepared(name):
     try:
         import tensorflow_datasets as tfds
 
-        return tfds.builder("mnist").is_prepared()
+        return tfds.builder(name).is_prepared()
     except ImportError:
         return False
 
@@ -71,7 +71,8 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("home"):
                 item.add_marker(pytest.mark.skip(reason="the same on every backend, and long"))
-    marked = [item for item in items if item.get_closest_marker("mnist")]
-    if marked and not _mnist_is_prepared():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="MNIST is not prepared for TFDS"))
+    for name in ("mnist", "cifar10"):
+        marked = [item for item in items if item.get_closest_marker(name)]
+        if marked and not _is_prepared(name):
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"{name} is not prepared for TFDS"))
