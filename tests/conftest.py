@@ -57,6 +57,17 @@ def images():
     return make
 
 
+@pytest.fixture
+def strategy():
+    """Two replicas on one machine."""
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("strategies are TensorFlow's")
+    # Several strategies in one process collide with the default cross-device operations.
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
 def _is_prepared(name):
     try:
         import tensorflow_datasets as tfds

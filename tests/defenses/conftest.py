@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from robust_zoo import architectures, backend
+from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, DeepFool, NormalStartPGD
 from robust_zoo.defenses import (
     PGN,
@@ -100,18 +100,6 @@ def compiled(defense, optimizer="sgd", **settings):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     defense.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"], **settings)
     return defense
-
-
-@pytest.fixture
-def strategy():
-    if backend.name != "tensorflow":
-        pytest.skip("strategies are TensorFlow's")
-    import tensorflow as tf
-
-    # Several strategies in one process collide with the default cross-device operations.
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
 
 
 @pytest.fixture
