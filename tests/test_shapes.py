@@ -161,6 +161,7 @@ MODELS = {
     "dynamic sides": dynamic,
     "mixed_bfloat16": in_policy("mixed_bfloat16"),
     "float64": in_policy("float64"),
+    "int8": int8,
     "LoRA": lora,
     "EMA optimizer": functional,
     "compiled": compiled(functional),
@@ -220,17 +221,6 @@ def test_the_whole_way(name, tmp_path):
     again = rz.evaluate(fetched, (x, y), **options)
     assert (again.clean, again.attacks[0].correct) == (record.clean, record.attacks[0].correct)
     assert again.weights == record.weights
-
-
-@pytest.mark.home
-def test_an_int8_model_is_measured_and_not_published(tmp_path):
-    x, y = data()
-    model = int8()
-    record = rz.evaluate(model, (x, y), attacks=FGSM(epsilon=0.05), progress=False)
-    assert record.clean.correct == (logits(model, x).argmax(1) == y).sum()
-    with pytest.raises(ValueError, match="only built-in Keras layers are ever loaded or saved"):
-        rz.save_model(model, tmp_path / "saved", record)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

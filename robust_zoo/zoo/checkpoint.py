@@ -51,6 +51,8 @@ _MODULES = (
     "keras.initializers",
     "keras.regularizers",
     "keras.constraints",
+    "keras.dtype_policies",
+    "keras.quantizers",
     "keras.src.models.functional",
     "keras.src.models.sequential",
 )
@@ -60,7 +62,10 @@ _KINDS = (
     keras.regularizers.Regularizer,
     keras.constraints.Constraint,
     keras.dtype_policies.DTypePolicy,
+    keras.quantizers.Quantizer,
 )
+if hasattr(keras.quantizers, "QuantizationConfig"):  # since Keras 3.13
+    _KINDS += (keras.quantizers.QuantizationConfig,)
 # Layers that run code, or read files, that a configuration names; none of them is for images.
 _REFUSED = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
 _REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline")

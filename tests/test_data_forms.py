@@ -1,0 +1,120 @@
+"""The same examples in every form that data may have: measured alike, and trained on alike."""
+
+import keras
+import numpy as np
+import pytest
+
+import robust_zoo as rz
+from robust_zoo import architectures
+from robust_zoo.attacks import PGD
+from robust_zoo.datasets import load_dataset
+from robust_zoo.defenses import AdversarialTraining
+
+N = 48
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x) // 16
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        return self.x[rows], self.y[rows]
+
+
+def stream(x, y):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+
+
+def file(x, y, path):
+    np.savez(path / "mine.npz", images=x, labels=y, class_names=[str(k) for k in range(10)])
+    return str(path / "mine.npz")
+
+
+def eight_bits(x, y, path):
+    np.savez(path / "mine.npz", images=np.round(255 * x).astype("uint8"), labels=y)
+    return str(path / "mine.npz")
+
+
+def folder(x, y, path):
+    image = pytest.importorskip("PIL.Image")
+    for number, (pixels, label) in enumerate(zip(x, y, strict=True)):
+        (path / "mine" / str(label)).mkdir(parents=True, exist_ok=True)
+        picture = image.fromarray(np.round(255 * pixels[..., 0]).astype("uint8"))
+        picture.save(path / "mine" / str(label) / f"{number:02d}.png")
+    return str(path / "mine")
+
+
+MEASURED = {
+    "arrays": lambda x, y, path: (x, y),
+    "float64": lambda x, y, path: (x.astype("float64"), y),
+    "list": lambda x, y, path: [x, y],
+    "labels in a column": lambda x, y, path: (x, y[:, None]),
+    "unsigned labels": lambda x, y, path: (x, y.astype("uint8")),
+    "tf.data": lambda x, y, path: stream(x, y),
+    "PyDataset": lambda x, y, path: Batches(x, y),
+    "npz": file,
+    "npz of 8 bits": eight_bits,
+    "folder": folder,
+}
+
+
+@pytest.fixture
+def examples():
+    """Digits on 255 levels, so that 8 bits lose nothing."""
+    data = load_dataset("digits")
+    return np.round(255 * data.images[:N]).astype("float32") / np.float32(255), data.labels[:N]
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return architectures.mlp((8, 8, 1), hidden=(16,))
+
+
+@pytest.mark.parametrize("form", MEASURED)
+def test_measured_alike(form, examples, tmp_path):
+    model = network()
+    options = {"attacks": PGD(epsilon=0.05, steps=3), "checks": False, "progress": False}
+    expected = rz.evaluate(model, examples, **options)
+    record = rz.evaluate(model, MEASURED[form](*examples, tmp_path), **options)
+    assert record.clean == expected.clean
+    if form != "folder":  # sorted by class
+        assert record.attacks[0].correct == expected.attacks[0].correct
+        assert record.dataset.sha256 == expected.dataset.sha256
+    assert record.dataset.name == {
+        "tf.data": "stream", "PyDataset": "stream", "npz": "mine.npz", "npz of 8 bits": "mine.npz", "folder": "mine",
+    }.get(form, "arrays")  # fmt: skip
+
+
+TRAINED = {
+    "arrays": lambda x, y: ((x, y), {"batch_size": 16}),
+    "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 16}),
+    "labels in a column": lambda x, y: ((x, y[:, None]), {"batch_size": 16}),
+    "images in a list": lambda x, y: (([x], y), {"batch_size": 16}),
+    "weights": lambda x, y: ((x, y), {"batch_size": 16, "sample_weight": np.ones((len(x), 1))}),
+    "tf.data": lambda x, y: ((stream(x, y),), {}),
+    "PyDataset": lambda x, y: ((Batches(x, y),), {}),
+    "generator": lambda x, y: (
+        (iter([Batches(x, y)[k] for k in range(3)]),),
+        {"steps_per_epoch": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", TRAINED)
+def test_trained_alike(form, examples):
+    def train(form):
+        trainer = AdversarialTraining(network(), attack=PGD(epsilon=0.05, steps=2))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        trainer.compile(keras.optimizers.SGD(0.1), loss)
+        data, options = TRAINED[form](*examples)
+        trainer.fit(*data, epochs=1, shuffle=False, verbose=0, **options)
+        return trainer.classifier.get_weights()
+
+    for one, other in zip(train("arrays"), train(form), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-7)
