@@ -11,14 +11,17 @@ import keras
 import numpy as np
 from keras import layers
 
-from robust_zoo.contract import OUTPUTS, check_classifier, graph_of, squashing_of
+from robust_zoo.contract import (
+    OUTPUTS,
+    check_classifier,
+    graph_of,
+    only_reshapes,
+    squashing_of,
+)
 from robust_zoo.copies import agree, copy_state, probe_images
 from robust_zoo.record import Configuration
 
 _FORMATS = ("channels_last", "channels_first")
-# What may stand behind the softmax without changing a value.
-_SHAPES = (layers.Flatten, layers.Reshape, layers.Identity, layers.Dropout, layers.Permute)
-_SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Flatten", "Identity", "Cast", "GetItem")
 
 
 def serialise(model: keras.Model) -> dict:
@@ -183,7 +186,7 @@ def _cut(tensor, kind: str, name: str):
         made = linear(sources[0])
         copy_state(operation, linear)
         return made
-    passes = isinstance(operation, _SHAPES) or type(operation).__name__ in _SHAPE_OPERATIONS
+    passes = only_reshapes(operation)
     linear = getattr(operation, "activation", None) is keras.activations.linear
     passes = passes or (linear and not _computes_before(operation))
     if found is not None or not passes or len(sources) != 1:

@@ -169,15 +169,20 @@ def _final_activation(model) -> str | None:
         computes = isinstance(operation, keras.layers.Layer) and operation.weights
         if found or computes or not same_size:
             return found
-        if not isinstance(operation, _RESHAPING) and type(operation).__name__ not in _RESHAPING_OPS:
+        if not only_reshapes(operation):
             return None
         tensor = sources[0]
 
 
-_RESHAPING = tuple(
-    getattr(keras.layers, name) for name in ("Flatten", "Reshape", "Identity", "Dropout", "Permute")
+_RESHAPING = (
+    *("Flatten", "Reshape", "Identity", "Dropout", "Permute"),  # layers
+    *("Squeeze", "Cast", "GetItem"),  # operations; some have a layer's name
 )
-_RESHAPING_OPS = ("Reshape", "Squeeze", "Flatten", "Identity", "Cast")
+
+
+def only_reshapes(operation) -> bool:
+    """Whether an operation may stand behind a final activation without changing a value."""
+    return type(operation).__name__ in _RESHAPING
 
 
 def _size(tensor) -> int:
