@@ -30,9 +30,16 @@ class CopyError(ValueError):
 
 
 def probe_images(model: keras.Model) -> np.ndarray:
-    """A few random images in [0, 1] for a model, float32 (n, ...); sides that may be any are 32."""
+    """A few images in [0, 1] for a model, float32 (n, ...): noise, some of it dark, black and white.
+
+    Sides that may be any are 32.
+    """
     shape = [side or 32 for side in model.inputs[0].shape[1:]]
-    return np.random.default_rng(0).uniform(0, 1, (_PROBES, *shape)).astype("float32")
+    images = np.random.default_rng(0).uniform(0, 1, (_PROBES, *shape))
+    images[-4], images[-3] = 0.0, 1.0
+    images[-2] *= 0.1
+    images[-1] **= 2
+    return images.astype("float32")
 
 
 def agree(found: np.ndarray, expected: np.ndarray, *, within: float) -> bool:
@@ -87,13 +94,13 @@ def fresh_copy(model: keras.Model) -> keras.Model:
 def prove(original: keras.Model, copy: keras.Model) -> None:
     """Raises CopyError unless both compute the same from a few images.
 
-    In float32 they must agree to 1e-4 of the largest logit; where one of them computes in less, to a tenth.
+    They must agree to 1e-4 of the largest logit; where they compute in different dtypes, one of them in less than
+    float32, to a tenth.
     """
-    same = all(
-        layer.compute_dtype in ("float32", "float64")
-        for model in (original, copy)
-        for layer in model._flatten_layers()
-    )
+    dtypes = [
+        [layer.compute_dtype for layer in model._flatten_layers()] for model in (original, copy)
+    ]
+    same = dtypes[0] == dtypes[1] or {*dtypes[0], *dtypes[1]} <= {"float32", "float64"}
     images = probe_images(original)
     logits = [
         ops.convert_to_numpy(ops.cast(model(images, training=False), "float32"))
@@ -201,10 +208,19 @@ def in_float32(model: keras.Model) -> keras.Model:
     """`model` itself if it computes in float32, else a copy that does, with the same state."""
     if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
-    copy = _clone(model, lambda layer, config: _in_float32(config), dtype="float32")
-    for layer in copy._flatten_layers():
-        if isinstance(layer, (keras.Model, keras.layers.InputLayer)):
-            layer.dtype_policy = keras.DTypePolicy("float32")  # of the process, else
+    copy_model(model)  # proves exactly that it can be copied
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # for the layers that a custom layer makes by itself
+    try:
+        copy = _clone(model, lambda layer, config: _in_float32(config), dtype="float32")
+    finally:
+        keras.config.set_dtype_policy(before)
+    left = [layer.name for layer in copy._flatten_layers() if layer.compute_dtype != "float32"]
+    if left:
+        raise CopyError(
+            f"model {model.name!r} cannot be measured in float32: layer {left[0]!r} computes in another dtype, "
+            "whatever its dtype policy says."
+        )
     prove(model, copy)
     return copy
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks.losses import CWMargin
+from robust_zoo.attacks.losses import CWMargin, span_of
 from robust_zoo.attacks.working_set import batch_sizes, batches, call, once
 from robust_zoo.contract import softmax_deviation
 from robust_zoo.record import Check, wilson_interval
@@ -82,8 +82,8 @@ def softmax_output(logits: np.ndarray) -> Check:
 
 
 def logit_scale(logits: np.ndarray) -> Check:
-    """Median over images of the spread of an image's logits, largest minus least."""
-    spread = float(np.median(np.ptp(logits.astype("float64"), axis=1)))
+    """Median over images of the span of an image's logits (see `span_of`)."""
+    spread = float(np.median(ops.convert_to_numpy(span_of(logits.astype("float32")))))
     return Check(
         name="logit_scale",
         passed=spread >= _SMALL_SPREAD,

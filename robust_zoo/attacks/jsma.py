@@ -10,6 +10,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
+from robust_zoo.attacks.losses import unit_of
 
 OUTPUTS = ("probabilities", "logits")
 _BLOCK = 2**22  # pairs looked at in one go, over the whole batch
@@ -129,17 +130,21 @@ class JSMA(MinimumNormAttack):
     def start(self, model, x, y, keys, epsilon, attempt):
         targets = y if self.targeted else (y + 1 + attempt) % model.output_shape[1]
         finished = ops.zeros_like(y, dtype="bool")
-        return {"x_adv": x, "labels": y, "targets": targets, "finished": finished}
+        unit = unit_of(ops.cast(model(x, training=False), "float32"))
+        return {"x_adv": x, "labels": y, "targets": targets, "finished": finished, "unit": unit}
 
     def step(self, model, x, state, epsilon):
         x_adv = state["x_adv"]
         batch, d = ops.shape(x)[0], math.prod(x.shape[1:])
         values = ops.reshape(x_adv, (batch, d))
         allowed = values < 1 if self.theta > 0 else values > 0
-        find = (
-            self._pair_of_probabilities if self.output == "probabilities" else self._pair_of_logits
-        )
-        logits, first, second, found = find(model, x_adv, state["targets"], allowed)
+        if self.output == "probabilities":
+            pair = self._pair_of_probabilities(
+                model, x_adv, state["targets"], allowed, state["unit"]
+            )
+        else:
+            pair = self._pair_of_logits(model, x_adv, state["targets"], allowed)
+        logits, first, second, found = pair
         finished = ops.logical_or(state["finished"], self.succeeded(logits, state["labels"]))
         finished = ops.logical_or(finished, ops.logical_not(found))
         pair = ops.one_hot(first, d, dtype="float32") + ops.one_hot(second, d, dtype="float32")
@@ -153,12 +158,17 @@ class JSMA(MinimumNormAttack):
         """Values that fall have the saliency of their negative."""
         return math.copysign(1.0, self.theta)
 
-    def _pair_of_probabilities(self, model, x_adv, targets, allowed):
-        """Probabilities sum to 1, so that o = -t and the best pair has the two largest t."""
+    def _pair_of_probabilities(self, model, x_adv, targets, allowed, unit):
+        """Probabilities sum to 1, so that o = -t and the best pair has the two largest t.
+
+        Logits of an unusual scale are brought to the usual one first (see `unit_of`): a softmax of very large ones
+        has no gradient.
+        """
 
         def probability(x_adv):
             logits = ops.cast(model(x_adv, training=False), "float32")
-            p = ops.take_along_axis(ops.softmax(logits, axis=1), targets[:, None], axis=1)
+            p = ops.softmax(logits * unit[:, None], axis=1)
+            p = ops.take_along_axis(p, targets[:, None], axis=1)
             return p[:, 0], logits
 
         (_, logits), gradient = backend.value_and_input_gradient(probability, x_adv, has_aux=True)

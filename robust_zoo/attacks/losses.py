@@ -89,13 +89,26 @@ class CrossEntropy(Loss):
         return sign * (rest - at(logits, labels))
 
 
-_USUAL_SPANS = (0.1, 1000.0)  # of an image's logits, largest minus least
+_USUAL_SPANS = (0.1, 1000.0)  # of an image's logits
+_MASKED = 1e4  # times the upper half's span
 _SPAN = 10.0  # what others are brought to, nearly
+
+
+def span_of(logits):
+    """Largest minus least logit of each example, (batch,), without classes that are masked.
+
+    Where the least lies so far below that most of the span is a mask of -1e9, say, it is largest minus median.
+    """
+    ordered = ops.sort(logits, axis=1)
+    whole = ordered[:, -1] - ordered[:, 0]
+    upper = ordered[:, -1] - ordered[:, logits.shape[1] // 2]
+    masked = ops.logical_and(whole > _USUAL_SPANS[1], whole > _MASKED * upper)
+    return ops.where(ops.logical_and(masked, upper > 0), upper, whole)
 
 
 def unit_of(logits):
     """For each example, (batch,), the power of ten that makes its logits span about 10; 1 from 0.1 to 1000."""
-    span = ops.max(logits, axis=1) - ops.min(logits, axis=1)
+    span = span_of(logits)
     low, high = _USUAL_SPANS
     usual = ops.logical_or(span == 0, ops.logical_and(span >= low, span <= high))
     power = ops.round(ops.log10(ops.where(usual, _SPAN, span) / _SPAN))

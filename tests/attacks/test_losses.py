@@ -4,7 +4,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import DLR, CrossEntropy, CWMargin, Entropy
-from robust_zoo.attacks.losses import get_loss
+from robust_zoo.attacks.losses import get_loss, span_of, unit_of
 
 LOGITS = np.array([[2.0, -1.0, 0.5, 0.0], [0.1, 0.2, 0.3, -3.0]], "float32")
 LABELS = np.array([0, 2], "int32")
@@ -89,3 +89,15 @@ def test_bad_arguments():
         get_loss("hinge")
     with pytest.raises(ValueError, match="confidence must be >= 0, got -1"):
         CWMargin(confidence=-1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e12])
+def test_masked_classes_do_not_count_in_the_span(scale):
+    logits = scale * np.array([[1.0, 2.0, 5.0, 0.0, 3.0], [4.0, 0.5, 1.0, 1.5, 2.0]], "float32")
+    masked = np.concatenate([logits, [[-1e30], [-1e30]]], axis=1).astype("float32")
+    np.testing.assert_allclose(span_of(logits), scale * np.array([5.0, 3.5]), rtol=1e-5)
+    np.testing.assert_allclose(span_of(masked), scale * np.array([3.0, 2.5]), rtol=1e-5)
+    units = [ops.convert_to_numpy(unit_of(z)) for z in (logits, masked)]
+    assert (units[1] * scale * 3 < 100).all()
+    assert (units[1] * scale * 3 > 1).all()
+    assert (units[0] == units[1]).all() or scale != 1

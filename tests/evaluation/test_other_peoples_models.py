@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from robust_zoo.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagner, DeepFool, Square
+from robust_zoo.attacks import (
+    FAB,
+    FGSM,
+    JSMA,
+    PGD,
+    AutoAttack,
+    CarliniWagner,
+    DeepFool,
+    Square,
+)
 from robust_zoo.classifier import as_classifier
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining, DivergenceError
@@ -101,6 +110,7 @@ def test_infinite_slopes_do_not_blind_attacks(rooted):
         DeepFool(norm="linf"),
         FAB(steps=20),
         CarliniWagner(steps=50, binary_search_steps=5, step_size=0.05),
+        JSMA(),
     ):
         result = attack.run(rooted, x, y, progress=False)
         assert result.success.mean() > 0.9, attack
@@ -153,10 +163,27 @@ def test_no_verdict_depends_on_the_scale_of_the_logits(trained, factor):
         DeepFool(norm="linf"),
         FAB(steps=20),
         CarliniWagner(steps=50, binary_search_steps=5, step_size=0.05),
+        JSMA(),
     ):
         one, two = (attack.run(model, x, y, progress=False) for model in (trained, other))
         assert (one.success == two.success).all(), attack
         np.testing.assert_allclose(one.distance.mean(), two.distance.mean(), rtol=0.02)
+
+
+def test_a_masked_class_hides_nothing(trained):
+    """An eleventh class that nothing is ever taken for, as models of several tasks have it."""
+    data = load_dataset("digits").sample(30, 0)
+    inputs = keras.Input((8, 8, 1))
+    mask = layers.Dense(
+        1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(-1e9)
+    )
+    z = trained(inputs)
+    masked = keras.Model(inputs, layers.Concatenate()([z, mask(z)]))
+    attack = CarliniWagner(steps=50, binary_search_steps=5, step_size=0.05)
+    one, two = (attack.run(m, data.images, data.labels, progress=False) for m in (trained, masked))
+    assert one.success.all()
+    assert two.success.all()
+    np.testing.assert_allclose(one.distance.mean(), two.distance.mean(), rtol=0.02)
 
 
 def test_small_logits_weaken_cross_entropy_and_a_check_says_so(trained):
