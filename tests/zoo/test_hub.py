@@ -34,6 +34,11 @@ def logits(model, images):
     return ops.convert_to_numpy(model(images(5, (8, 8, 1))))
 
 
+def files_of(directory):
+    """The files of a checkpoint, without what pip may have compiled of its recipe."""
+    return {name for name in FILES if (directory / name).is_file()}
+
+
 def front_matter(card):
     return yaml.safe_load(card.split("---\n", 2)[1])
 
@@ -44,8 +49,7 @@ def test_round_trip_by_name_tag_and_commit(hub, checkpoint, images):
     pinned = publish(directory, "hf://me/robust", tag="v1")
     repository = hub.repositories["me/robust"]
     assert pinned == f"hf://me/robust@{repository.head}"
-    files = {path.name for path in directory.iterdir()}
-    assert set(repository.commits[repository.head]) == {*files, ".gitattributes"}
+    assert set(repository.commits[repository.head]) == {*files_of(directory), ".gitattributes"}
     for handle in ("hf://me/robust", "hf://me/robust@v1", "hf://me/robust@main", pinned):
         model = load_model(handle)
         np.testing.assert_array_equal(logits(model, images), logits(original, images))
@@ -294,7 +298,8 @@ class TestFileHub:
         directory = checkpoint()
         handle = f"file://{tmp_path}/hub/robust"
         assert publish(directory, handle) == handle
-        assert {path.name for path in (tmp_path / "hub" / "robust").iterdir()} == set(FILES)
+        published = {path.name for path in (tmp_path / "hub" / "robust").iterdir()}
+        assert published == files_of(directory)
         by_default = tmp_path / "made by mkdir"
         by_default.mkdir()
         assert (tmp_path / "hub" / "robust").stat().st_mode == by_default.stat().st_mode
