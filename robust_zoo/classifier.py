@@ -53,6 +53,28 @@ def describe_config(model: keras.Model) -> Configuration:
     return Configuration(sha256=config_sha256(serialise(model)))
 
 
+def without_names(config, names: dict[str, int] | None = None):
+    """A configuration without the names of models and layers, which Keras numbers anew in each process.
+
+    Layers are referred to by their places in their model instead; `names` are those of the model around, by place.
+    """
+    names = names or {}
+    if isinstance(config, list):
+        match config:
+            case [str(name), int(), int()] if name in names:
+                return [names[name], *config[1:]]
+        return [without_names(part, names) for part in config]
+    if not isinstance(config, dict):
+        return config
+    if isinstance(layers := config.get("layers"), list):
+        names = {layer["config"]["name"]: place for place, layer in enumerate(layers)}
+        bare = [
+            {**layer, "name": "", "config": {**layer["config"], "name": ""}} for layer in layers
+        ]
+        config = {**config, "name": "", "layers": bare}
+    return {key: without_names(value, names) for key, value in config.items()}
+
+
 def config_sha256(config: dict) -> str:
     """Hexadecimal SHA-256 of a configuration's canonical JSON, without what `compile` added at any level."""
     text = json.dumps(_uncompiled(config), sort_keys=True, separators=(",", ":"))

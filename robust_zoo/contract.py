@@ -138,7 +138,7 @@ def check_batch_size(batch_size) -> int:
 
 SQUASHING = (
     "softmax", "sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softplus", "softsign", "log_sigmoid", "relu6",
-    "sparse_sigmoid", "sparsemax", "sparse_plus", "squareplus", "exponential",
+    "sparse_sigmoid", "sparsemax", "sparse_plus", "squareplus", "exponential", "clip", "arctan", "erf",
 )  # fmt: skip
 """Final activations that hide how far the logits are: attacks on what comes out of them are weak."""
 
@@ -151,25 +151,33 @@ def squashing_of(operation) -> str | None:
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
     if isinstance(operation, keras.layers.Layer):
         name = "softmax" if isinstance(operation, keras.layers.Softmax) else None
+        if isinstance(operation, keras.layers.ReLU) and operation.max_value is not None:
+            name = "relu6"
         name = getattr(getattr(operation, "activation", None), "__name__", name)
     return name if name in SQUASHING else None
 
 
 def _final_activation(model) -> str | None:
-    """The squashing activation that makes the output of a model with a graph, what only reshapes left out."""
-    tensor = model.outputs[0]
+    """The squashing activation that makes the output of a model with a graph, what only reshapes left out.
+
+    "scaled " stands before one whose values are scaled or shifted.
+    """
+    tensor, scaled = model.outputs[0], ""
     while True:
         history = tensor._keras_history
         operation = history.operation
         if isinstance(operation, keras.Model):
-            return _final_activation(operation) if graph_of(operation) else None
+            found = _final_activation(operation) if graph_of(operation) else None
+            return found and scaled + found
         found = squashing_of(operation)
         sources = operation._inbound_nodes[history.node_index].input_tensors
         same_size = len(sources) == 1 and _size(sources[0]) == _size(tensor)
         computes = isinstance(operation, keras.layers.Layer) and operation.weights
         if found or computes or not same_size:
-            return found
-        if not only_reshapes(operation):
+            return found and scaled + found
+        if type(operation).__name__ in _SCALING:
+            scaled = "scaled "
+        elif not only_reshapes(operation):
             return None
         tensor = sources[0]
 
@@ -178,6 +186,10 @@ _RESHAPING = (
     *("Flatten", "Reshape", "Identity", "Dropout", "Permute"),  # layers
     *("Squeeze", "Cast", "GetItem"),  # operations; some have a layer's name
 )
+
+
+# What only scales and shifts what comes out of an activation, which hides as much then.
+_SCALING = ("Rescaling", "Multiply", "Divide", "TrueDivide", "Add", "Subtract", "Negative")
 
 
 def only_reshapes(operation) -> bool:

@@ -343,8 +343,13 @@ def _folder_of_split(path: pathlib.Path, split: str) -> pathlib.Path:
 
 def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
     """A tf.data stream of (float32 images in [0, 1], int32 labels), and the classes' names."""
+    import tensorflow as tf  # Keras's reader needs it, too
+
     directory = _folder_of_split(path, split)
-    classes = sorted(part.name for part in directory.iterdir() if part.is_dir())
+    here = _subfolders(directory)
+    # A class may be missing from one split; its number must not depend on that.
+    splits = [path / name for name in SPLITS if (path / name).is_dir()]
+    classes = sorted({*here, *(name for part in splits for name in _subfolders(part))})
     if len(classes) < 2:
         raise DatasetError(
             f"{str(directory)!r} must have a subfolder of images for each of at least two classes, it has {classes}."
@@ -367,13 +372,21 @@ def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
             image_size=(height, width),
             crop_to_aspect_ratio=True,
             color_mode=modes[channels],
-            class_names=classes,
+            class_names=here,
             verbose=False,
             **options,
         )
     except ValueError as error:
         raise DatasetError(f"{str(directory)!r} cannot be read: {error}") from error
-    return stream.map(lambda x, y: (x / 255, y)), tuple(classes)
+    numbers = tf.constant([classes.index(name) for name in here], "int32")
+    return stream.map(lambda x, y: (x / 255, tf.gather(numbers, y))), tuple(classes)
+
+
+def _subfolders(directory: pathlib.Path) -> list[str]:
+    """The classes that a folder has, by name; hidden ones are none."""
+    return sorted(
+        part.name for part in directory.iterdir() if part.is_dir() and not part.name.startswith(".")
+    )
 
 
 def _load_folder(path: pathlib.Path, split: str, image_shape) -> Dataset:

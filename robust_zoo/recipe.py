@@ -1,7 +1,6 @@
 """Recipe: a training run as data. run(): fit, reload from disk, evaluate, write the checkpoint."""
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import pathlib
@@ -19,6 +18,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
+from robust_zoo.classifier import serialise, without_names
 from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
@@ -33,6 +33,7 @@ from robust_zoo.defenses import (
 from robust_zoo.defenses.base import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import write_text
+from robust_zoo.fingerprint import fingerprint
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import round_to_float16
@@ -365,15 +366,19 @@ class _TimeLimit(keras.callbacks.Callback):
             self.over = self.model.stop_training = True
 
 
-def _settings(recipe: Recipe, trainer: keras.Model) -> dict:
+def _settings(recipe: Recipe, trainer: keras.Model, data: tuple[Dataset, ...]) -> dict:
     """All that an interrupted run must have in common with the one that goes on, as JSON values."""
     values = {name: getattr(recipe, name) for name in _SETTINGS}
     values["classifier"] = _layers_of(getattr(trainer, "classifier", trainer))
-    values["optimizer"] = _nameless(keras.saving.serialize_keras_object(trainer.optimizer))
+    values["optimizer"] = {
+        **_nameless(keras.saving.serialize_keras_object(trainer.optimizer)),
+        "code": fingerprint(recipe.optimizer),
+    }
+    values["examples"] = [part.sha256 for part in data]
     values["defense"] = None
     if isinstance(trainer, Defense):
         values["defense"] = {"name": type(trainer).__name__, **trainer.hyperparameters()}
-    values["augment"] = None if recipe.augment is None else _source_of(recipe.augment)
+    values["augment"] = None if recipe.augment is None else fingerprint(recipe.augment)
     measured = (recipe.validation_attack, *recipe.attacks)
     values["validation_attack"], *values["attacks"] = (
         attack and {"name": type(attack).__name__, **attack.get_config()} for attack in measured
@@ -389,26 +394,10 @@ def _nameless(node):
 
 
 def _layers_of(classifier: keras.Model) -> str:
-    """A hash of the layers and their configurations."""
-    graph = {"layers", "input_layers", "output_layers", "build_input_shape"}  # has names in it
-    layers = [
-        [
-            type(layer).__name__,
-            _nameless({k: v for k, v in layer.get_config().items() if k not in graph}),
-            [list(variable.shape) for variable in layer.variables],
-        ]
-        for layer in classifier._flatten_layers()
-    ]
-    return hashlib.sha256(json.dumps(layers, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _source_of(function) -> str:
-    """What a function does: its code, and the values that it closes over."""
-    code = function.__code__
-    closed = [repr(cell.cell_contents) for cell in function.__closure__ or ()]
-    constants = [repr(value) for value in code.co_consts if not hasattr(value, "co_code")]
-    parts = (code.co_code.hex(), *code.co_names, *constants, *closed)
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    """A hash of the layers, their configurations and how they are connected, and of custom layers' code."""
+    config = without_names(serialise(classifier))
+    kinds = [type(layer) for layer in classifier._flatten_layers()]
+    return fingerprint(json.dumps(config, sort_keys=True, default=str), kinds)
 
 
 class _Progress(keras.callbacks.Callback):
@@ -457,7 +446,7 @@ def _fit(
     """Trains, and returns the seconds that it took, those of the runs that it resumes included, and remarks."""
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
-    progress = _Progress(state / "progress.json", _settings(recipe, trainer))
+    progress = _Progress(state / "progress.json", _settings(recipe, trainer, (train, validation)))
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)

@@ -199,7 +199,9 @@ def test_one_sigmoid_unit_becomes_two_logits(images):
     np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 1])), positive, atol=1e-6)
 
 
-@pytest.mark.parametrize("activation", sorted(set(SQUASHING) - {"softmax"}))
+@pytest.mark.parametrize(
+    "activation", sorted(set(SQUASHING) - {"softmax", "arctan", "clip", "erf"})
+)
 def test_final_squashing_is_refused_by_name(activation):
     inputs = keras.Input((5, 5, 3))
     z = layers.Dense(4)(layers.Flatten()(inputs))
@@ -263,3 +265,23 @@ def test_a_trainer_is_not_its_classifier():
     for refuse in (check_classifier, as_classifier):
         with pytest.raises(TypeError, match=r"trainer Trainer around one: give its \.classifier"):
             refuse(trainer)
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        (lambda z: -ops.softmax(-z), "scaled softmax"),
+        (lambda z: layers.Rescaling(4.0, -2.0)(ops.sigmoid(z)), "scaled sigmoid"),
+        (lambda z: 30 * ops.tanh(z / 30), "scaled tanh"),
+        (ops.arctan, "arctan"),
+        (lambda z: ops.clip(z, -5, 5), "clip"),
+        (layers.ReLU(max_value=6), "relu6"),
+    ],
+)
+def test_squashing_that_is_scaled_or_cut_is_refused(end, name):
+    inputs = keras.Input((2, 2, 1))
+    z = layers.Dense(4)(layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match=f"ends in {name}: "):
+        check_classifier(keras.Model(inputs, end(z)))
+    for harmless in (2 * z - 1, z - ops.mean(z, axis=1, keepdims=True), layers.ReLU()(z)):
+        check_classifier(keras.Model(inputs, harmless))

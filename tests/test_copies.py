@@ -4,7 +4,7 @@ import pytest
 from keras import layers, ops
 
 from robust_zoo import architectures
-from robust_zoo.copies import CopyError, copy_model, in_float32, with_new_head
+from robust_zoo.copies import CopyError, agree, copy_model, in_float32, with_new_head
 from robust_zoo.defenses import with_weight_decay
 
 
@@ -175,3 +175,27 @@ def test_a_layer_that_does_not_tell_how_it_was_made_is_named():
     )
     with pytest.raises(CopyError, match=r"layer 'odd' .* cannot be copied.*get_config"):
         in_float32(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda z: z * (1 + 1e-6), True),
+        (lambda z: z * 1.01, False),
+        (lambda z: z + np.where(z > -1e8, 1e-3, 0), False),
+    ],
+)
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_neither_a_mask_nor_an_offset_hides_a_difference(change, same, offset):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (8, 10)).astype("float32")
+    masked = np.concatenate([logits + offset, np.full((8, 2), -1e9)], axis=1).astype("float32")
+    assert agree((change(logits) + offset), logits + offset, within=1e-4) == same
+    assert (
+        agree(
+            np.where(masked > -1e8, change(masked - offset) + offset, masked), masked, within=1e-4
+        )
+        == same
+    )
+    masked[0, 0] = np.nan
+    assert agree(masked, masked, within=1e-4)

@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -225,6 +227,15 @@ def test_a_folder_of_images_is_a_dataset(folder):
     grey = load_dataset(str(folder / "test"), image_shape=(4, 4, 1))
     assert grey.images.shape == (6, 4, 4, 1)
     assert load_dataset(str(folder)).images.shape == (6, 12, 12, 3)  # of the first image
+
+
+@pytest.mark.home
+def test_a_class_keeps_its_number_where_a_split_lacks_it(folder):
+    shutil.rmtree(folder / "test" / "bright")
+    (folder / "test" / ".ipynb_checkpoints").mkdir()
+    data = load_dataset(str(folder), "test", image_shape=(8, 8, 3))
+    assert data.class_names == ("bright", "dark")
+    assert data.labels.tolist() == [1, 1, 1]
 
 
 @pytest.mark.home

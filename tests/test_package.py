@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(rz.__file__).parent
 
 # Who may know whom, from the ground up; a module may import from lower layers and itself.
 LAYERS = [
-    {"attack_names", "backend", "sentences"},
+    {"attack_names", "backend", "fingerprint", "sentences"},
     {"contract", "record", "progress", "files"},
     {"architectures", "copies", "datasets", "weights"},
     {"classifier"},

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from robust_zoo import __version__, backend
-from robust_zoo.classifier import config_sha256, serialise
+from robust_zoo.classifier import config_sha256, serialise, without_names
 from robust_zoo.files import replacing
 from robust_zoo.weights import describe_weights
 
@@ -29,33 +29,12 @@ def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, se
     """What a state belongs to: all that the numbers of an attack depend on."""
     return {
         "attack": f"{type(attack).__name__} {json.dumps(attack.get_config(), sort_keys=True)}",
-        "model": f"{config_sha256(_without_names(serialise(model), {}))} {describe_weights(model).sha256}",
+        "model": f"{config_sha256(without_names(serialise(model)))} {describe_weights(model).sha256}",
         "images": f"{x.shape} {_sha256(x)}",
         "labels": _sha256(y),
         "seed": str(int(seed)),
         "version": f"{__version__} {backend.name}",
     }
-
-
-def _without_names(config, names: dict[str, int]):
-    """A configuration without the names of models and layers, which Keras numbers anew in each process.
-
-    Layers are referred to by their places in their model instead; `names` are those of the model around.
-    """
-    if isinstance(config, list):
-        match config:
-            case [str(name), int(), int()] if name in names:
-                return [names[name], *config[1:]]
-        return [_without_names(part, names) for part in config]
-    if not isinstance(config, dict):
-        return config
-    if isinstance(layers := config.get("layers"), list):
-        names = {layer["config"]["name"]: place for place, layer in enumerate(layers)}
-        bare = [
-            {**layer, "name": "", "config": {**layer["config"], "name": ""}} for layer in layers
-        ]
-        config = {**config, "name": "", "layers": bare}
-    return {key: _without_names(value, names) for key, value in config.items()}
 
 
 class StateFile:

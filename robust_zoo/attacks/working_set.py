@@ -1,7 +1,5 @@
 """The working set: images that are not done yet, packed into batches of a few fixed sizes."""
 
-import hashlib
-import types
 import weakref
 
 import keras
@@ -11,6 +9,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.backend import random
 from robust_zoo.contract import check_logits
+from robust_zoo.fingerprint import OMITTED, fingerprint
 
 # Images whose state is held at once: so many, or fewer if they are large, but always some.
 _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
@@ -32,41 +31,26 @@ _TRAINER = {
 }
 
 
-def _fingerprint(model) -> str:
+def _state_of(model) -> str:
     """A hash of what a compiled function of the model has in it as constants: all state but its variables."""
-    digest = hashlib.sha256()
-
-    def add(value) -> None:
-        if isinstance(value, (bool, int, float, str, bytes, type(None), np.generic)):
-            digest.update(repr(value).encode())
-        elif isinstance(value, (list, tuple)):
-            digest.update(b"[")
-            for item in value:
-                add(item)
-        elif isinstance(value, dict):
-            digest.update(b"{")
-            for key, item in value.items():
-                add(str(key))
-                add(item)
-        elif isinstance(value, types.FunctionType):
-            digest.update(f"{value.__qualname__} {id(value)}".encode())
-            for cell in value.__closure__ or ():
-                add(cell.cell_contents)
-        elif isinstance(value, np.ndarray) or (
-            not isinstance(value, keras.Variable) and ops.is_tensor(value)
-        ):
-            array = ops.convert_to_numpy(value)
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-
+    parts = []
     for layer in model._flatten_layers():
         is_model = isinstance(layer, keras.Model)
-        for name in sorted(vars(layer)):
+        parts.append(type(layer))
+        for name, value in sorted(vars(layer).items()):
             private = is_model and (name.startswith(("_", "stop_")) or name in _TRAINER)
             if not private and name not in _BOOKKEEPING:
-                digest.update(name.encode())
-                add(vars(layer)[name])
-    return digest.hexdigest()
+                parts += (name, value)
+    return fingerprint(*parts, array=_as_array)
+
+
+def _as_array(value):
+    # Layers are looked at one by one, variables not at all, and Keras's graphs hold no state.
+    if isinstance(value, (keras.Variable, keras.Operation, keras.KerasTensor)):
+        return OMITTED
+    if isinstance(value, (dict, list, tuple, type, np.ndarray)):
+        return None  # before the slow look at what is a tensor
+    return ops.convert_to_numpy(value) if ops.is_tensor(value) else None
 
 
 def forget(model) -> None:
@@ -77,7 +61,7 @@ def forget(model) -> None:
 def once(model, image_shape, part, compile_part):
     """What `compile_part()` gives, made once for a part, an image shape and a model as it now is."""
     variables = tuple(id(variable) for variable in model.variables)
-    key = (part, image_shape, _fingerprint(model), variables)
+    key = (part, image_shape, _state_of(model), variables)
     parts = _COMPILED.setdefault(model, {})
     if key not in parts:
         parts[key] = compile_part()

@@ -25,9 +25,15 @@ class TrainingNote:
         defense, classifier = self.defense, self.defense.classifier
         info = DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
         seconds = time.perf_counter() - self.started
-        if self.before is not None and self.before.defense == info:
-            epochs += self.before.training.epochs
-            seconds += self.before.training.seconds
+        earlier = ()
+        if self.before is not None:
+            trained, before = self.before.training, self.before.defense
+            earlier = trained.deviations
+            if before == info:
+                epochs += trained.epochs
+                seconds += trained.seconds
+            else:
+                earlier += (f"after {before.name} ({trained.epochs} epochs)",)
         training = Training(
             recipe="",
             commit="",
@@ -35,5 +41,6 @@ class TrainingNote:
             seconds=round(seconds, 1),
             hardware=backend.hardware(backend.replica_count(defense)),
             backend=backend.name,
+            deviations=earlier,
         )
         classifier.origin = Origin(info, training, variables_sha256(classifier))

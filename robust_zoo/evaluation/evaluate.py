@@ -21,7 +21,7 @@ from robust_zoo.contract import (
     check_labels,
 )
 from robust_zoo.copies import agree, in_float32
-from robust_zoo.datasets import Dataset, arrays_dataset, collect, load_dataset
+from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, load_dataset
 from robust_zoo.evaluation.checks import run_checks
 from robust_zoo.evaluation.curve import Evidence, accuracy_curve
 from robust_zoo.record import (
@@ -198,6 +198,7 @@ class _Measured:
         for argument, text in (("name", name), ("architecture", architecture)):
             if text is not None and text != one_line(text):
                 raise ValueError(f"{argument} must be one line of text, got {text!r}.")
+        _defense_info(defense, model)  # refuses before any attack runs
         attacks, threat = self.plans[number], self.threats[number]
         carried = _carried(model, self.config, self.weights)
         states = _state_files(state_directory, attacks)
@@ -244,7 +245,7 @@ class _Measured:
             dataset=DatasetInfo(
                 name=sample.name, version=sample.version, split=sample.split, sha256=sample.sha256
             ),
-            defense=_defense_info(defense) or carried.get("defense"),
+            defense=_defense_info(defense, model) or carried.get("defense"),
             threat_model=threat,
             clean=Accuracy.count(int(self.clean.sum()), len(x)),
             attacks=tuple(outcomes),
@@ -278,15 +279,24 @@ def _evidence(broken, distance, clean, epsilon: float) -> Evidence:
     return Evidence(np.where(clean, found, 0.0))
 
 
-def _defense_info(defense) -> DefenseInfo | None:
-    """Of a trainer, what it tells of itself."""
+def _defense_info(defense, model: keras.Model) -> DefenseInfo | None:
+    """Of the trainer of `model`, what it tells of itself."""
     if defense is None or isinstance(defense, DefenseInfo):
         return defense
-    if hasattr(defense, "hyperparameters") and hasattr(defense, "classifier"):
-        return DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
-    raise TypeError(
-        f"defense must be the defense that trained the model, or a DefenseInfo, got {type(defense).__name__}."
-    )
+    if not isinstance(getattr(defense, "classifier", None), keras.Model):
+        raise TypeError(
+            f"defense must be the defense that trained the model, or a DefenseInfo, got {type(defense).__name__}."
+        )
+    if defense.classifier is not model:
+        raise ValueError(
+            f"defense must be the one that trained {model.name!r}, got {type(defense).__name__} around another model: "
+            "give evaluate its .classifier."
+        )
+    if not int(defense.training_steps):
+        raise ValueError(
+            f"defense must have trained the model, got {type(defense).__name__} before its fit: leave it out."
+        )
+    return DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
 
 
 def _trusted_logits(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
@@ -396,7 +406,13 @@ def _as_dataset(data, model: keras.Model, name: str | None, n) -> Dataset:
         return data
     shape, classes = model.input_shape[1:], model.output_shape[1]
     if isinstance(data, str):
-        return load_dataset(data, image_shape=shape)
+        loaded = load_dataset(data, image_shape=shape)
+        if is_folder(data) and loaded.num_classes != classes:
+            raise ValueError(
+                f"data must have a subfolder for each of the model's {classes} classes, {data!r} has "
+                f"{loaded.num_classes}: {', '.join(loaded.class_names)}. An empty one keeps the place of a class."
+            )
+        return loaded
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images = check_images(data[0], model)
         labels = check_labels(data[1], classes, len(images))

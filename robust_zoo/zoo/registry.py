@@ -155,7 +155,7 @@ def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
         >>> load_attack("file:///hub/pgn").run(model, x, y).success.mean()
     """
     if hubs.is_handle(handle):
-        return hubs.read(handle, generator.FILES, read_attack)[0]
+        return hubs.read(handle, (*generator.FILES, *MODEL_FILES), read_attack)[0]
     return read_attack(resolve(handle))
 
 

@@ -49,13 +49,20 @@ def test_other_weights_and_other_code_are_refused(saved):
         load_attack(saved)
     weights.write_bytes(whole)
     told = json.loads(config.read_text())
+    for changes, message in (
+        ({"model_sha256": "0" * 64}, "belongs to another model"),
+        ({"gradient_scale": 0.0}, "gradient_scale in .* must be a number > 0, it is 0.0"),
+    ):
+        config.write_text(json.dumps({**told, **changes}))
+        with pytest.raises(CheckpointError, match=message):
+            load_attack(saved)
     told["config"]["class_name"], told["config"]["module"] = "system", "os"
     config.write_text(json.dumps(told))
     with pytest.raises(CheckpointError, match=r"asks for os\.system"):
         load_attack(saved)
     config.write_text("{}")
     with pytest.raises(
-        CheckpointError, match="must hold config, gradient_scale and weights_sha256"
+        CheckpointError, match="must hold config, gradient_scale, model_sha256, weights_sha256"
     ):
         load_attack(saved)
 
