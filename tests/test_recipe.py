@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import json
 import pathlib
 import subprocess
@@ -510,6 +511,51 @@ def test_an_edited_recipe_does_not_go_on(recipe, tmp_path):
     for name, change in changes.items():
         with pytest.raises(RecipeError, match=f"^{name} must be .* as in the interrupted run, got"):
             run(recipe.changed(**{name: change}), tmp_path / "m", resume=True, verbose=0)
+
+
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    """Of which the configuration tells nothing."""
+
+    factor = 0.5
+
+    def __call__(self, step):
+        return self.factor * 1e-3
+
+    def get_config(self):
+        return {}
+
+
+def test_edits_that_no_configuration_shows_are_seen(recipe, tmp_path, monkeypatch):
+    def connected(twice):
+        def make():
+            inputs = keras.Input((8, 8, 1))
+            x = keras.layers.Flatten()(inputs)
+            h = keras.layers.Dense(64)(x)
+            z = keras.layers.Add()([h, h] if twice else [x, h])
+            return keras.Model(inputs, keras.layers.Dense(10)(z), name="mlp")
+
+        return make
+
+    recipe = recipe.changed(
+        augment=functools.partial(flip_and_crop, pad=1),
+        optimizer=lambda total_steps: keras.optimizers.SGD(Halving()),
+        classifier=connected(twice=False),
+    )
+    with pytest.raises(TimeLimitError):
+        run(recipe, tmp_path / "m", max_minutes=1e-6, verbose=0)
+    changes = {
+        "augment": functools.partial(flip_and_crop, pad=2),
+        "classifier": connected(twice=True),
+    }
+    for name, change in changes.items():
+        with pytest.raises(RecipeError, match=f"^{name} must be"):
+            run(recipe.changed(**{name: change}), tmp_path / "m", resume=True, verbose=0)
+    monkeypatch.setattr(Halving, "factor", 0.25)
+    with pytest.raises(RecipeError, match=r"^optimizer must be"):
+        run(recipe, tmp_path / "m", resume=True, verbose=0)
+    monkeypatch.undo()
+    with pytest.raises(TimeLimitError, match="stopped after epoch 2"):
+        run(recipe, tmp_path / "m", resume=True, max_minutes=1e-6, verbose=0)
 
 
 def test_the_best_epoch_is_kept_and_told(recipe, tmp_path):

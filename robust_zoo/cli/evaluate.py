@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import tempfile
+import zipfile
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ from robust_zoo.cli.common import (
     quiet,
     read_attack,
 )
+from robust_zoo.sentences import one_line
 
 
 def evaluate(
@@ -167,6 +169,8 @@ def _model_form(handle: str, input_range, output, data_format) -> dict:
                 "them."
             )
         return {}
+    if os.path.isdir(handle):
+        raise IsADirectoryError(f"{handle!r} is a directory, not a model file.")
     if not os.path.isfile(handle):
         raise FileNotFoundError(f"no model file {handle!r}.")
     outputs, formats = ("logits", "softmax", "sigmoid"), ("channels_last", "channels_first")
@@ -196,10 +200,14 @@ def _open_model(handle: str, form: dict):
 
     path = pathlib.Path(handle).resolve()
     with tempfile.TemporaryDirectory() as scratch:
-        # Keras knows its files by an ending in small letters.
-        link = pathlib.Path(scratch) / f"model{path.suffix.lower()}"
+        # Keras knows its files by an ending in small letters, which may be the wrong one.
+        link = pathlib.Path(scratch) / f"model{'.keras' if zipfile.is_zipfile(path) else '.h5'}"
         link.symlink_to(path)
-        model = keras.saving.load_model(link, compile=False)
+        try:
+            model = keras.saving.load_model(link, compile=False)
+        except Exception as error:  # whatever a file that is no model makes Keras stumble over
+            reason = one_line(str(error).replace(str(link), handle))
+            raise ValueError(f"{handle!r} cannot be loaded as a Keras model: {reason}.") from error
     return rz.as_classifier(model, **form)
 
 

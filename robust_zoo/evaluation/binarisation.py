@@ -6,6 +6,7 @@ the surface of the ball from the image and many points inside it. That point is 
 do not find one cannot be trusted on the model itself.
 """
 
+import itertools
 import weakref
 from collections.abc import Sequence
 
@@ -116,7 +117,8 @@ def _check(attacks, found, guessed, inner, n: int, features: "_Features") -> Che
         "the ball (for the others there is none). "
         f"The attacks found {together} ({each}), {_CONTROL} random points of the surface {sum(guessed)}. Below "
         f"{_REQUIRED:.0%}, by more than chance, the attacks miss what is certainly there: use more steps, more restarts "
-        "or other attacks. Where random points find more than half, finding them proves nothing.",
+        "or other attacks (one step alone is expected to). Where random points find more than half, finding them proves "
+        "nothing. What the model does behind that layer is not tested.",
     )
 
 
@@ -148,19 +150,18 @@ def _plant(head, test_model, features: "_Features", points: "_Points") -> int | 
     from sklearn.preprocessing import StandardScaler
 
     target = next(points.surface(1))
-    values, spans = zip(
-        *map(features, (target, points.image, *points.inside(_INNER[0]))), strict=True
-    )
+    some = itertools.chain((target, points.image), points.inside(_INNER[0]))
+    values, spans = zip(*map(features, some), strict=True)
     values = np.concatenate(values)
     for inner in _INNER:
-        some = values[: inner + 2]
-        planted = np.arange(len(some)) == 0
-        scaler = StandardScaler().fit(some)
+        nearest = values[: inner + 2]
+        planted = np.arange(len(nearest)) == 0
+        scaler = StandardScaler().fit(nearest)
         separator = LogisticRegression(C=1e6, max_iter=1000)  # all but unregularised
-        separator.fit(scaler.transform(some), planted)
+        separator.fit(scaler.transform(nearest), planted)
         weights = separator.coef_[0] / scaler.scale_
         bias = separator.intercept_[0] - weights @ scaler.mean_
-        margin = some @ weights + bias
+        margin = nearest @ weights + bias
         if np.array_equal(margin > 0, planted):
             scale = (np.max(spans) - np.min(spans)) / (2 * np.abs(margin).max())
             head.set_weights(
