@@ -342,9 +342,7 @@ def _folder_of_split(path: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
-    """A tf.data stream of (float32 images in [0, 1], int32 labels), and the classes' names."""
-    import tensorflow as tf  # Keras's reader needs it, too
-
+    """A tf.data stream of (float32 images in [0, 1], integer labels), and the classes' names."""
     directory = _folder_of_split(path, split)
     here = _subfolders(directory)
     # A class may be missing from one split; its number must not depend on that.
@@ -378,8 +376,14 @@ def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
         )
     except ValueError as error:
         raise DatasetError(f"{str(directory)!r} cannot be read: {error}") from error
-    numbers = tf.constant([classes.index(name) for name in here], "int32")
-    return stream.map(lambda x, y: (x / 255, tf.gather(numbers, y))), tuple(classes)
+    stream = stream.map(lambda x, y: (x / 255, y))
+    if here != classes:
+        # Keras numbers the classes that are here; those that are not take the numbers behind these.
+        absent = itertools.count(len(here))
+        numbers = [here.index(name) if name in here else next(absent) for name in classes]
+        place = keras.layers.IntegerLookup(vocabulary=numbers, num_oov_indices=0)
+        stream = stream.map(lambda x, y: (x, place(y)))
+    return stream, tuple(classes)
 
 
 def _subfolders(directory: pathlib.Path) -> list[str]:

@@ -91,6 +91,30 @@ def test_measured_alike(form, examples, tmp_path):
     }.get(form, "arrays")  # fmt: skip
 
 
+def test_a_folder_of_fewer_classes_than_the_model_has_is_refused(examples, tmp_path):
+    x, y = examples
+    some = np.isin(y, (3, 7))
+    data = folder(x[some], y[some], tmp_path)
+    with pytest.raises(
+        ValueError, match=r"each of the model's 10 classes, .* has 2: 3, 7\. An empty"
+    ):
+        rz.evaluate(network(), data, checks=False, progress=False)
+    for label in range(10):
+        (tmp_path / "mine" / str(label)).mkdir(exist_ok=True)
+    record = rz.evaluate(network(), data, checks=False, progress=False)
+    expected = rz.evaluate(network(), (x[some], y[some]), checks=False, progress=False)
+    assert record.clean == expected.clean
+
+
+def test_a_trainer_that_did_not_train_the_model_is_refused(examples):
+    model = network()
+    trainer = AdversarialTraining(network(), attack=PGD(epsilon=0.05, steps=1))
+    with pytest.raises(ValueError, match="AdversarialTraining around another model"):
+        rz.evaluate(model, examples, defense=trainer, checks=False, progress=False)
+    with pytest.raises(ValueError, match="AdversarialTraining before its fit"):
+        rz.evaluate(trainer.classifier, examples, defense=trainer, checks=False, progress=False)
+
+
 TRAINED = {
     "arrays": lambda x, y: ((x, y), {"batch_size": 16}),
     "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 16}),

@@ -407,10 +407,11 @@ def _as_dataset(data, model: keras.Model, name: str | None, n) -> Dataset:
     shape, classes = model.input_shape[1:], model.output_shape[1]
     if isinstance(data, str):
         loaded = load_dataset(data, image_shape=shape)
-        if is_folder(data) and loaded.num_classes != classes:
+        names = loaded.class_names
+        if is_folder(data) and len(names) != classes:
             raise ValueError(
-                f"data must have a subfolder for each of the model's {classes} classes, {data!r} has "
-                f"{loaded.num_classes}: {', '.join(loaded.class_names)}. An empty one keeps the place of a class."
+                f"data must have a subfolder for each of the model's {classes} classes, {data!r} has {len(names)}: "
+                f"{one_line(', '.join(names))}. An empty one keeps the place of a class."
             )
         return loaded
     if isinstance(data, (tuple, list)) and len(data) == 2:
