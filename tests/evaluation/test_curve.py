@@ -55,7 +55,7 @@ def test_records_have_one_of_the_first_examples():
     record = evaluate(model, (images, labels), attacks=FGSM(epsilon=0.1), progress=False)
     assert {point.n_examples for point in record.curve.points} == {N_EXAMPLES}
     assert record.curve.config["epsilon"] == 0.1
-    assert [check.name for check in record.checks][-1] == "curve_agrees_with_attacks"
+    assert "curve_agrees_with_attacks" in {check.name for check in record.checks}
     bare = evaluate(model, (images[:5], labels[:5]), attacks=FGSM(epsilon=0.1), checks=False)
     assert bare.curve is None
     assert evaluate(model, (images[:5], labels[:5]), progress=False).curve is None
