@@ -400,8 +400,8 @@ def test_every_recipe_takes_the_same_step_on_two_replicas(path, strategy):
     ):
         return  # each replica drops values of its own
     one, other = (np.concatenate([w.ravel() for w in part]) for part in (alone, together))
-    # But for some: signed steps and Adam make a whole step of a gradient that is but a rounding error.
-    assert np.isclose(other, one, rtol=1e-4, atol=1e-3 * moved).mean() > 0.8
+    # But for a few: Adam makes a whole step of a gradient that is but a rounding error.
+    assert np.isclose(other, one, rtol=1e-4, atol=1e-3 * moved).mean() > 0.98
 
 
 def _one_step(recipe, scope, devices, start=None):
@@ -416,8 +416,8 @@ def _one_step(recipe, scope, devices, start=None):
         if start is None:
             start = _with_statistics_of(classifier, x)
         classifier.set_weights(start)
-        if "madry_resnet" in recipe.name:
-            # Deep and untrained, it makes 1e-2 of a rounding error within seven steps by signs.
+        if recipe.name in ("madry_resnet.pgd_cifar10", "madry_cnn.trades_mnist"):
+            # Untrained, they make much of a rounding error within several steps by signs.
             trainer.attack = trainer.attack.replace(norm="l2", epsilon=0.5, step_size=0.1, steps=1)
         trainer.optimizer.iterations.assign(5)  # a schedule may begin with 0
         with synchronised(trainer, devices):

@@ -130,8 +130,10 @@ class JSMA(MinimumNormAttack):
     def start(self, model, x, y, keys, epsilon, attempt):
         targets = y if self.targeted else (y + 1 + attempt) % model.output_shape[1]
         finished = ops.zeros_like(y, dtype="bool")
-        unit = unit_of(ops.cast(model(x, training=False), "float32"))
-        return {"x_adv": x, "labels": y, "targets": targets, "finished": finished, "unit": unit}
+        state = {"x_adv": x, "labels": y, "targets": targets, "finished": finished}
+        if self.output == "probabilities":
+            state["unit"] = unit_of(ops.cast(model(x, training=False), "float32"))
+        return state
 
     def step(self, model, x, state, epsilon):
         x_adv = state["x_adv"]
