@@ -30,13 +30,15 @@ def input_jacobian(fn, x, has_aux=False):
 def function(fn, *models):
     """See `robust_zoo.backend.tensorflow.function`.
 
-    The models' variables travel as arguments: closed over, they would be compiled in as constants.
+    The models' variables travel as arguments: closed over, they would be compiled in as constants. Products of
+    float32 are in full precision, as JAX's default on a GPU is not.
     """
     variables = [variable for model in models for variable in model.variables]
 
     @jax.jit
     def compiled(values, *args):
-        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+        state = keras.StatelessScope(state_mapping=zip(variables, values, strict=True))
+        with state, jax.default_matmul_precision("float32"):
             return fn(*args)
 
     def call(*args):

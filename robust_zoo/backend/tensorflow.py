@@ -55,6 +55,8 @@ def function(fn, *models):
         fn: maps (nested) tensors, each a scalar or with the examples along its first axis, to such
             tensors. Ranks, dtypes and the other sides are fixed by the first call.
         models: all that `fn` calls; their variables may change between calls.
+
+    Products of float32 are in full precision: not in TF32, which GPUs compute with by default.
     """
     compiled = None
 
@@ -69,9 +71,20 @@ def function(fn, *models):
             # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
             traced = tf.function(fn, autograph=False, jit_compile=bool(gpu_count()) or None)
             compiled = traced.get_concrete_function(*tf.nest.map_structure(spec, args))
-        return compiled(*args)
+        with _full_precision():
+            return compiled(*args)
 
     return call
+
+
+@contextlib.contextmanager
+def _full_precision():
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def gpu_count() -> int:

@@ -42,13 +42,26 @@ def input_jacobian(fn, x, has_aux=False):
 
 
 def function(fn, *models):
-    """`fn` as it is, recording no gradients of its own."""
+    """`fn` as it is, recording no gradients of its own, with products of float32 in full precision on GPUs."""
 
     def call(*args):
-        with torch.no_grad():
+        with torch.no_grad(), _full_precision():
             return fn(*args)
 
     return call
+
+
+@contextlib.contextmanager
+def _full_precision():
+    parts = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [part.allow_tf32 for part in parts]
+    for part in parts:
+        part.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for part, value in zip(parts, before, strict=True):
+            part.allow_tf32 = value
 
 
 def gpu_count() -> int:

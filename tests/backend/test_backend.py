@@ -197,3 +197,39 @@ def test_gradients_of_what_a_loss_does_not_depend_on_are_zero():
         lambda: ((ops.sum(used**2),), None), [[used, unused]], [used, unused]
     )
     np.testing.assert_allclose([ops.convert_to_numpy(g)[0] for g in found], [4.0, 0.0])
+
+
+def _in_full_precision() -> bool:
+    """Whether products of float32 are in float32 now, on a GPU as well."""
+    if backend.name == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.config.experimental.tensor_float_32_execution_enabled()
+    if backend.name == "jax":
+        import jax
+
+        return jax.config.jax_default_matmul_precision == "float32"
+    import torch
+
+    return not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+
+
+def test_compiled_functions_compute_in_full_float32():
+    seen = []
+
+    def look(x):
+        if (
+            backend.name == "tensorflow"
+        ):  # its switch counts when the function runs, not when it is traced
+            import tensorflow as tf
+
+            tf.py_function(lambda: seen.append(_in_full_precision()), [], [])
+        else:
+            seen.append(_in_full_precision())
+        return x + 1
+
+    before = _in_full_precision()
+    backend.function(look)(np.ones((1, 2), "float32"))
+    assert seen == [True]
+    assert not before
+    assert not _in_full_precision()
