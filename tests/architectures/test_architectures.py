@@ -140,6 +140,23 @@ def test_activations(activation, expected):
     np.testing.assert_allclose(ops.convert_to_numpy(hidden(x))[0], expected(x.ravel()), atol=1e-5)
 
 
+def test_preact_resnet_keeps_pixels_in_float32():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = architectures.preact_resnet(width=4)
+    finally:
+        keras.config.set_dtype_policy(before)
+    dtypes = {
+        kind: [layer.compute_dtype for layer in model.layers if isinstance(layer, kind)]
+        for kind in (keras.layers.Rescaling, keras.layers.Conv2D)
+    }
+    assert dtypes[keras.layers.Rescaling] == ["float32"]
+    first, *others = dtypes[keras.layers.Conv2D]
+    assert first == "float32"
+    assert set(others) == {"bfloat16"}
+
+
 def test_relu_decay_survives_saving(tmp_path, images):
     model = architectures.lenet(activation=architectures.ReluDecay(0.01))
     model.save(tmp_path / "model.keras")
