@@ -7,7 +7,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.defenses.base import Defense, reading
 
-_BATCHES = 32  # that statistics are taken from
+_IMAGES = 2048  # that statistics are taken from
 
 
 class AveragedWeights(keras.callbacks.SwapEMAWeights):
@@ -18,7 +18,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
     batches of what training sees, adversarial examples included (Izmailov et al., arXiv:1803.05407, section 3.2).
 
     Args:
-        batches: a `keras.utils.PyDataset` of training batches (x, y); the first 32 are used.
+        batches: a `keras.utils.PyDataset` of training batches (x, y); the first 2,048 images are used.
 
     Raises:
         ValueError: at the start of training, an optimizer without `use_ema=True`.
@@ -62,8 +62,13 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
             return
         if self._compute is None:
             self._compute = backend.function(self._of_batch, self.model)
-        count = min(_BATCHES, len(self.batches))
-        found = [self._compute(*self.batches[index][:2]) for index in range(count)]
+        found, images = [], 0
+        for index in range(len(self.batches)):
+            x, y = self.batches[index][:2]
+            found.append(self._compute(x, y))
+            images += len(x)
+            if images >= _IMAGES:
+                break
         for variable, *values in zip(variables, *found, strict=True):
             variable.assign(np.mean([ops.convert_to_numpy(value) for value in values], axis=0))
 

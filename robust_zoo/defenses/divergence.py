@@ -15,18 +15,24 @@ class DivergenceError(ArithmeticError):
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises DivergenceError as soon as the loss, or at an epoch's end a weight, is not finite.
 
-    It has to stand before callbacks that save: what they saved last is then the last good epoch.
+    It has to stand before callbacks that save: what they saved last is then the last good epoch. A step's loss is
+    looked at when the next one has been started, so that a device does not wait for that.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self.epoch, self._before = epoch, None
 
     def on_train_batch_end(self, batch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            self._stop(f"the loss is {float(loss)} after step {batch + 1}")
+        self._look()
+        self._before = batch, (logs or {}).get("loss", 0.0)
+
+    def _look(self):
+        if self._before is not None and not np.isfinite(self._before[1]):
+            step, loss = self._before
+            self._stop(f"the loss is {float(loss)} after step {step + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
+        self._look()
         for variable in self.model.variables:
             if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(
                 ops.convert_to_numpy(ops.sum(ops.abs(variable)))
