@@ -245,7 +245,7 @@ def environment() -> dict[str, Any]:
         **{name: version(name) for name in libraries},
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
-        "gpus": backend.gpu_count(),
+        "gpus": backend.gpus(),
         "load_average": os.getloadavg()[0],
     }
 

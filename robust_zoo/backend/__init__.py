@@ -27,7 +27,7 @@ UpdateSteps = _backend.UpdateSteps
 check_scope = _backend.check_scope
 devices = _backend.devices
 function = _backend.function
-gpu_count = _backend.gpu_count
+gpus = _backend.gpus
 gradients = _backend.gradients
 replica_count = _backend.replica_count
 replica_id = _backend.replica_id
@@ -41,7 +41,7 @@ __all__ = [
     "devices",
     "finite_gradient",
     "function",
-    "gpu_count",
+    "gpus",
     "gradients",
     "hardware",
     "input_jacobian",
@@ -74,8 +74,9 @@ def value_and_input_gradient(fn, x, has_aux=False, *, cleaned=True):
 
 def hardware(devices: int) -> str:
     """What trains on so many devices, in words."""
-    if _backend.gpu_count():
-        return f"{devices} GPU"
+    names = _backend.gpus()
+    if names:
+        return f"{devices} {names[0]}"
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 

@@ -47,9 +47,9 @@ def function(fn, *models):
     return call
 
 
-def gpu_count() -> int:
-    """See `robust_zoo.backend.tensorflow.gpu_count`."""
-    return sum(device.platform == "gpu" for device in jax.devices())
+def gpus() -> list[str]:
+    """See `robust_zoo.backend.tensorflow.gpus`."""
+    return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def function(fn, *models):
         args = tf.nest.map_structure(tf.convert_to_tensor, args)
         if compiled is None:
             # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
-            traced = tf.function(fn, autograph=False, jit_compile=bool(gpu_count()) or None)
+            traced = tf.function(fn, autograph=False, jit_compile=bool(gpus()) or None)
             compiled = traced.get_concrete_function(*tf.nest.map_structure(spec, args))
         with _full_precision():
             return compiled(*args)
@@ -87,9 +87,10 @@ def _full_precision():
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def gpu_count() -> int:
-    """How many GPUs the backend sees."""
-    return len(tf.config.list_physical_devices("GPU"))
+def gpus() -> list[str]:
+    """What the GPUs that the backend sees are called."""
+    found = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [details.get("device_name", "GPU") for details in found]
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ def devices(count: int):
     if count == 1:
         yield
         return
-    kind = "GPU" if gpu_count() else "CPU"
+    kind = "GPU" if gpus() else "CPU"
     if kind == "CPU":
         parts = [tf.config.LogicalDeviceConfiguration()] * count
         # RuntimeError: TensorFlow runs already and keeps the devices that it has.

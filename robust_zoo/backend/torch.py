@@ -64,9 +64,9 @@ def _full_precision():
             part.allow_tf32 = value
 
 
-def gpu_count() -> int:
-    """See `robust_zoo.backend.tensorflow.gpu_count`."""
-    return torch.cuda.device_count()
+def gpus() -> list[str]:
+    """See `robust_zoo.backend.tensorflow.gpus`."""
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 @contextlib.contextmanager
