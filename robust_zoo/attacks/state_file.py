@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from robust_zoo import __version__, backend
+from robust_zoo import __version__
 from robust_zoo.classifier import config_sha256, serialise, without_names
 from robust_zoo.files import replacing
 from robust_zoo.weights import describe_weights
@@ -26,14 +26,17 @@ def _sha256(array: np.ndarray | None) -> str:
 
 
 def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, seed: int) -> dict:
-    """What a state belongs to: all that the numbers of an attack depend on."""
+    """What a state belongs to: all that the numbers of an attack depend on.
+
+    The backend is not part of it: the same attack, begun on a GPU with JAX say, may go on with TensorFlow.
+    """
     return {
         "attack": f"{type(attack).__name__} {json.dumps(attack.get_config(), sort_keys=True)}",
         "model": f"{config_sha256(without_names(serialise(model)))} {describe_weights(model).sha256}",
         "images": f"{x.shape} {_sha256(x)}",
         "labels": _sha256(y),
         "seed": str(int(seed)),
-        "version": f"{__version__} {backend.name}",
+        "version": __version__,
     }
 
 
