@@ -19,8 +19,20 @@ _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-# What Keras itself changes in a layer, or what `compile` and `fit` change in a model, and no logit depends on.
-_BOOKKEEPING = {"_called", "_lock", "_path", "_parent_path", "_self_update_uid", "built"}
+# What Keras itself keeps or changes in a layer, or what `compile` and `fit` change in a model, and no logit depends on.
+_BOOKKEEPING = {
+    "_auto_config",
+    "_call_signature",
+    "_called",
+    "_lock",
+    "_parent_path",
+    "_path",
+    "_self_update_uid",
+    "build",
+    "built",
+    "call_signature_parameters",
+    "quantize",
+}
 _TRAINER = {
     "compiled",
     "loss",

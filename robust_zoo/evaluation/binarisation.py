@@ -7,7 +7,6 @@ do not find one cannot be trusted on the model itself.
 """
 
 import itertools
-import weakref
 from collections.abc import Sequence
 
 import keras
@@ -17,7 +16,7 @@ from keras import layers, ops
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
-from robust_zoo.attacks.working_set import batch_sizes, in_batches, once, predict
+from robust_zoo.attacks.working_set import batch_sizes, in_batches, predict
 from robust_zoo.contract import graph_of
 from robust_zoo.describe import describe_attack
 from robust_zoo.progress import progress_bar
@@ -34,7 +33,7 @@ _GAP = 0.05  # between the inner points and the surface, as a share of epsilon
 _REQUIRED = 0.95  # share that must be found
 _TOO_EASY = 0.5  # share found by guessing above which a pass says nothing
 _LEAST = 30  # examples that a pass needs
-_PART = 100  # points that are made at once
+_PART = 2**25  # bytes of the points that are made at once
 
 
 def binarisation_test(
@@ -191,19 +190,18 @@ class _Features:
         else:
             self.tensor, self.place = found[0], f"the input of {found[1].name!r}"
         self.count = self.tensor.shape[1]
-        self._both = keras.Model(model.inputs[0], [self.tensor, model.outputs[0]])
         self._sizes = batch_sizes(batch_size)
+        both = keras.Model(model.inputs[0], [self.tensor, model.outputs[0]])
+
+        def compute(x):
+            parts = both(x, training=False)
+            return ops.concatenate([ops.cast(part, "float32") for part in parts], axis=1)
+
+        self._compute = backend.function(compute, both)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
         """Of images: float64 (n, features), and the least and the largest logit."""
-        reference = weakref.ref(self._both)
-
-        def both(x):
-            parts = reference()(x, training=False)
-            return ops.concatenate([ops.cast(part, "float32") for part in parts], axis=1)
-
-        compiled = once(self._both, x.shape[1:], "both", lambda: backend.function(both, self._both))
-        values = in_batches(compiled, self._sizes, x).astype("float64")
+        values = in_batches(self._compute, self._sizes, x).astype("float64")
         logits = values[:, self.count :]
         return values[:, : self.count], (logits.min(), logits.max())
 
@@ -273,8 +271,10 @@ class _Points:
                 yield self._replaced(int(self.epsilon), np.broadcast_to(farther, shape))
 
     def _shapes(self, count: int):
-        for first in range(0, count, _PART):
-            yield min(_PART, count - first), *self.image.shape[1:]
+        # An even number, since the points inside are of two kinds by turns.
+        part = max(2, _PART // (8 * self.image.size) // 2 * 2)
+        for first in range(0, count, part):
+            yield min(part, count - first), *self.image.shape[1:]
 
     def _at_distance(self, distance: float, shape) -> np.ndarray:
         """In random directions, at an l2 distance that holds after clipping, where it can be reached."""
