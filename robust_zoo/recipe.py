@@ -34,6 +34,7 @@ from robust_zoo.defenses.base import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import write_text
 from robust_zoo.fingerprint import fingerprint
+from robust_zoo.places import recipe_file, recipes_directory
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import round_to_float16
@@ -133,13 +134,6 @@ class Recipe(pydantic.BaseModel):
             ) from None
 
 
-def recipes_directory() -> pathlib.Path:
-    """Where the recipes lie: inside the installed package, else beside it in a checkout."""
-    package = pathlib.Path(__file__).resolve().parent
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "training" / "recipes"
-
-
 def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, pathlib.Path]:
     """The recipe of a file, or of a model's name, and its file.
 
@@ -148,7 +142,7 @@ def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, pathlib.Path]:
     """
     path = pathlib.Path(handle)
     if path.suffix != ".py":
-        path = recipes_directory() / f"{str(handle).replace('.', '_')}.py"
+        path = recipe_file(str(handle))
     if not path.is_file():
         known = sorted(file.stem for file in recipes_directory().glob("*.py"))
         raise RecipeError(f"no recipe {str(handle)!r}: give a Python file or one of {known}.")

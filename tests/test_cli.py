@@ -11,10 +11,10 @@ import pytest
 
 from robust_zoo import cli
 from robust_zoo.cli.common import number
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import Accuracy, RobustnessRecord
 from robust_zoo.reproduce import Comparison, by_scale
 from robust_zoo.zoo import list_models, load_model, save_model
-from robust_zoo.zoo.registry import checkpoints_directory
 
 
 @pytest.fixture

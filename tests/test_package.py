@@ -4,16 +4,18 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 import robust_zoo as rz
 
 PACKAGE = pathlib.Path(rz.__file__).parent
+ROOT = pathlib.Path(__file__).parents[1]
 
 # Who may know whom, from the ground up; a module may import from lower layers and itself.
 LAYERS = [
-    {"attack_names", "backend", "fingerprint", "sentences"},
+    {"attack_names", "backend", "fingerprint", "places", "sentences"},
     {"contract", "record", "progress", "files"},
     {"architectures", "copies", "datasets", "weights"},
     {"classifier"},
@@ -51,6 +53,22 @@ def test_imports_only_go_down():
             lower = level[other] < level[own]
             assert lower or other == own, f"{path.name} of {own} imports {other}"
     assert seen == set(level)
+
+
+def test_the_wheel_and_the_repository_stay_small():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    bundled = {
+        source: target for source, target in included.items() if source.startswith("checkpoints/")
+    }
+    assert all(target == f"robust_zoo/{source}" for source, target in bundled.items())
+    assert all((ROOT / source / "robustness.json").is_file() for source in bundled)
+
+    def size(folder):
+        return sum(file.stat().st_size for file in folder.rglob("*"))
+
+    assert sum(size(ROOT / source) for source in bundled) < 60e6
+    assert size(ROOT / "checkpoints") < 200e6
 
 
 @pytest.mark.parametrize("name", rz.__all__)

@@ -14,6 +14,7 @@ from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.datasets import flip_and_crop, load_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
 from robust_zoo.defenses.base import synchronised
+from robust_zoo.places import checkpoints_directory, recipes_directory
 from robust_zoo.recipe import (
     Recipe,
     RecipeError,
@@ -22,11 +23,9 @@ from robust_zoo.recipe import (
     _build,
     _Epochs,
     load_recipe,
-    recipes_directory,
     run,
 )
 from robust_zoo.zoo import list_models, load_attack, load_model
-from robust_zoo.zoo.registry import checkpoints_directory
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from robust_zoo.attacks import FGSM, PGD, BasicIterative
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
-from robust_zoo.recipe import recipes_directory
+from robust_zoo.places import recipes_directory
 from robust_zoo.record import Accuracy, DefenseInfo
 from robust_zoo.zoo import UnknownModelError, list_models
 

@@ -25,6 +25,7 @@ from robust_zoo.cli.common import (
     quiet,
     read_attack,
 )
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.sentences import one_line
 
 
@@ -221,12 +222,7 @@ def _expected_norm(name: str, norm: str | None, model: str) -> str:
         return found
     if is_model_file(model):
         return "linf"
-    package = pathlib.Path(__file__).resolve().parents[1]
-    for folder in (
-        pathlib.Path(model),
-        package / "checkpoints" / model,
-        package.parent / "checkpoints" / model,
-    ):
+    for folder in (pathlib.Path(model), checkpoints_directory() / model):
         try:
             record = json.loads((folder / "robustness.json").read_bytes())
             return (record["threat_model"] or {}).get("norm", "linf")

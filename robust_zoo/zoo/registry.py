@@ -11,6 +11,7 @@ import keras
 from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.attacks.norms import NORMS
 from robust_zoo.copies import with_new_head
+from robust_zoo.places import checkpoints_directory, recipe_file
 from robust_zoo.record import BaseModel, RobustnessRecord
 from robust_zoo.zoo import generator
 from robust_zoo.zoo import hub as hubs
@@ -24,13 +25,6 @@ from robust_zoo.zoo.checkpoint import (
 from robust_zoo.zoo.errors import CheckpointError, UnknownModelError
 
 _ZOO = "zoo://"  # before a name that must not be taken for a directory
-
-
-def checkpoints_directory() -> pathlib.Path:
-    """Where the models of the zoo lie: inside the installed package, else beside it in a checkout."""
-    package = pathlib.Path(__file__).resolve().parents[1]
-    inside = package / "checkpoints"
-    return inside if inside.is_dir() else package.parent / "checkpoints"
 
 
 def natural_order(name: str) -> list:
@@ -105,7 +99,8 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
     """
     own = str(handle).removeprefix(_ZOO)
     directory, here = checkpoints_directory() / own, pathlib.Path(handle)
-    known = bool(re.fullmatch(r"[\w.-]+", own)) and (directory / RECORD).is_file()
+    a_name = bool(re.fullmatch(r"[\w.-]+", own))
+    known = a_name and (directory / RECORD).is_file()
     both = known and isinstance(handle, str) and own == handle and here.is_dir()
     if both and not here.samefile(directory):
         raise CheckpointError(
@@ -124,6 +119,11 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
     if isinstance(handle, pathlib.Path) or "/" in str(handle):
         raise CheckpointError(f"no checkpoint directory {str(handle)!r}.")
     handle = own
+    if a_name and recipe_file(own).is_file():
+        raise UnknownModelError(
+            f"{own!r} has a recipe, but its weights do not come with the package: the project's repository may have "
+            f"them, in checkpoints/{own}, and robust-zoo train {own} --output {own} makes them."
+        )
     names = [record.name for record in list_models()]
     close = difflib.get_close_matches(str(handle), names, n=3, cutoff=0.4)
     hint = (

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from robust_zoo.zoo.registry import checkpoints_directory
+from robust_zoo.places import checkpoints_directory
 
 SERVER = pathlib.Path(__file__).parents[1] / "hub_server.py"
 TOKEN = "hf_secretsecretsecretsecretsecretsecr"

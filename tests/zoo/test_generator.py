@@ -7,8 +7,8 @@ from keras import ops
 
 from robust_zoo import architectures
 from robust_zoo.attacks import GeneratorAttack
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.zoo import CheckpointError, load_attack, load_model, publish, save_model
-from robust_zoo.zoo.registry import checkpoints_directory
 
 
 @pytest.fixture
