@@ -1,7 +1,10 @@
 """Attacks by their name on the command line, and what can be set in them.
 
-Names alone, so that the command line can refuse a wrong one before a backend starts.
+Names and bounds alone, so that the command line can refuse a wrong one before a backend starts.
 """
+
+import math
+from dataclasses import dataclass
 
 _LEAST_LIKELY = {"labels": "least_likely", "targeted": True}
 _RANDOM = {"labels": "random", "targeted": True}
@@ -41,38 +44,115 @@ NAMES = {
 LOSSES = ("cross_entropy", "cw_margin", "dlr", "entropy", "kl_divergence")
 LABELS = ("true", "predicted", "least_likely", "random")
 
-_BOTH = {"norm": ("linf", "l2")}
-_ONE_STEP = {"epsilon": float, "loss": LOSSES, "labels": LABELS, "targeted": bool}
-_NOISE = {"norm": ("linf",), "epsilon": float, "restarts": int}
 
-# What each class takes: the type of a value, or the names it may be. Those without "epsilon" look for the closest
+@dataclass(frozen=True)
+class Number:
+    """What a hyperparameter that is a number may be.
+
+    Attributes:
+        kind: `int` or `float`.
+        above, least, most, below: its bounds; by default every finite number is allowed.
+    """
+
+    kind: type = float
+    above: float = -math.inf
+    least: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and (
+            self.above < value < self.below and self.least <= value <= self.most
+        )
+
+    def __str__(self) -> str:
+        bounds = {">": self.above, ">=": self.least, "<": self.below, "<=": self.most}
+        words = [f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound)]
+        return " ".join(["an integer" if self.kind is int else "a number", " and ".join(words)])
+
+
+_COUNT, _POSITIVE, _SHARE = Number(int, least=1), Number(above=0), Number(above=0, most=1)
+
+_BOTH = {"norm": ("linf", "l2")}
+_ONE_STEP = {"epsilon": _POSITIVE, "loss": LOSSES, "labels": LABELS, "targeted": bool}
+_NOISE = {"norm": ("linf",), "epsilon": _POSITIVE, "restarts": _COUNT}
+
+# What each class takes: the numbers, or the names, that a value may be. Those without "epsilon" look for the closest
 # adversarial example.
 HYPERPARAMETERS = {
     "APGD": {
-        **_BOTH, "epsilon": float, "steps": int, "restarts": int, "loss": LOSSES, "targets": int, "rho": float,
+        **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "loss": LOSSES,
+        "targets": Number(int, least=0), "rho": _SHARE,
     },
-    "AutoAttack": {**_BOTH, "epsilon": float},
-    "BasicIterative": {**_BOTH, **_ONE_STEP, "steps": int, "step_size": float},
+    "AutoAttack": {**_BOTH, "epsilon": _POSITIVE},
+    "BasicIterative": {**_BOTH, **_ONE_STEP, "steps": _COUNT, "step_size": _POSITIVE},
     "CarliniWagner": {
-        "norm": ("l2",), "steps": int, "binary_search_steps": int, "initial_constant": float, "step_size": float,
-        "confidence": float, "abort_early": bool,
+        "norm": ("l2",), "steps": _COUNT, "binary_search_steps": _COUNT, "initial_constant": _POSITIVE,
+        "step_size": _POSITIVE, "confidence": Number(least=0), "abort_early": bool,
     },
     "DeepFool": {
-        **_BOTH, "steps": int, "overshoot": float, "candidates": int, "labels": ("true", "predicted"),
+        **_BOTH, "steps": _COUNT, "overshoot": Number(least=0), "candidates": Number(int, least=2),
+        "labels": ("true", "predicted"),
     },
-    "ExtremeWeights": {"norm": ("l0",), "epsilon": float},
-    "FAB": {**_BOTH, "steps": int, "targets": int, "eta": float, "beta": float, "alpha_max": float},
+    "ExtremeWeights": {"norm": ("l0",), "epsilon": _POSITIVE},
+    "FAB": {
+        **_BOTH, "steps": _COUNT, "targets": _COUNT, "eta": Number(least=1), "beta": Number(above=0, below=1),
+        "alpha_max": Number(least=0, most=1),
+    },
     "FGSM": {**_BOTH, **_ONE_STEP},
-    "FastGradient": {"norm": ("linf",), **_ONE_STEP, "scale": float},
+    "FastGradient": {"norm": ("linf",), **_ONE_STEP, "scale": _POSITIVE},
     "JSMA": {
-        "norm": ("l0",), "theta": float, "gamma": float, "output": ("probabilities", "logits"), "targeted": bool,
+        "norm": ("l0",), "theta": Number(least=-1, most=1), "gamma": _SHARE, "output": ("probabilities", "logits"),
+        "targeted": bool,
     },
-    "MomentumIterative": {**_BOTH, **_ONE_STEP, "steps": int, "decay": float, "step_size": float},
+    "MomentumIterative": {
+        **_BOTH, **_ONE_STEP, "steps": _COUNT, "decay": Number(least=0), "step_size": _POSITIVE,
+    },
     "PGD": {
-        **_BOTH, **_ONE_STEP, "steps": int, "restarts": int, "random_start": bool, "step_size": float,
+        **_BOTH, **_ONE_STEP, "steps": _COUNT, "restarts": _COUNT, "random_start": bool, "step_size": _POSITIVE,
     },
-    "PixelSwap": {"norm": ("l0",), "epsilon": float, "permutation": int},
+    "PixelSwap": {"norm": ("l0",), "epsilon": _POSITIVE, "permutation": Number(int, least=0)},
     "SignNoise": _NOISE,
-    "Square": {**_BOTH, "epsilon": float, "steps": int, "restarts": int, "start_share": float},
+    "Square": {
+        **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "start_share": _SHARE,
+    },
     "TruncatedNormalNoise": _NOISE,
 }  # fmt: skip
+
+
+def check_settings(name: str, settings: dict) -> None:
+    """ValueError for settings of a named attack that do not go together, each of which is allowed by itself."""
+    kind, own = NAMES[name]
+    settings = own | settings
+    labels, targeted = settings.get("labels", "true"), settings.get("targeted", False)
+    if kind != "JSMA" and labels in ("least_likely", "random") and not targeted:
+        raise ValueError(f"labels={labels} needs targeted=true: the class is a target.")
+    if labels == "predicted" and targeted:
+        raise ValueError("labels=predicted cannot be targeted: it is reached already.")
+    starts_elsewhere = kind == "PGD" and settings.get("random_start", True)
+    if settings.get("loss") == "kl_divergence" and (targeted or not starts_elsewhere):
+        raise ValueError(
+            "loss=kl_divergence needs a random start and no targets: its gradient is zero at the image."
+        )
+    if settings.get("theta") == 0:
+        raise ValueError("theta must not be 0.")
+
+
+def check_epsilon(epsilon: float, norm: str) -> float:
+    """Epsilon as a float, after checking that it is a size in [0, 1] pixel units (l0: a number of values).
+
+    Raises:
+        ValueError: not > 0, not finite, (linf) above 1, or (l0) no whole number.
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise ValueError(f"epsilon must be > 0 and finite, got {epsilon!r}.")
+    if norm == "linf" and epsilon > 1:
+        raise ValueError(
+            f"epsilon must be at most 1 for norm 'linf', got {epsilon!r}: images are in [0, 1], so write "
+            f"{epsilon:g}/255 for {epsilon:g} of 255 levels."
+        )
+    if norm == "l0" and epsilon != int(epsilon):
+        raise ValueError(
+            f"epsilon must be a whole number of changed values for norm 'l0', got {epsilon!r}."
+        )
+    return float(epsilon)

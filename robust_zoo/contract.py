@@ -109,26 +109,6 @@ def check_targets(y, num_classes: int, n: int) -> np.ndarray:
     return y
 
 
-def check_epsilon(epsilon: float, norm: str) -> float:
-    """Epsilon as a float, after checking that it is a size in [0, 1] pixel units (l0: a number of values).
-
-    Raises:
-        ValueError: not > 0, not finite, (linf) above 1, or (l0) no whole number.
-    """
-    if not (epsilon > 0 and math.isfinite(epsilon)):
-        raise ValueError(f"epsilon must be > 0 and finite, got {epsilon!r}.")
-    if norm == "linf" and epsilon > 1:
-        raise ValueError(
-            f"epsilon must be at most 1 for norm 'linf', got {epsilon!r}: images are in [0, 1], so write "
-            f"{epsilon:g}/255 for {epsilon:g} of 255 levels."
-        )
-    if norm == "l0" and epsilon != int(epsilon):
-        raise ValueError(
-            f"epsilon must be a whole number of changed values for norm 'l0', got {epsilon!r}."
-        )
-    return float(epsilon)
-
-
 def check_batch_size(batch_size) -> int:
     """The batch size; ValueError unless it is an integer >= 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from robust_zoo import cli
-from robust_zoo.cli.common import number
+from robust_zoo.attacks import ATTACKS
+from robust_zoo.cli.common import number, parse_attack, read_attack
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import Accuracy, RobustnessRecord
 from robust_zoo.reproduce import Comparison, by_scale
@@ -314,6 +315,10 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, tmp_path):
         (["evaluate", "mlp.pgd_digits", "--attack", "fab-t:targets=10"], "at most 9"),
         (["evaluate", "mlp.pgd_digits", "--attack", "pixel-swap"], "whole number of changed"),
         (
+            ["evaluate", "mlp.pgd_digits", "--attack", "pixel-swap", "--epsilon", "2.5"],
+            "--epsilon: epsilon must be a whole number of changed values",
+        ),
+        (
             ["evaluate", "mlp.pgd_digits", "--attack", "deepfool", "--plot", "x.png"],
             "attacks with a budget only",
         ),
@@ -486,7 +491,34 @@ def test_nothing_but_the_answer_is_printed_in_a_pipe(tmp_path):
 
 @pytest.mark.parametrize(("text", "value"), [("0.3", 0.3), ("8/255", 8 / 255), (" 1 / 4 ", 0.25)])
 def test_numbers(text, value):
-    assert np.isclose(number(text), value)
+    assert np.isclose(number(text, "--epsilon"), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pgd:step_size=-1", "step_size of 'pgd' must be a number > 0, got '-1'"),
+        ("pgd:step_size=nan", "step_size of 'pgd' must be a number > 0, got 'nan'"),
+        ("pgd:steps=1.5", "steps of 'pgd' must be an integer >= 1, got '1.5'"),
+        ("apgd-t:rho=2", "rho of 'apgd-t' must be a number > 0 and <= 1, got '2'"),
+        ("fab-t:beta=x", "beta of 'fab-t' must be a number such as 0.3 or 8/255, got 'x'"),
+        ("deepfool:candidates=1", "must be an integer >= 2, got '1'"),
+        ("pgd:labels=least_likely", "labels=least_likely needs targeted=true"),
+        ("fgsm-pred:targeted=true", "labels=predicted cannot be targeted"),
+        ("fgsm:loss=kl_divergence", "loss=kl_divergence needs a random start"),
+        ("pgd:loss=kl_divergence,random_start=false", "loss=kl_divergence needs a random start"),
+        ("jsma:theta=0", "theta must not be 0"),
+        ("pgd:steps=3,steps=4", "steps of 'pgd' is given twice, got 'pgd:steps=3,steps=4'"),
+    ],
+)
+def test_attacks_that_cannot_be(text, message):
+    with pytest.raises(ValueError, match=f"^--attack: .*{re.escape(message)}"):
+        read_attack(text)
+
+
+def test_names_of_attacks_in_any_letter_case():
+    assert read_attack("PGD:steps=3") == ("pgd", {"steps": 3})
+    assert parse_attack("Step-LL", 0.1, None) == ATTACKS["step-ll"](epsilon=0.1)
 
 
 def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):

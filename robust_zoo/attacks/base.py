@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from robust_zoo.attack_names import check_epsilon
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.attacks.state_file import StateFile, identity
 from robust_zoo.attacks.working_set import WorkingSet
@@ -18,7 +19,6 @@ from robust_zoo.backend import random
 from robust_zoo.contract import (
     check_batch_size,
     check_classifier,
-    check_epsilon,
     check_images,
     check_labels,
 )

@@ -3,14 +3,13 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import pathlib
 import re
 import sys
 import tempfile
 
-from robust_zoo.attack_names import HYPERPARAMETERS, NAMES
+from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings
 
 
 @contextlib.contextmanager
@@ -45,22 +44,29 @@ def console():
     return console if console.is_terminal else Console(width=200)
 
 
-def number(text: str) -> float:
-    """A number written as 0.3 or 8/255."""
+def number(text: str, option: str) -> float:
+    """A number written as 0.3 or 8/255; `option` is the flag that it was given to."""
     numerator, _, denominator = text.partition("/")
     try:
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"expected a number such as 0.3 or 8/255, got {text!r}.") from None
+        raise ValueError(f"{option} must be a number such as 0.3 or 8/255, got {text!r}.") from None
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Numbers with commas between them, as `number` reads them."""
+    return [number(part, option) for part in text.split(",")]
 
 
 def read_attack(text: str) -> tuple[str, dict]:
     """The name and the settings of an attack, from "name" or "name:key=value,...", before any backend starts.
 
     Raises:
-        ValueError: an unknown attack or hyperparameter, an epsilon of its own, or a value of the wrong kind.
+        ValueError: an unknown attack or hyperparameter, an epsilon of its own, a hyperparameter given twice, or
+            values that are not allowed, alone or together.
     """
     name, _, settings = text.partition(":")
+    name = name.lower()
     if name not in NAMES:
         raise ValueError(
             f"--attack: unknown attack {name!r}: it must be one of {', '.join(NAMES)}."
@@ -76,33 +82,32 @@ def read_attack(text: str) -> tuple[str, dict]:
             raise ValueError(
                 f"--attack: epsilon is set by --epsilon or --epsilons, not in the attack, got {text!r}."
             )
+        if key in values:
+            raise ValueError(f"--attack: {key} of {name!r} is given twice, got {text!r}.")
         values[key] = _value(name, key, value, allowed[key])
+    try:
+        check_settings(name, values)
+    except ValueError as error:
+        raise ValueError(f"--attack: {error} Got {text!r}.") from None
     return name, values
 
 
-_AT_LEAST_ONE = ("steps", "restarts", "binary_search_steps", "candidates")
-
-
-def _value(attack: str, key: str, text: str, kind):
-    """A hyperparameter's value; ValueError if it is not of that kind."""
-    where = f"--attack: {key} of {attack!r} must be"
-    if isinstance(kind, tuple):
-        if text not in kind:
-            raise ValueError(f"{where} one of {', '.join(kind)}, got {text!r}.")
+def _value(attack: str, key: str, text: str, allowed):
+    """A hyperparameter's value; ValueError if it is not among those allowed."""
+    where = f"--attack: {key} of {attack!r}"
+    if isinstance(allowed, tuple):
+        if text not in allowed:
+            raise ValueError(f"{where} must be one of {', '.join(allowed)}, got {text!r}.")
         return text
-    if kind is bool:
+    if allowed is bool:
         if text.lower() not in ("true", "false"):
-            raise ValueError(f"{where} true or false, got {text!r}.")
+            raise ValueError(f"{where} must be true or false, got {text!r}.")
         return text.lower() == "true"
-    if kind is float:
-        try:
-            return number(text)
-        except ValueError as error:
-            raise ValueError(f"--attack: {key} of {attack!r}: {error}") from None
-    least = 1 if key in _AT_LEAST_ONE else 0
-    if not text.isdecimal() or int(text) < least:
-        raise ValueError(f"{where} an integer >= {least}, got {text!r}.")
-    return int(text)
+    whole = allowed.kind is int
+    value = int(text) if whole and text.isdecimal() else number(text, where)
+    if value not in allowed or (whole and not isinstance(value, int)):
+        raise ValueError(f"{where} must be {allowed}, got {text!r}.")
+    return value
 
 
 def parse_attack(text: str, epsilon: float | None, norm: str | None):
@@ -144,18 +149,7 @@ def fixed_norm(text: str) -> str | None:
 
 
 def _hyperparameters(text: str) -> dict:
-    return HYPERPARAMETERS[NAMES[text.partition(":")[0]][0]]
-
-
-def check_epsilon(value: float, norm: str, option: str) -> None:
-    """ValueError for an epsilon that no attack of that norm takes."""
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{option}: epsilon must be > 0 and finite, got {value:g}.")
-    if norm == "linf" and value > 1:
-        raise ValueError(
-            f"{option}: epsilon must be at most 1 for norm linf, got {value:g}: images are in [0, 1], so write "
-            f"{value:g}/255 for {value:g} of 255 levels."
-        )
+    return HYPERPARAMETERS[NAMES[text.partition(":")[0].lower()][0]]
 
 
 def check_count(value: int | None, option: str) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from robust_zoo.attack_names import check_epsilon
 from robust_zoo.cli.common import (
     as_json_list,
     check_count,
-    check_epsilon,
     check_writable,
     fixed_norm,
     interruptible,
@@ -20,6 +20,7 @@ from robust_zoo.cli.common import (
     needs_epsilon,
     norms_of,
     number,
+    numbers,
     parse_attack,
     print_record,
     quiet,
@@ -106,9 +107,12 @@ def evaluate(
     if epsilon is not None and epsilons is not None:
         raise ValueError("--epsilon and --epsilons cannot both be given.")
     for text, option in ((epsilon, "--epsilon"), (epsilons, "--epsilons")):
-        for part in (text or "").split(",") if text is not None else ():
+        for value in [] if text is None else numbers(text, option):
             for name in names:
-                check_epsilon(number(part), _expected_norm(name, norm, model), option)
+                try:
+                    check_epsilon(value, _expected_norm(name, norm, model))
+                except ValueError as error:
+                    raise ValueError(f"{option}: {error}") from None
     if save is not None and epsilons is not None:
         raise ValueError("--save keeps one record: give --epsilon, not --epsilons.")
     with quiet():
@@ -179,7 +183,7 @@ def _model_form(handle: str, input_range, output, data_format) -> dict:
         raise ValueError(f"--output must be one of {', '.join(outputs)}, got {output!r}.")
     if data_format not in (None, *formats):
         raise ValueError(f"--data-format must be one of {', '.join(formats)}, got {data_format!r}.")
-    bounds = tuple(number(bound) for bound in (input_range or "0,1").split(","))
+    bounds = tuple(numbers(input_range or "0,1", "--input-range"))
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
         raise ValueError(
             f"--input-range must be two rising numbers such as 0,255, got {input_range!r}."
@@ -245,9 +249,9 @@ def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> list[fl
             raise ValueError(
                 f"--epsilons is for attacks with a budget, but {', '.join(without)} has none: measure it by itself."
             )
-        return [number(part) for part in epsilons.split(",")]
+        return numbers(epsilons, "--epsilons")
     if epsilon is not None:
-        return [number(epsilon)]
+        return [number(epsilon, "--epsilon")]
     if threat is not None:
         return [threat.epsilon]
     if any(map(needs_epsilon, names)):

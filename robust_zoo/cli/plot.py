@@ -9,6 +9,7 @@ from robust_zoo.cli.common import (
     check_writable,
     needs_epsilon,
     number,
+    numbers,
     parse_attack,
     quiet,
     read_attack,
@@ -43,6 +44,7 @@ def landscape(
 ) -> None:
     """The loss along PGD from several starts, around one test image."""
     _check_picture(output)
+    radius = number(epsilon, "--epsilon")
     with quiet():
         from robust_zoo import evaluation, plots
 
@@ -54,7 +56,7 @@ def landscape(
                 model,
                 data.images[index],
                 data.labels[index],
-                epsilon=number(epsilon),
+                epsilon=radius,
                 steps=steps,
                 restarts=restarts,
                 seed=seed,
@@ -75,7 +77,7 @@ def transfer(
     """How adversarial images made on each model do on the others."""
     _check_picture(output)
     _check_budget(attack)
-    radius = number(epsilon)
+    radius = number(epsilon, "--epsilon")
     with quiet():
         from robust_zoo import evaluation, plots
 
@@ -96,7 +98,7 @@ def roll_off(
     """Accuracy over the whole range of an attack, and the area under it."""
     _check_picture(output)
     _check_budget(attack)
-    magnitudes = _numbers(epsilons)
+    magnitudes = numbers(epsilons, "--epsilons")
     with quiet():
         from robust_zoo import evaluation, plots
 
@@ -130,7 +132,7 @@ def top_k(
     """Top-k accuracy against epsilon."""
     _check_picture(output)
     _check_budget(attack)
-    magnitudes = _numbers(epsilons)
+    magnitudes = numbers(epsilons, "--epsilons")
     with quiet():
         from robust_zoo import evaluation, plots
 
@@ -161,12 +163,13 @@ def fooling(
 ) -> None:
     """How often one step turns noise into a class, and the margin."""
     _check_picture(output)
+    magnitudes = numbers(epsilons, "--epsilons")
     with quiet():
         from robust_zoo import evaluation, plots, zoo
 
         options = {"n": n, "temperature": temperature, "threshold": threshold, "seed": seed}
         found = {
-            handle: evaluation.rubbish_test(zoo.load_model(handle), _numbers(epsilons), **options)
+            handle: evaluation.rubbish_test(zoo.load_model(handle), magnitudes, **options)
             for handle in models
         }
     print(plots.fooling(found, output, title=f"uniform noise, temperature {temperature:g}"))
@@ -251,10 +254,6 @@ def capacity(
             f"COMPARISON must be a file of what `reproduce madry-capacity --json` printed, got {str(comparison)!r}."
         ) from error
     print(plots.capacity(scales, output, title=found.title))
-
-
-def _numbers(text: str) -> list[float]:
-    return [number(part) for part in text.split(",")]
 
 
 def _check_picture(output: pathlib.Path) -> None:

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from robust_zoo import attacks
-from robust_zoo.attack_names import HYPERPARAMETERS, LOSSES, NAMES
+from robust_zoo.attack_names import HYPERPARAMETERS, LOSSES, NAMES, Number
 from robust_zoo.attacks import losses
 
 
@@ -28,7 +29,31 @@ def test_hyperparameters(name):
     assert table["norm"] == kind.norms
     for key, value in table.items():
         types = get_args(fields[key]) or (fields[key],)
-        assert (str if isinstance(value, tuple) else value) in types, key
+        expected = value.kind if isinstance(value, Number) else value
+        assert (str if isinstance(value, tuple) else expected) in types, key
+
+
+def outside():
+    """Values just outside the bounds of every number."""
+    for name, table in HYPERPARAMETERS.items():
+        for key, number in table.items():
+            if not isinstance(number, Number):
+                continue
+            step = 1 if number.kind is int else 1e-3
+            values = (number.above, number.least - step, number.most + step, number.below)
+            yield from ((name, key, value) for value in values if np.isfinite(value))
+            if number.kind is float:
+                yield name, key, float("nan")
+
+
+@pytest.mark.parametrize(("name", "key", "value"), outside())
+def test_bounds_are_those_of_the_class(name, key, value):
+    table = HYPERPARAMETERS[name]
+    assert value not in table[key]
+    settings = {"epsilon": 2 if table["norm"] == ("l0",) else 1} if "epsilon" in table else {}
+    value = int(value) if table[key].kind is int else value
+    with pytest.raises(ValueError, match=key):
+        getattr(attacks, name)(**{**settings, key: value})
 
 
 @pytest.mark.parametrize(
