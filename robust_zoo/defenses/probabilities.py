@@ -1,10 +1,22 @@
 """Losses and metrics that would take logits for probabilities: the usual spelling, and silently wrong."""
 
 import inspect
+import types
+from numbers import Real
 
 import keras
 
-_NEVER = ("kl_divergence", "KLDivergence", "poisson", "Poisson")  # have no from_logits
+# Have no from_logits.
+_NEVER = (
+    "kl_divergence",
+    "poisson",
+    "dice",
+    "tversky",
+    "KLDivergence",
+    "Poisson",
+    "Dice",
+    "Tversky",
+)
 
 
 def check_compiled(loss, *metrics) -> None:
@@ -20,7 +32,7 @@ def check_compiled(loss, *metrics) -> None:
         if _takes_probabilities(part, keras.metrics.get):
             raise ValueError(
                 f"metrics must take logits, which is what a classifier returns here, got {_name(part)}, which takes "
-                "probabilities: give the class with from_logits=True."
+                "probabilities: give the class with from_logits=True, or with a threshold on logits, such as 0."
             )
 
 
@@ -41,6 +53,8 @@ def _takes_probabilities(part, get) -> bool:
     for name in ("from_logits", "_from_logits"):
         if hasattr(part, name):
             return not getattr(part, name)
+    if _thresholds(part):
+        return True
     wrapped = getattr(part, "_fn", getattr(part, "fn", part))
     given = {**(getattr(part, "_fn_kwargs", None) or {}), **(getattr(part, "keywords", None) or {})}
     if "from_logits" in given:
@@ -52,6 +66,19 @@ def _takes_probabilities(part, get) -> bool:
     except (TypeError, ValueError):
         return False
     return argument is not None and argument.default is False
+
+
+def _thresholds(part) -> bool:
+    """Whether a metric cuts outputs somewhere between 0 and 1, as Keras's do by default."""
+    if getattr(part, "top_k", None) is not None:
+        return False  # ranks them
+    given = getattr(part, "_fn_kwargs", None) or {}
+    found = getattr(part, "thresholds", getattr(part, "threshold", given.get("threshold")))
+    if found is None and isinstance(part, types.FunctionType):
+        argument = inspect.signature(part).parameters.get("threshold")
+        found = None if argument is None else argument.default
+    values = keras.tree.flatten(found)
+    return any(isinstance(value, Real) and 0 < value < 1 for value in values)
 
 
 def _name(part) -> str:

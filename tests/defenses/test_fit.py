@@ -63,6 +63,8 @@ def assert_same(first, second):
         functools.partial(keras.losses.categorical_crossentropy, from_logits=False),
         [keras.losses.SparseCategoricalCrossentropy()],
         "kl_divergence",
+        keras.losses.Dice(),
+        "tversky",
     ],
 )
 def test_a_loss_on_probabilities_is_refused(defense, loss):
@@ -77,6 +79,12 @@ def test_a_loss_on_probabilities_is_refused(defense, loss):
         "crossentropy",
         keras.metrics.SparseCategoricalCrossentropy(),
         keras.metrics.AUC(),
+        "binary_accuracy",
+        keras.metrics.BinaryAccuracy(),
+        keras.metrics.Precision(),
+        keras.metrics.BinaryIoU(),
+        keras.metrics.F1Score(threshold=0.5),
+        keras.metrics.SensitivityAtSpecificity(0.5),
     ],
 )
 def test_a_metric_on_probabilities_is_refused(defense, metric):
@@ -97,6 +105,22 @@ def test_a_metric_on_probabilities_is_refused(defense, metric):
 def test_other_losses_are_taken(defense, loss):
     metric = keras.metrics.SparseCategoricalCrossentropy(from_logits=True)
     defense.compile("adam", loss, metrics=["accuracy", metric, "sparse_top_k_categorical_accuracy"])
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        keras.metrics.AUC(from_logits=True),
+        keras.metrics.BinaryAccuracy(threshold=0.0),
+        keras.metrics.Precision(thresholds=0),
+        keras.metrics.Recall(top_k=1),
+        keras.metrics.F1Score(),
+        keras.metrics.MeanIoU(10),
+        "top_k_categorical_accuracy",
+    ],
+)
+def test_other_metrics_are_taken(defense, metric):
+    defense.compile("adam", FROM_LOGITS, metrics=["accuracy", metric])
 
 
 def test_one_hot_labels_and_weights_in_a_column_are_taken(defense, data):
