@@ -173,8 +173,8 @@ def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
                 np.ravel(value).astype("float64") for value in (layer.scale, layer.offset)
             )
             factor = float(np.abs(scale).mean())
-            if 0 < factor < 1 / 50:  # 1/255, 1/127.5, or those over a deviation
-                return layer.name, 0.0, 255.0
+            if 0 < factor < 1 / 50:  # 1/255, 1/127.5, or those over a deviation; 1/65535 likewise
+                return layer.name, 0.0, 255.0 if factor > 1 / 5000 else 65535.0
             if factor == 1.0 and np.allclose(offset, 0):
                 continue
             return None

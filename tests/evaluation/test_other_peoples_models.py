@@ -19,6 +19,7 @@ from robust_zoo.classifier import as_classifier
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining, DivergenceError
 from robust_zoo.evaluation import evaluate, evaluate_at
+from robust_zoo.evaluation.checks import trained_range
 
 OPTIONS = {"checks": False, "progress": False}
 
@@ -217,10 +218,13 @@ def test_a_forgotten_input_range_is_a_failed_check_with_the_remedy(trained, firs
     assert check.passed is False
     assert "input_range=(0, 255)" in check.explanation
     assert "--input-range 0,255" in check.explanation
-    right = as_classifier(model, input_range=(0, 255))
-    assert check_of(evaluate(right, "digits", n=200), "clean_above_chance").passed is (
-        evaluate(right, "digits", n=200).clean.ci95[0] > 0.2
-    )
+    right = evaluate(as_classifier(model, input_range=(0, 255)), "digits", n=200)
+    assert check_of(right, "clean_above_chance").passed is (right.clean.ci95[0] > 0.2)
+
+
+def test_sixteen_bits_are_no_eight(trained):
+    model = behind(trained, layers.Rescaling(1 / 65535))
+    assert trained_range(model)[1:] == (0.0, 65535.0)
 
 
 def test_a_small_sample_neither_accuses_nor_acquits(trained):
