@@ -74,7 +74,7 @@ def _copy_layer_state(old, new) -> None:
     if store:
         new.load_own_variables({key: ops.convert_to_numpy(value) for key, value in store.items()})
     if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             old.save_assets(directory)
             new.load_assets(directory)
 

@@ -1,33 +1,126 @@
-"""Files and directories that are there in full or not at all."""
+"""Files and directories that are there in full or not at all, and still are after a crash."""
 
 import contextlib
 import ctypes
+import errno
+import glob
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
+
+import filelock
+
+_SUFFIX, _LOCK, _NEW, _OLD = ".partial", "lock", "new", "old"
+
+
+@contextlib.contextmanager
+def scratch_beside(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside `path`, to make in it what will take its place; removed at the end."""
+    path = pathlib.Path(path)
+    sweep_beside(path)
+    scratch, lock = _locked_folder(path)
+    try:
+        yield scratch
+    finally:
+        lock.release()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _locked_folder(path: pathlib.Path) -> tuple[pathlib.Path, filelock.BaseFileLock]:
+    while True:
+        name = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
+        scratch = pathlib.Path(name)
+        lock = filelock.FileLock(scratch / _LOCK)
+        try:
+            with contextlib.suppress(NotImplementedError):  # a file system without locks
+                lock.acquire()
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        if scratch.is_dir():
+            return scratch, lock
+        lock.release()  # somebody swept it before it was locked
+
+
+def sweep_beside(path: pathlib.Path) -> None:
+    """Removes the folders that killed processes left beside `path`: a lock in each tells whether anybody works in it.
+
+    An old directory that such a process had moved away comes back if nothing took its place.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        with contextlib.suppress(OSError, NotImplementedError, filelock.Timeout):
+            with filelock.FileLock(left / _LOCK, blocking=False):
+                if (left / _OLD).exists() and not path.exists():
+                    (left / _OLD).rename(path)
+            shutil.rmtree(left)
 
 
 @contextlib.contextmanager
 def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file beside `path` to write, renamed into its place at the end; nothing is left on an error."""
+    """A file beside `path` to write, renamed into its place once it is on the disk; nothing is left on an error."""
     path = pathlib.Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    partial = pathlib.Path(name)
-    try:
+    with scratch_beside(path) as scratch:
+        partial = scratch / path.name
         yield partial
-        partial.chmod(0o644)  # mkstemp's own mode would keep others from reading it
+        flush(partial)
         partial.replace(path)
-    except BaseException:
-        partial.unlink()
-        raise
+    _flush_entries(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A directory to fill, put in the place of `directory` once it is on the disk; nothing is left on an error.
+
+    What cannot be cleaned up afterwards is no error: the new directory is in its place.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_beside(directory) as scratch:
+        partial = scratch / _NEW
+        partial.mkdir()
+        yield partial
+        for left in partial.glob(
+            f".*{_SUFFIX}"
+        ):  # of a file in it, whose scratch folder could not be removed
+            shutil.rmtree(left)
+        for path in (*partial.iterdir(), partial):
+            flush(path)
+        replace_directory(partial, directory)
+    _flush_entries(directory.parent)
+
+
+def flush(path: pathlib.Path) -> None:
+    """Waits until a file's contents, or a directory's entries, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_entries(directory: pathlib.Path) -> None:
+    """`flush`, after a rename: what fails now does not undo it."""
+    with contextlib.suppress(OSError):
+        flush(directory)
+
+
+def write_bytes(path: str | pathlib.Path, data: bytes) -> None:
+    """Writes a file in the place of `path`; OSError if what the disk gives back is not what was written."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+        check_written(partial, data)
+
+
+def check_written(path: pathlib.Path, data: bytes) -> None:
+    """Raises OSError unless a file holds `data`."""
+    if path.read_bytes() != data:
+        raise OSError(errno.EIO, "what was read back is not what was written", str(path))
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
     """Writes UTF-8 text in the place of `path`."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def replace_directory(new: pathlib.Path, directory: pathlib.Path) -> None:
@@ -45,7 +138,7 @@ def replace_directory(new: pathlib.Path, directory: pathlib.Path) -> None:
                 raise
     if _exchange(new, directory):
         return
-    old = new.with_name("old")
+    old = new.with_name(_OLD)
     directory.rename(old)
     try:
         new.rename(directory)

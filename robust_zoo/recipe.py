@@ -1,16 +1,17 @@
 """Recipe: a training run as data. run(): fit, reload from disk, evaluate, write the checkpoint."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import pathlib
-import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import filelock
 import keras
 import numpy as np
 import pydantic
@@ -29,19 +30,20 @@ from robust_zoo.defenses import (
     FixedSetTraining,
     RobustValidation,
     StopOnDivergence,
+    TrainingState,
 )
 from robust_zoo.defenses.base import synchronised
 from robust_zoo.evaluation import evaluate
-from robust_zoo.files import write_text
+from robust_zoo.files import scratch_beside
 from robust_zoo.fingerprint import fingerprint
 from robust_zoo.places import recipe_file, recipes_directory
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
-from robust_zoo.sentences import one_line
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
 
 _SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed", "label_smoothing")
+_LOCK = "lock"  # in the folder of a run's state
 _LARGE = 100_000  # parameters above which weights are stored as float16
 
 
@@ -217,6 +219,12 @@ def run(
         raise RecipeError(
             f"batch_size must be divisible by the number of devices, got {recipe.batch_size} and {devices}."
         )
+    with _own_state(state, output, resume):
+        return _run(recipe, output, source, devices, limit, verbose, state)
+
+
+def _run(recipe, output, source, devices, limit, verbose, state) -> RobustnessRecord:
+    """The rest of `run`, whose arguments these are; what `state` holds is gone on with."""
     # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
     with backend.devices(devices):
         train, validation = (
@@ -228,14 +236,14 @@ def run(
                 f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
             )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
-        options = {"devices": devices, "resume": resume, "verbose": verbose}
+        options = {"devices": devices, "verbose": verbose}
         seconds, notes = _fit(trainer, recipe, train, validation, state, limit, **options)
     deviations = recipe.deviations + notes
     size = sum(int(ops.size(variable)) for variable in classifier.variables)
     if size > _LARGE and round_to_float16(classifier):
         deviations += ("weights rounded to float16 before measuring",)
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         reloaded = load_checkpoint(save_model(classifier, pathlib.Path(scratch) / "model"))
     record = evaluate(
         reloaded,
@@ -260,13 +268,52 @@ def run(
     )
     attack = trainer.as_attack() if isinstance(trainer, PGN) else None
     save_model(reloaded, output, record, recipe=source, attack=attack)
-    shutil.rmtree(state, ignore_errors=True)
+    _clear(state)
     return record
+
+
+@contextlib.contextmanager
+def _own_state(state: pathlib.Path, output: pathlib.Path, resume: bool) -> Iterator[None]:
+    """The folder of a run's state, for this process alone; an empty one unless the run goes on.
+
+    Raises:
+        RecipeError: another process trains into the same output.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(state / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise RecipeError(
+            f"output {str(output)!r} is being trained by another process: wait for it, or give another output."
+        ) from None
+    try:
+        # What lies there without a training is left from one that was finished.
+        if not (resume and TrainingState.is_in(state)):
+            _clear(state)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if {path.name for path in state.iterdir()} <= {_LOCK}:
+                (state / _LOCK).unlink(missing_ok=True)
+                state.rmdir()
+        lock.release()
+
+
+def _clear(state: pathlib.Path) -> None:
+    """Removes all of a run's state but its lock, in an order that leaves a training or none wherever it stops."""
+    rest = [path for path in state.iterdir() if path.name != _LOCK]
+    with scratch_beside(state) as removed:
+        for path in sorted(rest, key=lambda path: not path.name.startswith("training")):
+            path.rename(removed / path.name)
 
 
 def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
     """The compiled trainer and the classifier in it (the same model in natural training)."""
+    from keras.src.utils.naming import reset_uids
+
     keras.utils.set_random_seed(recipe.seed)
+    reset_uids()  # the same names, and so the same configuration, in every process
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.dtype_policy)
     try:
@@ -394,53 +441,14 @@ def _layers_of(classifier: keras.Model) -> str:
     return fingerprint(json.dumps(config, sort_keys=True, default=str), kinds)
 
 
-class _Progress(keras.callbacks.Callback):
-    """Keeps the recipe's settings, the seconds of training and a row of logs an epoch in `file`.
-
-    Attributes:
-        seconds: since it was made, and those of the interrupted runs before, up to their last epoch.
-
-    Raises:
-        RecipeError: the file is of a run with other settings.
-    """
-
-    def __init__(self, file: pathlib.Path, settings: dict):
-        super().__init__()
-        self.file, self.started = file, time.perf_counter()
-        self.settings, self.before, self.history = settings, 0.0, []
-        if not file.exists():
-            return
-        kept = json.loads(file.read_text())
-        self.before, self.history = kept["seconds"], kept["history"]
-        for name, value in settings.items():
-            if kept["settings"].get(name) != value:
-                raise RecipeError(
-                    f"{name} must be {one_line(repr(kept['settings'].get(name)))}, as in the interrupted run, got "
-                    f"{one_line(repr(value))}."
-                )
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.started
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        self.history = [*self.history[:epoch], row]
-        kept = {
-            "settings": self.settings,
-            "seconds": round(self.seconds, 1),
-            "history": self.history,
-        }
-        write_text(self.file, json.dumps(kept))
-
-
 def _fit(
-    trainer, recipe, train, validation, state, limit, *, devices, resume, verbose
+    trainer, recipe, train, validation, state, limit, *, devices, verbose
 ) -> tuple[float, tuple[str, ...]]:
     """Trains, and returns the seconds that it took, those of the runs that it resumes included, and remarks."""
-    if not resume:
-        shutil.rmtree(state, ignore_errors=True)
-    progress = _Progress(state / "progress.json", _settings(recipe, trainer, (train, validation)))
+    try:
+        progress = TrainingState(state, _settings(recipe, trainer, (train, validation)))
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     if isinstance(trainer, FixedSetTraining):
         images = trainer.training_images(train.images, train.labels)
         train = dataclasses.replace(train, images=images)
@@ -466,7 +474,6 @@ def _fit(
                     *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
                     *average,
                     *([] if robust is None else [robust]),
-                    keras.callbacks.BackupAndRestore(state, delete_checkpoint=False),
                     progress,
                     limit,
                     keras.callbacks.LambdaCallback(
@@ -476,7 +483,7 @@ def _fit(
                 verbose=verbose,
             )
     except DivergenceError as error:
-        kept = f" The last good epoch is kept in {str(state)!r}." if state.exists() else ""
+        kept = f" The last good epoch is kept in {str(state)!r}." if progress.epochs_done else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
     if limit.over and not (robust and robust.collapsed):
         raise TimeLimitError(

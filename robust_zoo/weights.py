@@ -1,9 +1,9 @@
 """A model's weights as a file: written the same way every time, so that its hash names them."""
 
 import hashlib
-import os
+import io
 import pathlib
-import tempfile
+import zipfile
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from robust_zoo.record import Weights
 
 FILE = "model.weights.h5"
+MODEL_FILES = ("config.json", "metadata.json", FILE)
 
 
 def sha256(path: str | pathlib.Path) -> str:
@@ -19,31 +20,39 @@ def sha256(path: str | pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_weights(model: keras.Model, path: str | pathlib.Path) -> Weights:
-    """Writes the weights in Keras's format to `path`, which must end in ".weights.h5".
+def model_files(model: keras.Model) -> tuple[dict[str, bytes], Weights]:
+    """The files of a model in Keras's format, made in memory, and the description of its weights.
 
     The same weights make the same bytes: names and the state of optimizers are left out. Float32 weights
     are stored as float16 if every value is exactly representable in it (see `round_to_float16`), so that
     nothing is lost.
+
+    Returns:
+        config.json, metadata.json and model.weights.h5 by their names, and the hash, size and dtype of the last.
     """
     import h5py  # imported here: Keras, too, only needs it for files
+    from keras.src.saving import saving_lib
 
-    path = pathlib.Path(path)
-    narrow = _fits_float16(model)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        whole, plain = (pathlib.Path(scratch) / f"{name}.weights.h5" for name in ("whole", "plain"))
-        model.save_weights(whole)
-        with h5py.File(whole, "r") as source, h5py.File(plain, "w") as target:
-            _copy(source, target, narrow)
-        os.replace(plain, path)
+    whole, narrow = io.BytesIO(), _fits_float16(model)
+    saving_lib.save_model(model, whole)
+    with zipfile.ZipFile(whole) as archive:
+        files = {name: archive.read(name) for name in MODEL_FILES}
+    with (
+        h5py.File(io.BytesIO(files[FILE]), "r") as source,
+        # In memory; the same bytes as a file would have.
+        h5py.File(FILE, "w", driver="core", backing_store=False) as target,
+    ):
+        _copy(source, target, narrow)
+        target.flush()
+        files[FILE] = target.id.get_file_image()
+    digest = hashlib.sha256(files[FILE]).hexdigest()
     dtype = "float16" if narrow else "float32"
-    return Weights(sha256=sha256(path), bytes=path.stat().st_size, dtype=dtype)
+    return files, Weights(sha256=digest, bytes=len(files[FILE]), dtype=dtype)
 
 
 def describe_weights(model: keras.Model) -> Weights:
-    """What `write_weights` would write: its hash, size and dtype."""
-    with tempfile.TemporaryDirectory() as directory:
-        return write_weights(model, pathlib.Path(directory) / FILE)
+    """The hash, size and dtype of the weights file of a model."""
+    return model_files(model)[1]
 
 
 def variables_sha256(model: keras.Model) -> str:

@@ -93,10 +93,11 @@ def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkey
     monkeypatch.setattr(_Epochs, "begin", begin)
     with pytest.raises(RecipeError, match=r"seed must be 0, as in the interrupted run, got 5\."):
         run(recipe.model_copy(update={"seed": 5}), tmp_path / "cut", resume=True, verbose=0)
-    file = tmp_path / ".cut.training" / "progress.json"
-    kept = json.loads(file.read_text())
+    file = tmp_path / ".cut.training" / "training.npz"
+    with np.load(file) as content:
+        kept, weights = json.loads(str(content["told"])), content["weights"]
     assert kept["seconds"] > 0
-    file.write_text(json.dumps({**kept, "seconds": 1000.0}))
+    np.savez(file, told=json.dumps({**kept, "seconds": 1000.0}), weights=weights)
     record = run(recipe, tmp_path / "cut", resume=True, verbose=0)
     assert 1000 < record.training.seconds < 1500
     whole, cut = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")
@@ -442,6 +443,11 @@ def _with_statistics_of(classifier, x):
     for layer, value in zip(normalisations, momentum, strict=True):
         layer.momentum = value
     return classifier.get_weights()
+
+
+def test_a_recipe_makes_the_same_configuration_each_time(recipe):
+    configurations = [_build(recipe, total_steps=10)[1].get_config() for _ in range(2)]
+    assert configurations[0] == configurations[1]
 
 
 def test_mnist_is_measured_on_enough_examples():

@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from robust_zoo.weights import FILE, describe_weights, round_to_float16, sha256, write_weights
+from robust_zoo.weights import FILE, describe_weights, model_files, round_to_float16, sha256
+
+
+def write_weights(model, path):
+    files, weights = model_files(model)
+    path.write_bytes(files[FILE])
+    return weights
 
 
 def test_hash_is_that_of_the_file(small_cnn, tmp_path):

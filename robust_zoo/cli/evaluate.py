@@ -204,7 +204,7 @@ def _open_model(handle: str, form: dict):
     import keras
 
     path = pathlib.Path(handle).resolve()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         # Keras knows its files by an ending in small letters, which may be the wrong one.
         link = pathlib.Path(scratch) / f"model{'.keras' if zipfile.is_zipfile(path) else '.h5'}"
         link.symlink_to(path)

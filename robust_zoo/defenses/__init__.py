@@ -12,6 +12,7 @@ from robust_zoo.defenses.parseval import ParsevalTraining
 from robust_zoo.defenses.pgn import PGN
 from robust_zoo.defenses.robust_validation import RobustValidation
 from robust_zoo.defenses.trades import TRADES
+from robust_zoo.defenses.training_state import TrainingState
 from robust_zoo.defenses.weight_decay import with_weight_decay
 from robust_zoo.defenses.weight_perturbation import AdversarialWeightPerturbation
 
@@ -30,5 +31,6 @@ __all__ = [
     "ParsevalTraining",
     "RobustValidation",
     "StopOnDivergence",
+    "TrainingState",
     "with_weight_decay",
 ]

@@ -47,7 +47,8 @@ class RobustValidation(keras.callbacks.Callback):
         self.attack, self.x, self.y = attack, x, y
         self.file = None if file is None else pathlib.Path(file)
         self.best, self.best_epoch, self.collapsed = -1.0, 0, 0
-        self.best_weights, self._measured, self._found, self._before = None, None, None, 0.0
+        self.best_weights, self._measured, self._found = None, None, None
+        self._trained = []  # epochs and the accuracy under the training attack in each
         if self.file is not None and self.file.exists():
             with np.load(self.file) as kept:
                 told = json.loads(str(kept["told"]))
@@ -87,7 +88,10 @@ class RobustValidation(keras.callbacks.Callback):
             self.best, self.best_epoch, self.best_weights = accuracy, epoch + 1, weights
         trained = logs.get("robust_accuracy", 0.0)
         chance = 1 / self._classifier.output_shape[1]
-        if self.best > 2 * chance and accuracy < _COLLAPSED * self.best and trained > self._before:
+        # An epoch that was interrupted before the training was kept comes once more.
+        earlier = [pair for pair in self._trained if pair[0] < epoch]
+        rises = trained > (earlier[-1][1] if earlier else 0.0)
+        if self.best > 2 * chance and accuracy < _COLLAPSED * self.best and rises:
             self.collapsed = epoch + 1
             self.model.stop_training = True
             warnings.warn(
@@ -98,14 +102,14 @@ class RobustValidation(keras.callbacks.Callback):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self._before = trained
+        self._trained = [*earlier, (epoch, trained)]
         self._keep()
 
     def _keep(self):
         if self.file is None:
             return
         told = {
-            name: getattr(self, name) for name in ("best", "best_epoch", "collapsed", "_before")
+            name: getattr(self, name) for name in ("best", "best_epoch", "collapsed", "_trained")
         }
         told["weights"] = len(self.best_weights)
         arrays = {f"weight{index}": value for index, value in enumerate(self.best_weights)}

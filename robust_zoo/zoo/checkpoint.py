@@ -12,13 +12,9 @@
 `keras.saving.load_model(directory)` reads the same model without robust_zoo.
 """
 
-import contextlib
 import importlib
 import json
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator
 
 import keras
 
@@ -27,21 +23,27 @@ from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import config_sha256, describe_config, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
-from robust_zoo.files import replace_directory
+from robust_zoo.files import atomic_directory, check_written
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.sentences import one_line
-from robust_zoo.weights import FILE, check_layout, describe_weights, sha256, write_weights
+from robust_zoo.weights import (
+    FILE,
+    MODEL_FILES,
+    check_layout,
+    describe_weights,
+    model_files,
+    sha256,
+)
 from robust_zoo.zoo import generator
 from robust_zoo.zoo.card import CARD, PICTURE, RECIPE, write_card
 from robust_zoo.zoo.errors import CheckpointError
 
 RECORD = "robustness.json"
 
-# What makes a model, what makes a checkpoint, and what may lie in a directory that is replaced ("assets" is
-# Keras's own empty folder).
-MODEL_FILES = ("config.json", "metadata.json", FILE)
+# What makes a checkpoint, and what may lie in a directory that is replaced ("assets" is
+# Keras's own empty folder, and pip compiles the recipe of an installed checkpoint).
 FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *generator.FILES)
-_REPLACEABLE = {*FILES, "assets"}
+_REPLACEABLE = {*FILES, "assets", "__pycache__"}
 
 # What a configuration may name: things that Keras itself makes, and none that runs code from the file.
 _MODULES = (
@@ -107,19 +109,21 @@ def save_model(
     if record is not None:
         check_record(model, record)
     check_target(directory)
+    # Built anew: a compiled model would bring its optimizer into the weights file.
+    plain = keras.saving.deserialize_keras_object(config)
+    copy_state(model, plain)
+    files, weights = model_files(plain)
+    if attack is not None:
+        files |= generator.generator_files(attack, weights.sha256)
+    if recipe is not None:
+        files[RECIPE] = pathlib.Path(recipe).read_bytes()
+    if record is not None:
+        files[RECORD] = record.to_json().encode()
     with atomic_directory(directory) as partial:
-        # Built anew: a compiled model would bring its optimizer into the weights file.
-        plain = keras.saving.deserialize_keras_object(config)
-        copy_state(model, plain)
-        keras.saving.save_model(plain, partial, zipped=False)
-        shutil.rmtree(partial / "assets", ignore_errors=True)
-        write_weights(plain, partial / FILE)
-        if attack is not None:
-            generator.write_generator(attack, partial)
-        if recipe is not None:
-            shutil.copyfile(recipe, partial / RECIPE)
+        for name, data in files.items():
+            (partial / name).write_bytes(data)
+            check_written(partial / name, data)
         if record is not None:
-            (partial / RECORD).write_text(record.to_json(), encoding="utf-8")
             write_card(partial, record)
         _read_back(model, partial)
         if attack is not None:
@@ -270,14 +274,3 @@ def _is_built_in(name, module, registered) -> bool:
         return False
     found = getattr(importlib.import_module(module), str(name), None)
     return isinstance(found, type) and issubclass(found, _KINDS)
-
-
-@contextlib.contextmanager
-def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A directory to fill, put in the place of `directory` at the end; nothing is left on an error."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:
-        partial = pathlib.Path(scratch) / "new"
-        partial.mkdir()
-        yield partial
-        replace_directory(partial, directory)

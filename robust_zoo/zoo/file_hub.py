@@ -9,7 +9,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 
-from robust_zoo.zoo.checkpoint import FILES, RECORD, atomic_directory, check_target
+from robust_zoo.files import atomic_directory, sweep_beside
+from robust_zoo.zoo.checkpoint import FILES, RECORD, check_target
 from robust_zoo.zoo.errors import CheckpointError, HubError
 
 
@@ -30,7 +31,7 @@ def fetched(handle: str, files: tuple[str, ...]) -> Iterator[tuple[pathlib.Path,
     directory = _path(handle)
     if not directory.is_dir():
         raise HubError(f"there is no model at {handle}: no directory {str(directory)!r}.")
-    with tempfile.TemporaryDirectory() as copy:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
         try:
             for name in files:
                 if (directory / name).is_file():
@@ -64,6 +65,7 @@ def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> 
 def publish(staged: pathlib.Path, handle: str, *, private: None, tag: None) -> str:
     """Puts a copy of `staged` in the place of `handle`, whole or not at all, unless it is there already."""
     directory = _path(handle)
+    sweep_beside(directory)
     names = {path.name for path in staged.iterdir()}
     here = {name for name in FILES if (directory / name).is_file()}
     _, changed, missing = filecmp.cmpfiles(staged, directory, names | here, shallow=False)

@@ -13,23 +13,23 @@ import keras
 from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import serialise
 from robust_zoo.sentences import one_line
-from robust_zoo.weights import FILE, check_layout, sha256, write_weights
+from robust_zoo.weights import FILE, check_layout, model_files, sha256
 from robust_zoo.zoo.errors import CheckpointError
 
 CONFIG, WEIGHTS = "generator.json", "generator.weights.h5"
 FILES = (CONFIG, WEIGHTS)
 
 
-def write_generator(attack: GeneratorAttack, directory: pathlib.Path) -> None:
-    """Writes the two files of an attack into a directory that is being made, and has its model's weights."""
-    weights = write_weights(attack.generator, directory / WEIGHTS)
+def generator_files(attack: GeneratorAttack, model_sha256: str) -> dict[str, bytes]:
+    """The two files of an attack, by name; `model_sha256` is that of its model's weights file."""
+    files, weights = model_files(attack.generator)
     told = {
         "config": serialise(attack.generator),
         "gradient_scale": attack.gradient_scale,
         "weights_sha256": weights.sha256,
-        "model_sha256": sha256(directory / FILE),
+        "model_sha256": model_sha256,
     }
-    (directory / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return {CONFIG: (json.dumps(told, indent=2) + "\n").encode(), WEIGHTS: files[FILE]}
 
 
 def read_generator(directory: pathlib.Path, read_json, check_config) -> GeneratorAttack:

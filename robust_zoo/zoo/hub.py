@@ -111,7 +111,7 @@ def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
     """A checked copy of the checkpoint, which nobody changes meanwhile, with the card as it is published."""
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
-    with tempfile.TemporaryDirectory() as staged:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as staged:
         staged = pathlib.Path(staged)
         try:
             for name in FILES:

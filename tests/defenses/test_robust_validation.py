@@ -75,10 +75,10 @@ def test_a_collapse_stops_training_with_a_sentence(data):
     robust = RobustValidation(ATTACK, x, y)
     robust.set_model(trainer)
     robust.on_train_begin()
-    robust.best, robust.best_epoch, robust.best_weights = 0.9, 3, trainer.classifier.get_weights()
-    robust._before = 0.5
-    robust._measure = lambda: (0.8, 0.1, trainer.classifier.get_weights())
+    measured = iter([0.9, 0.1, 0.1])
+    robust._measure = lambda: (0.8, next(measured), trainer.classifier.get_weights())
     trainer.stop_training = False
+    robust.on_epoch_end(2, {"robust_accuracy": 0.5})
     robust.on_epoch_end(3, {"robust_accuracy": 0.4})  # both fell: not what it looks for
     assert not trainer.stop_training
     with pytest.warns(

@@ -176,7 +176,7 @@ def test_nothing_half_written_remains(model, record, saved, tmp_path, monkeypatc
     def full_disk(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("robust_zoo.zoo.checkpoint.write_weights", full_disk)
+    monkeypatch.setattr("robust_zoo.zoo.checkpoint.write_card", full_disk)
     for target in (saved, tmp_path / "fresh"):
         with pytest.raises(OSError, match="No space left"):
             save_model(model, target, record)

@@ -1,0 +1,130 @@
+"""All of a training in one file, from which it goes on."""
+
+import io
+import json
+import os
+import pathlib
+import tempfile
+import time
+import zipfile
+
+import keras
+import numpy as np
+
+from robust_zoo.files import write_bytes
+from robust_zoo.sentences import one_line
+
+_CURRENT, _PREVIOUS = "training.npz", "training.previous.npz"
+
+
+class TrainingState(keras.callbacks.Callback):
+    """Keeps a training after each epoch, and goes on with the one that it finds.
+
+    Weights, the state of optimizers, random generators and counters, the number of epochs, seconds and history lie
+    in one file, which is replaced atomically; the one before is kept, and used should the last be damaged.
+    (`keras.callbacks.BackupAndRestore` writes several files, in place.) Put it behind the callbacks whose logs
+    belong to the history.
+
+    Args:
+        directory: that the files lie in; made if need be.
+        settings: JSON values that a training to go on with must have in common with this one.
+
+    Attributes:
+        epochs_done: of the training that was found, then of this one.
+        history: the logs of each of them, a dictionary an epoch.
+
+    Raises:
+        ValueError: a training with other settings was found; or files were, and none of them can be read.
+    """
+
+    def __init__(self, directory: str | pathlib.Path, settings: dict | None = None):
+        super().__init__()
+        self.directory, self.settings = pathlib.Path(directory), settings or {}
+        self.epochs_done, self.history = 0, []
+        self._started, self._before, self._weights = time.perf_counter(), 0.0, None
+        found = [self.directory / name for name in (_CURRENT, _PREVIOUS)]
+        found = [path for path in found if path.exists()]
+        if not found:
+            return
+        readable = list(filter(None, map(_read, found)))
+        if not readable:
+            raise ValueError(
+                f"{str(found[0])!r} cannot be read, nor can the one before it: remove them to start over."
+            )
+        told, self._weights = readable[0]
+        for name, value in self.settings.items():
+            kept = told["settings"].get(name)
+            if kept != value:
+                raise ValueError(
+                    f"{name} must be {one_line(repr(kept))}, as in the interrupted run, got "
+                    f"{one_line(repr(value))}."
+                )
+        self.epochs_done, self.history = told["epochs_done"], told["history"]
+        self._before = told["seconds"]
+
+    @staticmethod
+    def is_in(directory: pathlib.Path) -> bool:
+        """Whether a directory has a training to go on with."""
+        return any((directory / name).exists() for name in (_CURRENT, _PREVIOUS))
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made, and those of the interrupted runs before, up to their last epoch."""
+        return self._before + time.perf_counter() - self._started
+
+    def on_train_begin(self, logs=None):
+        if self._weights is not None:
+            if not self.model.optimizer.built:
+                self.model.optimizer.build(self.model.trainable_variables)
+            _load(self.model, self._weights)
+            self._weights = None
+            self.model._initial_epoch = self.epochs_done  # as Keras's own callback does
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # of another training
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self.epochs_done, self.history = epoch + 1, [*self.history[:epoch], row]
+        told = {
+            "settings": self.settings,
+            "epochs_done": self.epochs_done,
+            "seconds": round(self.seconds, 1),
+            "history": self.history,
+        }
+        content = io.BytesIO()
+        np.savez(content, told=json.dumps(told), weights=np.frombuffer(_saved(self.model), "uint8"))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        current, previous = self.directory / _CURRENT, self.directory / _PREVIOUS
+        if current.exists():
+            os.replace(current, previous)
+        write_bytes(current, content.getvalue())
+
+
+def _read(path: pathlib.Path) -> tuple[dict, bytes] | None:
+    try:
+        # Opened here: np.load leaves the file open when it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            return json.loads(str(content["told"])), content["weights"].tobytes()
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _saved(model: keras.Model) -> bytes:
+    """What `save_weights` writes, optimizers included, made in memory."""
+    from keras.src.saving import saving_lib
+
+    content = io.BytesIO()
+    store = saving_lib.H5IOStore(content, mode="w")
+    saving_lib._save_state(
+        model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set()
+    )
+    store.close()
+    return content.getvalue()
+
+
+def _load(model: keras.Model, data: bytes) -> None:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        path = pathlib.Path(directory) / "model.weights.h5"
+        path.write_bytes(data)
+        model.load_weights(path)

@@ -1,0 +1,215 @@
+"""Every write, rename and removal of what is kept fails once, or is the last thing that its process does.
+
+Whatever happens, what was there before or what was to come is there in full, the same call succeeds afterwards, and
+nothing is left beside it.
+"""
+
+import errno
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from robust_zoo import architectures
+from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.evaluation import evaluate
+from robust_zoo.recipe import Recipe, RecipeError, _build, run
+from robust_zoo.zoo import HubError, load_model, publish, save_model
+
+FAILURES = pytest.mark.parametrize("how", ["kill", errno.EIO, errno.ENOSPC])
+
+if keras.config.backend() != "tensorflow":
+    pytest.skip("files are the same on every backend", allow_module_level=True)
+
+
+def contents(folder):
+    """The files of a folder; of Keras's metadata, which has the time in it, the name alone."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {name: data if name != "metadata.json" else b"" for name, data in files.items()}
+
+
+def model(seed):
+    keras.utils.set_random_seed(seed)
+    return architectures.mlp((8, 8, 1), hidden=(4,))
+
+
+def points(count, step):
+    """Numbers of the operations that fail: every one in the whole suite, some in the quick one."""
+    return range(0, count, step)
+
+
+EVERY = pytest.param(1, id="every", marks=pytest.mark.crash)
+STEPS = [pytest.param(7, id="some"), EVERY]
+
+
+@FAILURES
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("before", [True, False], ids=["over another", "new"])
+def test_save_model(disk, tmp_path, how, step, before):
+    target = tmp_path / "zoo" / "model"
+    old, new = model(0), model(1)
+    versions = [contents(save_model(each, tmp_path / each.layers[-2].name)) for each in (old, new)]
+
+    def save():
+        save_model(new, target)
+
+    def reset():
+        shutil.rmtree(target.parent, ignore_errors=True)
+        if before:
+            save_model(old, target)
+
+    reset()
+    assert disk.run(save) is None
+    for at in points(disk.count, step):
+        reset()
+        failed = disk.run(save, at, how)
+        found = contents(target) if target.exists() else None
+        assert found in ([*versions] if before else [None, versions[1]])
+        assert failed is not None or found == versions[1]
+        if isinstance(failed, OSError):  # what is refused is not done
+            assert found == (versions[0] if before else None)
+        save()
+        assert contents(target) == versions[1]
+        assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+@FAILURES
+@pytest.mark.parametrize("step", STEPS)
+def test_publish(disk, tmp_path, how, step):
+    record_of = load_model("mlp.pgd_digits")
+    save_model(record_of, tmp_path / "first", record_of.robustness)
+    second = load_model("mlp.natural_digits")
+    save_model(second, tmp_path / "second", second.robustness)
+    versions = [contents(tmp_path / name) for name in ("first", "second")]
+    handle = (tmp_path / "hub" / "model").as_uri()
+    target = tmp_path / "hub" / "model"
+
+    def reset():
+        shutil.rmtree(target.parent, ignore_errors=True)
+        shutil.copytree(tmp_path / "first", target)
+
+    def put():
+        try:
+            publish(tmp_path / "second", handle)
+        except HubError as error:
+            raise OSError(str(error)) from error
+
+    reset()
+    assert disk.run(put) is None
+    weights = "model.weights.h5"
+    for at in points(disk.count, step):
+        reset()
+        failed = disk.run(put, at, how)
+        found = contents(target)
+        (version,) = [new for new in versions if new[weights] == found[weights]]
+        assert found["robustness.json"] == version["robustness.json"]
+        assert failed is not None or version is versions[1]
+        if isinstance(failed, OSError):
+            assert version is versions[0]
+        put()
+        assert contents(target)[weights] == versions[1][weights]
+        assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+@FAILURES
+@pytest.mark.parametrize("step", STEPS)
+def test_the_state_of_an_attack(disk, tmp_path, monkeypatch, how, step):
+    monkeypatch.setattr("robust_zoo.attacks.state_file._SECONDS", -1.0)
+    attacked, attack = model(0), PGD(epsilon=0.1, steps=30, restarts=2)
+    x = np.random.default_rng(0).random((6, 8, 8, 1), dtype="float32")
+    y = np.arange(6)
+    file = tmp_path / "zoo" / "state.npz"
+
+    def measure():
+        return attack.run(attacked, x, y, state_file=file, progress=False)
+
+    file.parent.mkdir()
+    expected = measure()
+    file.unlink()
+    assert disk.run(measure) is None
+    for at in points(disk.count, step):
+        file.unlink(missing_ok=True)
+        disk.run(measure, at, how)
+        found = measure()
+        np.testing.assert_array_equal(found.x_adv, expected.x_adv)
+        np.testing.assert_array_equal(found.queries, expected.queries)
+        assert [path.name for path in file.parent.iterdir()] == ["state.npz"]
+
+
+def recipe():
+    return Recipe(
+        name="mlp.pgd_digits",
+        dataset="digits",
+        classifier=lambda: architectures.mlp((8, 8, 1), hidden=(4,)),
+        defense=lambda classifier, total_steps: AdversarialTraining(
+            classifier, attack=FGSM(epsilon=0.1)
+        ),
+        optimizer=lambda total_steps: keras.optimizers.SGD(0.1, momentum=0.9),
+        epochs=3,
+        batch_size=256,
+        validation_attack=FGSM(epsilon=0.1),
+        attacks=(FGSM(epsilon=0.1),),
+        n=20,
+    )
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """Trainings that share one compiled trainer, and measure clean accuracy alone."""
+    made = []
+
+    def build(*args):
+        if not made:
+            trainer, classifier = _build(*args)
+            trainer.optimizer.build(trainer.trainable_variables)
+            variables = [*trainer.variables, *trainer.optimizer.variables]
+            values = [ops.convert_to_numpy(variable) for variable in variables]
+            made.extend([trainer, classifier, variables, values])
+        trainer, classifier, variables, values = made
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return trainer, classifier
+
+    def measure(*args, attacks, n, **options):
+        return evaluate(*args, n=n, checks=False, **options)
+
+    monkeypatch.setattr("robust_zoo.recipe._build", build)
+    monkeypatch.setattr("robust_zoo.recipe.evaluate", measure)
+
+
+@FAILURES
+@pytest.mark.parametrize("step", [pytest.param(41, id="some"), EVERY])
+def test_a_training(disk, tmp_path, quick_training, how, step):
+    run(recipe(), tmp_path / "uninterrupted", verbose=0)
+    expected = contents(tmp_path / "uninterrupted")["model.weights.h5"]
+    target = tmp_path / "zoo" / "model"
+
+    def train(resume=False):
+        run(recipe(), target, resume=resume, verbose=0)
+
+    target.parent.mkdir()
+    assert disk.run(train) is None
+    for at in points(disk.count, step):
+        shutil.rmtree(target.parent)
+        target.parent.mkdir()
+        disk.run(train, at, how)
+        if target.exists():
+            assert contents(target)["model.weights.h5"] == expected
+        train(resume=True)
+        assert contents(target)["model.weights.h5"] == expected
+        assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_two_trainings_into_one_output(tmp_path, monkeypatch):
+    def meanwhile(*args, **options):
+        with pytest.raises(RecipeError, match="is being trained by another process"):
+            run(recipe(), tmp_path / "model", verbose=0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robust_zoo.recipe._fit", meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(), tmp_path / "model", verbose=0)
+    assert list(tmp_path.iterdir()) == []
