@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -103,9 +104,11 @@ def _value(attack: str, key: str, text: str, allowed):
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{where} must be true or false, got {text!r}.")
         return text.lower() == "true"
-    whole = allowed.kind is int
-    value = int(text) if whole and text.isdecimal() else number(text, where)
-    if value not in allowed or (whole and not isinstance(value, int)):
+    if allowed.kind is int:
+        value = int(text) if text.isdecimal() else math.nan
+    else:
+        value = number(text, where)
+    if value not in allowed:
         raise ValueError(f"{where} must be {allowed}, got {text!r}.")
     return value
 

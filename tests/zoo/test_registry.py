@@ -66,7 +66,7 @@ def test_filters():
     assert list_models("nosuch*") == []
     for options, message in (
         ({"norm": "l9"}, "norm must be one of linf, l2, l0"),
-        ({"dataset": "svhn"}, "dataset must be one that a model has, digits, mnist"),
+        ({"dataset": "svhn"}, "dataset must be one that a model has, cifar10, digits, mnist"),
         ({"defense": "magic"}, "defense must be one that a model has, .*pgd"),
     ):
         with pytest.raises(ValueError, match=message):
