@@ -61,9 +61,8 @@ class Number:
     below: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and (
-            self.above < value < self.below and self.least <= value <= self.most
-        )
+        finite = abs(value) < math.inf
+        return finite and self.above < value < self.below and self.least <= value <= self.most
 
     def __str__(self) -> str:
         bounds = {">": self.above, ">=": self.least, "<": self.below, "<=": self.most}

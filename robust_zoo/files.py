@@ -3,9 +3,9 @@
 import contextlib
 import ctypes
 import errno
-import glob
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,14 +34,20 @@ def _locked_folder(path: pathlib.Path) -> tuple[pathlib.Path, filelock.BaseFileL
         scratch = pathlib.Path(name)
         lock = filelock.FileLock(scratch / _LOCK)
         try:
-            with contextlib.suppress(NotImplementedError):  # a file system without locks
-                lock.acquire()
+            lock.acquire()
+        except FileNotFoundError:
+            continue  # somebody swept it before it was locked
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         if scratch.is_dir():
             return scratch, lock
-        lock.release()  # somebody swept it before it was locked
+        lock.release()
+
+
+def is_scratch(path: pathlib.Path) -> bool:
+    """Whether a path looks like a folder of `scratch_beside`."""
+    return path.name.startswith(".") and path.name.endswith(_SUFFIX)
 
 
 def sweep_beside(path: pathlib.Path) -> None:
@@ -49,12 +55,16 @@ def sweep_beside(path: pathlib.Path) -> None:
 
     An old directory that such a process had moved away comes back if nothing took its place.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+    own = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
+    for left in path.parent.glob(f".*{_SUFFIX}"):
+        if not own.fullmatch(left.name):
+            continue
         with contextlib.suppress(OSError, NotImplementedError, filelock.Timeout):
-            with filelock.FileLock(left / _LOCK, blocking=False):
+            lock = filelock.FileLock(left / _LOCK)
+            with lock.acquire(blocking=False):
                 if (left / _OLD).exists() and not path.exists():
                     (left / _OLD).rename(path)
-            shutil.rmtree(left)
+                shutil.rmtree(left)
 
 
 @contextlib.contextmanager
@@ -84,8 +94,9 @@ def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
             f".*{_SUFFIX}"
         ):  # of a file in it, whose scratch folder could not be removed
             shutil.rmtree(left)
-        for path in (*partial.iterdir(), partial):
+        for path in partial.iterdir():
             flush(path)
+        _flush_entries(partial)
         replace_directory(partial, directory)
     _flush_entries(directory.parent)
 
@@ -100,7 +111,7 @@ def flush(path: pathlib.Path) -> None:
 
 
 def _flush_entries(directory: pathlib.Path) -> None:
-    """`flush`, after a rename: what fails now does not undo it."""
+    """`flush` of a directory, which not every file system can do; after a rename what fails does not undo it."""
     with contextlib.suppress(OSError):
         flush(directory)
 

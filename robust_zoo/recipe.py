@@ -219,12 +219,12 @@ def run(
         raise RecipeError(
             f"batch_size must be divisible by the number of devices, got {recipe.batch_size} and {devices}."
         )
-    with _own_state(state, output, resume):
-        return _run(recipe, output, source, devices, limit, verbose, state)
+    with _own_state(state, output):
+        return _run(recipe, output, source, devices, resume, limit, verbose, state)
 
 
-def _run(recipe, output, source, devices, limit, verbose, state) -> RobustnessRecord:
-    """The rest of `run`, whose arguments these are; what `state` holds is gone on with."""
+def _run(recipe, output, source, devices, resume, limit, verbose, state) -> RobustnessRecord:
+    """The rest of `run`, whose arguments these are."""
     # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
     with backend.devices(devices):
         train, validation = (
@@ -236,7 +236,7 @@ def _run(recipe, output, source, devices, limit, verbose, state) -> RobustnessRe
                 f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
             )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
-        options = {"devices": devices, "verbose": verbose}
+        options = {"devices": devices, "resume": resume, "verbose": verbose}
         seconds, notes = _fit(trainer, recipe, train, validation, state, limit, **options)
     deviations = recipe.deviations + notes
     size = sum(int(ops.size(variable)) for variable in classifier.variables)
@@ -273,8 +273,8 @@ def _run(recipe, output, source, devices, limit, verbose, state) -> RobustnessRe
 
 
 @contextlib.contextmanager
-def _own_state(state: pathlib.Path, output: pathlib.Path, resume: bool) -> Iterator[None]:
-    """The folder of a run's state, for this process alone; an empty one unless the run goes on.
+def _own_state(state: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
+    """The folder of a run's state, for this process alone.
 
     Raises:
         RecipeError: another process trains into the same output.
@@ -288,9 +288,6 @@ def _own_state(state: pathlib.Path, output: pathlib.Path, resume: bool) -> Itera
             f"output {str(output)!r} is being trained by another process: wait for it, or give another output."
         ) from None
     try:
-        # What lies there without a training is left from one that was finished.
-        if not (resume and TrainingState.is_in(state)):
-            _clear(state)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -310,10 +307,12 @@ def _clear(state: pathlib.Path) -> None:
 
 def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
     """The compiled trainer and the classifier in it (the same model in natural training)."""
-    from keras.src.utils.naming import reset_uids
+    from keras.src.backend.common import global_state
 
     keras.utils.set_random_seed(recipe.seed)
-    reset_uids()  # the same names, and so the same configuration, in every process
+    names = global_state.get_global_attribute("object_name_uids")
+    # The same names, and so the same configuration, whatever the process made before.
+    global_state.set_global_attribute("object_name_uids", None)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.dtype_policy)
     try:
@@ -328,6 +327,7 @@ def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
         )
     finally:
         keras.config.set_dtype_policy(before)
+        global_state.set_global_attribute("object_name_uids", names)
     return trainer, classifier
 
 
@@ -442,9 +442,12 @@ def _layers_of(classifier: keras.Model) -> str:
 
 
 def _fit(
-    trainer, recipe, train, validation, state, limit, *, devices, verbose
+    trainer, recipe, train, validation, state, limit, *, devices, resume, verbose
 ) -> tuple[float, tuple[str, ...]]:
     """Trains, and returns the seconds that it took, those of the runs that it resumes included, and remarks."""
+    # What lies there without a training is left from one that was finished.
+    if not (resume and TrainingState.is_in(state)):
+        _clear(state)
     try:
         progress = TrainingState(state, _settings(recipe, trainer, (train, validation)))
     except ValueError as error:

@@ -26,6 +26,7 @@ DefenseSteps = _backend.DefenseSteps
 UpdateSteps = _backend.UpdateSteps
 check_scope = _backend.check_scope
 devices = _backend.devices
+full_precision = _backend.full_precision
 function = _backend.function
 gpus = _backend.gpus
 gradients = _backend.gradients
@@ -40,6 +41,7 @@ __all__ = [
     "check_scope",
     "devices",
     "finite_gradient",
+    "full_precision",
     "function",
     "gpus",
     "gradients",

@@ -38,13 +38,18 @@ def function(fn, *models):
     @jax.jit
     def compiled(values, *args):
         state = keras.StatelessScope(state_mapping=zip(variables, values, strict=True))
-        with state, jax.default_matmul_precision("float32"):
+        with state, full_precision():
             return fn(*args)
 
     def call(*args):
         return compiled([variable.value for variable in variables], *args)
 
     return call
+
+
+def full_precision():
+    """See `robust_zoo.backend.tensorflow.full_precision`."""
+    return jax.default_matmul_precision("float32")
 
 
 def gpus() -> list[str]:

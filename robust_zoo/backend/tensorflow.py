@@ -71,14 +71,15 @@ def function(fn, *models):
             # On a CPU, XLA's convolutions are several times slower than TensorFlow's own.
             traced = tf.function(fn, autograph=False, jit_compile=bool(gpus()) or None)
             compiled = traced.get_concrete_function(*tf.nest.map_structure(spec, args))
-        with _full_precision():
+        with full_precision():
             return compiled(*args)
 
     return call
 
 
 @contextlib.contextmanager
-def _full_precision():
+def full_precision():
+    """Inside, products of float32 are in float32, not in TF32, which GPUs compute with by default."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

@@ -45,14 +45,15 @@ def function(fn, *models):
     """`fn` as it is, recording no gradients of its own, with products of float32 in full precision on GPUs."""
 
     def call(*args):
-        with torch.no_grad(), _full_precision():
+        with torch.no_grad(), full_precision():
             return fn(*args)
 
     return call
 
 
 @contextlib.contextmanager
-def _full_precision():
+def full_precision():
+    """See `robust_zoo.backend.tensorflow.full_precision`."""
     parts = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [part.allow_tf32 for part in parts]
     for part in parts:

@@ -16,8 +16,11 @@ class StopOnDivergence(keras.callbacks.Callback):
     """Raises DivergenceError as soon as the loss, or at an epoch's end a weight, is not finite.
 
     It has to stand before callbacks that save: what they saved last is then the last good epoch. A step's loss is
-    looked at when the next one has been started, so that a device does not wait for that.
+    looked at when the next one has been started, so that a device does not wait for that: callbacks that save within
+    epochs may keep one bad step.
     """
+
+    _before = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self._before = epoch, None
@@ -30,6 +33,9 @@ class StopOnDivergence(keras.callbacks.Callback):
         if self._before is not None and not np.isfinite(self._before[1]):
             step, loss = self._before
             self._stop(f"the loss is {float(loss)} after step {step + 1}")
+
+    def on_test_begin(self, logs=None):
+        self._look()  # before validation looks at what the last step left
 
     def on_epoch_end(self, epoch, logs=None):
         self._look()

@@ -40,13 +40,14 @@ class TrainingState(keras.callbacks.Callback):
     def __init__(self, directory: str | pathlib.Path, settings: dict | None = None):
         super().__init__()
         self.directory, self.settings = pathlib.Path(directory), settings or {}
-        self.epochs_done, self.history = 0, []
+        self.epochs_done, self.history, self._damaged = 0, [], False
         self._started, self._before, self._weights = time.perf_counter(), 0.0, None
         found = [self.directory / name for name in (_CURRENT, _PREVIOUS)]
         found = [path for path in found if path.exists()]
         if not found:
             return
         readable = list(filter(None, map(_read, found)))
+        self._damaged = _read(found[0]) is None
         if not readable:
             raise ValueError(
                 f"{str(found[0])!r} cannot be read, nor can the one before it: remove them to start over."
@@ -80,11 +81,14 @@ class TrainingState(keras.callbacks.Callback):
             self._weights = None
             self.model._initial_epoch = self.epochs_done  # as Keras's own callback does
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model._initial_epoch = None  # of the next training, however this one ends
+
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # of another training
+        self.model._initial_epoch = None  # where no epoch was left
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {name: float(value) for name, value in (logs or {}).items()}
+        row = {name: np.asarray(value).tolist() for name, value in (logs or {}).items()}
         self.epochs_done, self.history = epoch + 1, [*self.history[:epoch], row]
         told = {
             "settings": self.settings,
@@ -96,8 +100,9 @@ class TrainingState(keras.callbacks.Callback):
         np.savez(content, told=json.dumps(told), weights=np.frombuffer(_saved(self.model), "uint8"))
         self.directory.mkdir(parents=True, exist_ok=True)
         current, previous = self.directory / _CURRENT, self.directory / _PREVIOUS
-        if current.exists():
+        if current.exists() and not self._damaged:
             os.replace(current, previous)
+        self._damaged = False
         write_bytes(current, content.getvalue())
 
 

@@ -306,7 +306,8 @@ def _trusted_logits(model: keras.Model, x: np.ndarray, batch_size: int) -> np.nd
         ValueError: they are not: the model computes something else once it is compiled.
     """
     few = x[:_COMPARED]
-    eager, again = (ops.convert_to_numpy(model(few, training=False)) for _ in range(2))
+    with backend.full_precision():
+        eager, again = (ops.convert_to_numpy(model(few, training=False)) for _ in range(2))
     logits = predict(model, x, batch_size)
     if not agree(eager, again, within=1e-6) or agree(logits[:_COMPARED], eager, within=1e-3):
         return logits

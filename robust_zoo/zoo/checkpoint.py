@@ -23,7 +23,7 @@ from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import config_sha256, describe_config, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
-from robust_zoo.files import atomic_directory, check_written
+from robust_zoo.files import atomic_directory, check_written, is_scratch
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import (
@@ -148,7 +148,8 @@ def _read_back(model: keras.Model, directory: pathlib.Path) -> None:
 def check_target(directory: str | pathlib.Path) -> None:
     """Raises CheckpointError if `directory` holds anything but a checkpoint, which could be replaced."""
     directory = pathlib.Path(directory)
-    names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    found = directory.iterdir() if directory.is_dir() else ()
+    names = {path.name for path in found if not is_scratch(path)}
     if directory.is_file() or (names and not {"config.json", FILE} <= names <= _REPLACEABLE):
         raise CheckpointError(
             f"{str(directory)!r} exists and is not a checkpoint: it is left alone."

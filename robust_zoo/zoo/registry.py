@@ -119,7 +119,7 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
     if isinstance(handle, pathlib.Path) or "/" in str(handle):
         raise CheckpointError(f"no checkpoint directory {str(handle)!r}.")
     handle = own
-    if a_name and recipe_file(own).is_file():
+    if a_name and "." in own and recipe_file(own).is_file():
         raise UnknownModelError(
             f"{own!r} has a recipe, but its weights do not come with the package: the project's repository may have "
             f"them, in checkpoints/{own}, and robust-zoo train {own} --output {own} makes them."

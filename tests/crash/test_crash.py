@@ -213,3 +213,20 @@ def test_two_trainings_into_one_output(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(recipe(), tmp_path / "model", verbose=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_another_name_are_left_alone(tmp_path):
+    theirs = tmp_path / ".model.x.ab12cd34.partial"
+    (theirs / "old").mkdir(parents=True)
+    mine = tmp_path / ".model.ab12cd34.partial"
+    (mine / "new").mkdir(parents=True)
+    save_model(model(0), tmp_path / "model")
+    assert theirs.is_dir()
+    assert not mine.exists()
+
+
+def test_a_checkpoint_with_leftovers_in_it_is_replaced(tmp_path):
+    save_model(model(0), tmp_path / "model")
+    (tmp_path / "model" / ".README.md.ab12cd34.partial").mkdir()
+    save_model(model(1), tmp_path / "model")
+    assert [path for path in (tmp_path / "model").iterdir() if path.is_dir()] == []

@@ -53,6 +53,20 @@ def test_a_damaged_file_gives_way_to_the_one_before(data, tmp_path):
     assert_same(fit(data, 4, TrainingState(tmp_path)), fit(data, 4))
 
 
+def test_a_damaged_file_never_takes_the_place_of_the_one_before(data, tmp_path, monkeypatch):
+    fit(data, 3, TrainingState(tmp_path))
+    (tmp_path / "training.npz").write_bytes(b"")
+    going_on = TrainingState(tmp_path)
+
+    def full(*args):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("robust_zoo.defenses.training_state.write_bytes", full)
+    with pytest.raises(OSError, match="full"):
+        fit(data, 4, going_on)
+    assert TrainingState(tmp_path).epochs_done == 2
+
+
 def test_nothing_readable_is_an_error_and_not_a_new_training(data, tmp_path):
     fit(data, 2, TrainingState(tmp_path))
     for path in tmp_path.iterdir():
@@ -70,6 +84,7 @@ def test_other_settings_are_refused(data, tmp_path):
 
 def test_a_finished_training_leaves_the_model_to_the_next(data, tmp_path):
     made = trainer()
+    made.compile("sgd", LOSS)
     options = {"batch_size": 16, "verbose": 0}
     made.fit(*data, epochs=2, callbacks=[TrainingState(tmp_path)], **options)
     made.fit(*data, epochs=3, callbacks=[TrainingState(tmp_path)], **options)
