@@ -5,22 +5,14 @@ is written in `keras.ops` and gives the same numbers on all three. Everything ab
 one source.
 """
 
-import importlib
 import os
 import platform
 
-import keras
 from keras import ops
 
 from robust_zoo.backend import random
-
-_NAMES = ("tensorflow", "jax", "torch")
-
-name = keras.config.backend()
-if name not in _NAMES:
-    raise ImportError(f"robust_zoo needs KERAS_BACKEND to be one of {_NAMES}, not {name!r}.")
-
-_backend = importlib.import_module(f"robust_zoo.backend.{name}")
+from robust_zoo.backend.selected import backend as _backend
+from robust_zoo.backend.selected import name
 
 DefenseSteps = _backend.DefenseSteps
 UpdateSteps = _backend.UpdateSteps

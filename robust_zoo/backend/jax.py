@@ -47,6 +47,11 @@ def function(fn, *models):
     return call
 
 
+def traced_once(fn):
+    """See `robust_zoo.backend.tensorflow.traced_once`: once for all calls of the same shapes."""
+    return jax.jit(fn)
+
+
 def full_precision():
     """See `robust_zoo.backend.tensorflow.full_precision`."""
     return jax.default_matmul_precision("float32")

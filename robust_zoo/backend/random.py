@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from robust_zoo.backend.selected import backend
+
 _MASK = 0xFFFFFFFF
 _PARITY = 0x1BD11BDA
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -39,10 +41,10 @@ def _rotate_left(value, bits: int):
     return high + ops.bitwise_right_shift(value, _word(32 - bits))
 
 
-def _threefry(key, first, second):
-    """Threefry-2x32 with 20 rounds of the counters `first`, `second` under `key` (..., 2)."""
-    words = (key[..., 0], key[..., 1])
-    schedule = (*words, ops.bitwise_xor(ops.bitwise_xor(*words), _word(_PARITY)))
+@backend.traced_once
+def _rounds(key, other, first, second):
+    """The 20 rounds of Threefry-2x32 on the counters `first`, `second` under the two words of a key."""
+    schedule = (key, other, ops.bitwise_xor(ops.bitwise_xor(key, other), _word(_PARITY)))
     first, second = _wrap(first + schedule[0]), _wrap(second + schedule[1])
     for block in range(5):
         for bits in _ROTATIONS[block % 2]:
@@ -51,6 +53,11 @@ def _threefry(key, first, second):
         first = _wrap(first + schedule[(block + 1) % 3])
         second = _wrap(second + schedule[(block + 2) % 3] + _word(block + 1))
     return first, second
+
+
+def _threefry(key, first, second):
+    """Threefry-2x32 of the counters `first`, `second` under `key` (..., 2)."""
+    return _rounds(key[..., 0], key[..., 1], first, second)
 
 
 def key(seed: int):

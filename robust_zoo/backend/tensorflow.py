@@ -77,6 +77,23 @@ def function(fn, *models):
     return call
 
 
+def traced_once(fn):
+    """`fn`, which maps tensors to tensors, as a function that graphs call instead of having its operations each.
+
+    Traced once for all calls of the same shapes and dtypes.
+    """
+    traced = tf.function(fn, autograph=False)
+
+    def call(*args):
+        args = [tf.convert_to_tensor(tensor) for tensor in args]
+        with tf.init_scope():
+            specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in args]
+            compiled = traced.get_concrete_function(*specs)
+        return compiled(*args)
+
+    return call
+
+
 @contextlib.contextmanager
 def full_precision():
     """Inside, products of float32 are in float32, not in TF32, which GPUs compute with by default."""

@@ -51,6 +51,11 @@ def function(fn, *models):
     return call
 
 
+def traced_once(fn):
+    """`fn` itself: nothing is traced."""
+    return fn
+
+
 @contextlib.contextmanager
 def full_precision():
     """See `robust_zoo.backend.tensorflow.full_precision`."""
