@@ -23,6 +23,12 @@ def _seeded():
 
 
 @pytest.fixture
+def few_planted(monkeypatch):
+    """The binarisation test, half of an evaluation's time here, on two images: for tests of other things."""
+    monkeypatch.setattr("robust_zoo.evaluation.binarisation.N_EXAMPLES", 2)
+
+
+@pytest.fixture
 def linear():
     """A linear classifier of 2 x 2 images into 3 classes, and its kernel and bias as float64."""
     inputs = keras.Input((2, 2, 1))

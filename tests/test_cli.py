@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from robust_zoo import cli
+from robust_zoo import recipe as recipe_module
 from robust_zoo.attacks import ATTACKS
 from robust_zoo.cli.common import number, parse_attack, read_attack
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import Accuracy, RobustnessRecord
 from robust_zoo.reproduce import Comparison, by_scale
 from robust_zoo.zoo import list_models, load_model, save_model
+
+pytestmark = pytest.mark.usefixtures("few_planted")
 
 
 @pytest.fixture
@@ -33,6 +36,26 @@ def command(monkeypatch, capfd):
         return status, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe file of one's own, with one attack of one step."""
+    path = tmp_path / "mlp_fgsm_digits.py"
+    path.write_text(
+        "import keras\n"
+        "from robust_zoo import architectures\n"
+        "from robust_zoo.attacks import FGSM\n"
+        "from robust_zoo.defenses import AdversarialTraining\n"
+        "from robust_zoo.recipe import Recipe\n"
+        "recipe = Recipe(\n"
+        "    name='mlp.fgsm_digits', dataset='digits', epochs=2, batch_size=64, attacks=(FGSM(epsilon=0.1),),\n"
+        "    classifier=lambda: architectures.mlp((8, 8, 1)),\n"
+        "    defense=lambda model, steps: AdversarialTraining(model, attack=FGSM(epsilon=0.1)),\n"
+        "    optimizer=lambda steps: keras.optimizers.Adam(2e-3),\n"
+        ")\n"
+    )
+    return path
 
 
 def test_list(command):
@@ -288,8 +311,8 @@ def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
     assert (status, "the same command goes on from there" in err) == (130, True)
 
 
-def test_training_stops_at_its_time_limit_and_goes_on(command, tmp_path):
-    arguments = ("train", "mlp.pgd_digits", "--output", tmp_path / "m", "--set", "epochs=3")
+def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path):
+    arguments = ("train", recipe, "--output", tmp_path / "m", "--set", "epochs=3")
     status, out, err = command(*arguments, "--max-minutes", "0.001")
     assert status == 75
     assert "stopped after epoch 1 of 3" in err
@@ -418,17 +441,18 @@ def test_wrong_usage(command, arguments):
     assert "Usage" in out + err
 
 
-def test_train_resumes(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("robust_zoo.recipe.evaluate", lambda *a, **k: 1 / 0)
-    arguments = ("train", "mlp.pgd_digits", "--output", tmp_path / "m", "--set", "epochs=2")
+def test_train_resumes(command, recipe, tmp_path, monkeypatch):
+    evaluate = recipe_module.evaluate
+    monkeypatch.setattr(recipe_module, "evaluate", lambda *a, **k: 1 / 0)
+    output = tmp_path / "out" / "m"
+    arguments = ("train", recipe, "--output", output)
     status, out, err = command(*arguments)
     assert (status, err) == (1, "robust-zoo: division by zero\n")
-    monkeypatch.undo()
-    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(recipe_module, "evaluate", evaluate)
     status, out, _ = command(*arguments, "--resume", "--set", "n=20")
     assert status == 0
     assert "Epoch" not in out  # nothing was left to train, and nothing was lost
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert [path.name for path in output.parent.iterdir()] == ["m"]
 
 
 def test_a_fresh_process_fails_with_one_sentence(tmp_path):
@@ -450,12 +474,10 @@ def test_a_fresh_process_fails_with_one_sentence(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_train_and_cards(command, tmp_path, monkeypatch):
+def test_train_and_cards(command, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    output = tmp_path / "checkpoints" / "mlp.pgd_digits"
-    status, out, _ = command(
-        *("train", "mlp.pgd_digits", "--output", output, "--set", "epochs=2", "--set", "n=50")
-    )
+    output = tmp_path / "checkpoints" / "mlp.fgsm_digits"
+    status, out, _ = command("train", recipe, "--output", output, "--set", "n=50")
     assert status == 0
     assert "Epoch 2/2" in out
     assert f"written to {output}" in out
