@@ -19,7 +19,7 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["load", "harden"])
-def test_examples_run_as_typed(number, tmp_path, monkeypatch):
+def test_examples_run_as_typed(number, tmp_path, monkeypatch, few_planted):
     monkeypatch.chdir(tmp_path)
     code = blocks("python")[number]
     scope = {}

@@ -27,6 +27,19 @@ from robust_zoo.recipe import (
 )
 from robust_zoo.zoo import list_models, load_attack, load_model
 
+pytestmark = pytest.mark.usefixtures("few_planted")
+
+# What processes of their own begin with: a shipped recipe, measured by one step.
+QUICK = """
+import os, sys, robust_zoo.recipe as r
+from robust_zoo.attacks import FGSM
+
+def quick(name, epochs):
+    recipe, source = r.load_recipe(name)
+    return recipe.changed(epochs=epochs, n=20, attacks=(FGSM(epsilon=0.1),))
+
+"""
+
 
 @pytest.fixture
 def recipe():
@@ -145,10 +158,8 @@ def test_an_output_that_is_something_else_is_refused_before_training(recipe, tmp
 def test_two_devices_make_the_same_model(tmp_path):
     """In processes of their own, since a CPU is divided before TensorFlow starts."""
     code = (
-        "import sys, robust_zoo.recipe as r\n"
-        "r._LARGE = 10**9\n"  # float16 would round small differences up
-        "recipe, source = r.load_recipe('mlp.pgd_digits')\n"
-        "recipe = recipe.override({'epochs': '1', 'n': '20'})\n"
+        f"{QUICK}r._LARGE = 10**9\n"  # float16 would round small differences up
+        "recipe = quick('mlp.pgd_digits', 1)\n"
         "r.run(recipe, sys.argv[1], devices=int(sys.argv[2]), verbose=0)\n"
     )
     for devices in ("1", "2"):
@@ -245,9 +256,7 @@ def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path):
     One with an update of its own and averaged weights, one on a set made of the first weights.
     """
     code = (
-        "import os, sys, robust_zoo.recipe as r\n"
-        "recipe, source = r.load_recipe(sys.argv[3])\n"
-        "recipe = recipe.override({'epochs': '4', 'n': '20'})\n"
+        f"{QUICK}recipe = quick(sys.argv[3], 4)\n"
         "kill, get = sys.argv[2] == 'kill', r._Epochs.__getitem__\n"
         "def item(self, index):\n"
         "    if kill and self.epoch == 2 and index == 9: os.kill(os.getpid(), 9)\n"
