@@ -72,6 +72,10 @@ class Fault:
     """Send another body."""
     before: Callable[[], None] | None = None
     """Call this first."""
+    headers: dict[str, str] | None = None
+    """Send these instead of those of the same name."""
+    pause: float = 0.0
+    """Seconds before each byte, those of the headers as well."""
 
 
 class HubServer(http.server.ThreadingHTTPServer):
@@ -105,6 +109,22 @@ class HubServer(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request, client_address) -> None:
         """A client that went away is no news."""
+
+
+class _Dripping:
+    """A file that is written a byte at a time."""
+
+    def __init__(self, file, pause: float):
+        self.file, self.pause = file, pause
+
+    def write(self, data: bytes) -> None:
+        for byte in data:
+            time.sleep(self.pause)
+            self.file.write(bytes([byte]))
+            self.file.flush()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
 
 
 class _RefusalError(Exception):
@@ -153,6 +173,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         length = len(body) if length is None else length
         fault = self.fault
+        if fault and fault.headers:
+            headers = {**(headers or {}), **fault.headers}
+        if fault and fault.pause:
+            self.wfile = _Dripping(self.wfile, fault.pause)
         if fault and fault.change and self.command != "HEAD":
             body = fault.change(body)
             length = len(body)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import pathlib
@@ -17,6 +18,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from robust_zoo import __version__
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import FILE, sha256
+from robust_zoo.zoo import guard
 from robust_zoo.zoo.card import CARD, TAG
 from robust_zoo.zoo.checkpoint import FILES
 from robust_zoo.zoo.errors import CheckpointError, HubError
@@ -37,6 +39,8 @@ def _parse(handle: str) -> tuple[str, str | None]:
         if match is None:
             raise ValueError
         huggingface_hub.utils.validate_repo_id(match["repository"])
+        if re.search(r"\.\.|^/|//|\\\\", match["revision"] or ""):
+            raise ValueError
     except ValueError:
         raise ValueError(
             f"a Hugging Face handle must be hf://org/name or hf://org/name@revision, got {handle!r}."
@@ -63,12 +67,22 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, httpx2.TransportError)
 
 
-_patiently = tenacity.retry(
+_again = tenacity.retry(
     retry=tenacity.retry_if_exception(_passing),
     stop=tenacity.stop_after_attempt(4),
     wait=tenacity.wait_exponential(multiplier=0.25),
     reraise=True,
 )
+
+
+def _patiently(call):
+    """`call`, tried again where that may help, and given up where nothing moves."""
+
+    @functools.wraps(call)
+    def asked(*args, **options):
+        return guard.watched(lambda: _again(call)(*args, **options))
+
+    return asked
 
 
 # What the client raises: on purpose, and where it stumbles over an answer that is no hub's.
@@ -80,10 +94,13 @@ _CLIENT_ERRORS = (httpx2.HTTPError, OSError, RuntimeError, ValueError, *_STUMBLE
 def _explained(handle: str) -> Iterator[None]:
     """Turns whatever the client raises into one HubError of one sentence, without the token."""
     try:
-        yield
-    except (HubError, CheckpointError):
-        raise
+        with guard.guarded():
+            yield
     except _CLIENT_ERRORS as error:
+        if isinstance(error, (HubError, CheckpointError)) and not isinstance(
+            error, guard.GuardError
+        ):
+            raise
         # The cause would show requests, and what the server said.
         raise HubError(_sentence(handle, error)) from None
 
@@ -97,6 +114,8 @@ def _sentence(handle: str, error: BaseException) -> str:
 def _explanation(handle: str, error: BaseException) -> str:
     endpoint = constants.ENDPOINT
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, guard.GuardError):
+        return f"{endpoint} cannot be used for {handle}: {one_line(error)}."
     if isinstance(error, errors.GatedRepoError):
         return (
             f"{handle} is gated: accept its terms on {endpoint}, then log in with `hf auth login`."
@@ -175,10 +194,12 @@ def _cached(repository: str, revision: str | None, options: dict, error: Excepti
 
 def may_be_fetched_again(directory: pathlib.Path, files: tuple[str, ...]) -> bool:
     """Whether a cached copy is not what its name, the hash that the hub gave, says; it is removed then."""
+    cache = pathlib.Path(constants.HF_HUB_CACHE).resolve()
     damaged = [
         directory / name
         for name in files
         if (directory / name).is_file()
+        and (directory / name).resolve().is_relative_to(cache)
         and (directory / name).resolve().name
         not in (sha256(directory / name), _git_hash(directory / name))
     ]
@@ -308,4 +329,9 @@ def handles(hub: str) -> list[str]:
         models = _patiently(
             lambda: list(_client().list_models(author=match["owner"], filter=TAG))
         )()
-    return sorted(f"hf://{model.id}" for model in models)
+    found = (f"hf://{model.id}" for model in models)
+    return sorted(
+        handle
+        for handle in found
+        if handle.startswith(f"hf://{match['owner']}/") and _HANDLE.fullmatch(handle)
+    )

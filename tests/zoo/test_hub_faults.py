@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import traceback
 
 import h5py
@@ -435,3 +436,115 @@ def test_the_token_shows_nowhere(hub, checkpoint, tmp_path, caplog, capfd):
     contents += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(contents) > 10
     assert all(TOKEN.encode() not in content for content in contents)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "headers"),
+    [
+        ("HEAD .*json", {"ETag": '"../../../../../evil.pth"'}),
+        ("HEAD .*json", {"ETag": '"{outside}/evil.pth"'}),
+        ("HEAD .*json", {"ETag": 'W/"abc"'}),
+        ("HEAD .*h5", {"X-Linked-Etag": "../../../../../evil.pth"}),
+        ("HEAD .*json", {"X-Repo-Commit": "../../../../evil"}),
+        ("HEAD .*json", {"X-Repo-Commit": "f" * 39}),
+    ],
+)
+def test_names_that_are_no_hashes_are_refused(hub, published, tmp_path, pattern, headers):
+    """The client would name files by them, anywhere on the disk."""
+    theirs = tmp_path / "evil.pth"
+    theirs.write_text("mine")
+    before = sorted(tmp_path.rglob("*evil*"))
+    headers = {name: value.format(outside=tmp_path) for name, value in headers.items()}
+    hub.fault(pattern, headers=headers)
+    with pytest.raises(HubError, match=r"cannot be used for hf://me/robust: it names a") as info:
+        load_model(HANDLE)
+    one_sentence(info)
+    assert theirs.read_text() == "mine"
+    assert sorted(tmp_path.rglob("*evil*")) == before
+
+
+@pytest.mark.parametrize("commit", ["../../../../evil", "/tmp/evil", "main", "F" * 40])
+def test_commits_that_are_no_hashes_are_refused(hub, published, tmp_path, commit):
+    head = repository(hub).head.encode()
+    # Honest when it is asked first: only what the client asks itself decides.
+    for honest in (0, 1):
+        hub.faults.clear()
+        hub.fault("GET /api/models/me/robust", times=honest, status=None)
+        hub.fault("GET /api/models/me/robust", change=lambda b: b.replace(head, commit.encode()))
+        with pytest.raises(HubError, match="it names a commit that is no hash"):
+            load_model(HANDLE)
+    assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("revision", ["../../evil", "a/../../evil", "/etc", "a//b"])
+def test_revisions_that_climb_out_are_refused(hub, revision):
+    with pytest.raises(ValueError, match="must be hf://org/name or"):
+        load_model(f"{HANDLE}@{revision}")
+    assert not hub.requests
+
+
+def test_nothing_outside_the_cache_is_removed(hub, published, tmp_path):
+    load_model(HANDLE)
+    (cached,) = (tmp_path / "cache").rglob(FILE)
+    theirs = tmp_path / "theirs.h5"
+    theirs.write_bytes(b"mine")
+    cached.unlink()
+    cached.symlink_to(theirs)
+    with pytest.raises(CheckpointError):
+        load_model(HANDLE)
+    assert theirs.read_bytes() == b"mine"
+
+
+def test_the_token_does_not_travel_unencrypted(hub, published, monkeypatch):
+    """To a name that is not known to be this machine, though it is."""
+    monkeypatch.setattr("robust_zoo.zoo.guard._is_loopback", lambda host: False)
+    for action in (lambda: load_model(HANDLE), lambda: publish(published, HANDLE)):
+        with pytest.raises(HubError, match=r"would travel unencrypted to http://127.*OVER_HTTP=1"):
+            action()
+    assert not hub.requests
+    monkeypatch.setenv("ROBUST_ZOO_TOKEN_OVER_HTTP", "1")
+    assert load_model(HANDLE).robustness == load_record(published)
+    monkeypatch.delenv("ROBUST_ZOO_TOKEN_OVER_HTTP")
+    monkeypatch.delenv("HF_TOKEN")
+    assert load_model(HANDLE).robustness == load_record(published)
+
+
+def test_loopback():
+    from robust_zoo.zoo.guard import _is_loopback
+
+    found = [_is_loopback(host) for host in ("localhost", "127.8.8.8", "::1", "10.0.0.1", "hub")]
+    assert found == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("pattern", ["GET .*/revision/", "GET /api/models/me/robust$", WEIGHTS])
+@pytest.mark.parametrize("pause", [0.05, 60], ids=["a byte at a time", "silent"])
+def test_a_hub_that_never_ends(hub, published, monkeypatch, pattern, pause):
+    monkeypatch.setattr("robust_zoo.zoo.guard._PATIENCE", 1.0)
+    hub.fault(pattern, pause=pause)
+    publishes = pattern.endswith("$")
+    start = time.monotonic()
+    with pytest.raises(HubError, match="sent next to nothing for 1 s") as info:
+        publish(published, HANDLE) if publishes else load_model(HANDLE)
+    assert time.monotonic() - start < 10
+    one_sentence(info)
+
+
+def test_an_answer_without_end(hub, published, monkeypatch):
+    monkeypatch.setattr("robust_zoo.zoo.guard._LONGEST", 10_000)
+    hub.fault("GET .*/revision/", change=lambda body: body + b" " * 20_000)
+    with pytest.raises(HubError, match=r"longer than 10,000 bytes"):
+        load_model(HANDLE)
+
+
+def test_the_client_is_left_as_it_was(hub, published):
+    from huggingface_hub.utils import get_session
+
+    before = {name: list(hooks) for name, hooks in get_session().event_hooks.items()}
+    load_model(HANDLE)
+    assert get_session().event_hooks == before
+
+
+def test_models_of_others_are_not_listed(hub, published):
+    """A hub that answers with names outside of what was asked for."""
+    hub.fault("GET /api/models\\?", change=lambda b: b.replace(b"me/robust", b"../../x"))
+    assert list_models(hub="hf://me") == []
