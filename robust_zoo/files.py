@@ -8,10 +8,12 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 
 import filelock
 
+_LOOKS = 20  # at a directory that changes while it is read
 _SUFFIX, _LOCK, _NEW, _OLD = ".partial", "lock", "new", "old"
 
 
@@ -99,6 +101,40 @@ def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         _flush_entries(partial)
         replace_directory(partial, directory)
     _flush_entries(directory.parent)
+
+
+@contextlib.contextmanager
+def snapshot(directory: pathlib.Path, names: Iterable[str]) -> Iterator[pathlib.Path]:
+    """A copy of a directory with those of the files `names` that it has, all from before or all from after a replacement.
+
+    Raises:
+        OSError: a file that cannot be read, or a directory that changes all the time.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
+        copy = pathlib.Path(copy)
+        for _ in range(_LOOKS):
+            before = _version(directory)
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    if (directory / name).is_file():
+                        shutil.copyfile(directory / name, copy / name)
+            if before is not None and _version(directory) == before:
+                break
+            for path in copy.iterdir():
+                path.unlink()
+            time.sleep(0.01)
+        else:
+            raise OSError(errno.EBUSY, "it is not there, or changes all the time", str(directory))
+        yield copy
+
+
+def _version(directory: pathlib.Path) -> tuple[int, ...] | None:
+    """What changes when a directory is replaced, or a file in it is."""
+    try:
+        seen = directory.stat()
+    except FileNotFoundError:  # between two steps of a replacement
+        return None
+    return seen.st_dev, seen.st_ino, seen.st_mtime_ns
 
 
 def flush(path: pathlib.Path) -> None:

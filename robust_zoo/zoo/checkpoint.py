@@ -23,7 +23,7 @@ from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import config_sha256, describe_config, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
-from robust_zoo.files import atomic_directory, check_written, is_scratch
+from robust_zoo.files import atomic_directory, check_written, is_scratch, snapshot
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import (
@@ -176,7 +176,28 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
             built-in layers (which is never run).
         RecordError: an unreadable record.
     """
+    return _read(directory, (*MODEL_FILES, RECORD), _load)
+
+
+def _read(directory: str | pathlib.Path, names: tuple[str, ...], load):
+    """`load` of a copy of a directory's files, of one version, so that what is checked is what is used."""
     directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
+    try:
+        with snapshot(directory, names) as copy:
+            try:
+                return load(copy)
+            except (CheckpointError, RecordError) as error:
+                message = str(error).replace(str(copy), str(directory))
+                raise type(error)(message) from error.__cause__
+    except OSError as error:
+        raise CheckpointError(
+            f"{str(directory)!r} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def _load(directory: pathlib.Path) -> keras.Model:
     _check_files(directory)
     config = _read_json(directory / "config.json")
     _read_json(directory / "metadata.json")
@@ -203,7 +224,10 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
 
 def read_attack(directory: pathlib.Path) -> GeneratorAttack:
     """The trained generator of a checkpoint directory; CheckpointError as `robust_zoo.load_attack` has it."""
-    return generator.read_generator(directory, _read_json, _check_config)
+    names = (*generator.FILES, FILE)
+    return _read(
+        directory, names, lambda copy: generator.read_generator(copy, _read_json, _check_config)
+    )
 
 
 def read_record(directory: pathlib.Path) -> RobustnessRecord:
@@ -216,8 +240,6 @@ def read_record(directory: pathlib.Path) -> RobustnessRecord:
 
 
 def _check_files(directory: pathlib.Path) -> None:
-    if not directory.is_dir():
-        raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
     for name in MODEL_FILES:
         if not (directory / name).is_file():
             raise CheckpointError(f"{str(directory)!r} is not a checkpoint: it has no {name}.")

@@ -4,7 +4,6 @@ import contextlib
 import filecmp
 import pathlib
 import shutil
-import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -27,23 +26,16 @@ def _path(handle: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def fetched(handle: str, files: tuple[str, ...]) -> Iterator[tuple[pathlib.Path, str]]:
-    """A copy of some of its files, which nobody replaces while they are read, and the handle: nothing is pinned."""
+    """The directory itself, and the handle: nothing is pinned."""
     directory = _path(handle)
     if not directory.is_dir():
         raise HubError(f"there is no model at {handle}: no directory {str(directory)!r}.")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
-        try:
-            for name in files:
-                if (directory / name).is_file():
-                    shutil.copyfile(directory / name, pathlib.Path(copy) / name)
-        except OSError as error:
-            raise HubError(f"{handle} cannot be read: {error.strerror or error}.") from error
-        yield pathlib.Path(copy), handle
+    yield directory, handle
 
 
 def may_be_fetched_again(directory: pathlib.Path, files: tuple[str, ...]) -> bool:
-    """Always: some files may have been copied before the model was replaced, and some after."""
-    return True
+    """Never: it is read where it lies."""
+    return False
 
 
 def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> None:

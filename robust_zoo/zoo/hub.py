@@ -10,12 +10,12 @@ import contextlib
 import fnmatch
 import importlib
 import pathlib
-import shutil
 import tempfile
 import urllib.parse
 import warnings
 from collections.abc import Iterator
 
+from robust_zoo.files import snapshot
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.zoo.card import write_card
 from robust_zoo.zoo.checkpoint import FILES, RECORD, load_checkpoint, read_record
@@ -42,8 +42,7 @@ def _hub_of(handle: str):
 def read(handle: str, files: tuple[str, ...], load):
     """`load(directory)` of a directory with those of `files` that the model has, and the pinned handle.
 
-    What does not load is fetched once more if the fault may be this machine's copy: one that was damaged,
-    which is removed from the cache, or one that was taken while the model was replaced.
+    What does not load is fetched once more if the fault is this machine's copy, which is removed from the cache.
 
     Raises:
         CheckpointError: what `load` finds wrong with it; it names the handle.
@@ -111,12 +110,9 @@ def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
     """A checked copy of the checkpoint, which nobody changes meanwhile, with the card as it is published."""
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as staged:
-        staged = pathlib.Path(staged)
+    with contextlib.ExitStack() as stack:
         try:
-            for name in FILES:
-                if (directory / name).is_file():
-                    shutil.copyfile(directory / name, staged / name)
+            staged = stack.enter_context(snapshot(directory, FILES))
             record = load_checkpoint(staged).robustness
             if record is None:
                 raise CheckpointError(
