@@ -1,6 +1,8 @@
 """RobustnessRecord: a model's robustness with the evidence for it."""
 
 import dataclasses
+import itertools
+import json
 import math
 import pathlib
 from datetime import datetime
@@ -12,6 +14,10 @@ from pydantic import AfterValidator, Field
 from robust_zoo.sentences import one_line
 
 SCHEMA_VERSION = 1
+
+# What a record may hold at most. Ours have 30 kB, and no text of more than a thousand characters.
+_LONGEST_FILE, _LONGEST_TEXT, _LONGEST_NAME, _MOST_ITEMS = 2**22, 5_000, 200, 10_000
+_LARGEST = 10**15
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -45,6 +51,49 @@ class _Part(pydantic.BaseModel):
     )
 
 
+class _DuplicateError(ValueError):
+    pass
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise _DuplicateError(f"it has {one_line(twice, 80)!r} twice in one object")
+    return found
+
+
+def _check_plain(values) -> None:
+    """Raises ValueError for text that is long, or not printable on one line, anywhere in a record."""
+    level, items = [values], 0
+    while level:
+        items += len(level)
+        if items > _MOST_ITEMS:
+            raise ValueError(f"a record must have at most {_MOST_ITEMS:,} values")
+        inside = []
+        for node in level:
+            if isinstance(node, dict):
+                inside += [*node.keys(), *node.values()]
+            elif isinstance(node, (list, tuple)):
+                inside += node
+            elif isinstance(node, str) and (len(node) > _LONGEST_TEXT or not node.isprintable()):
+                raise ValueError(
+                    f"text must be printable, on one line and of at most {_LONGEST_TEXT:,} characters, got "
+                    f"{one_line(node, 80)!r}"
+                )
+        level = inside
+
+
+def _farthest(norm: str, shape: tuple[int | None, ...]) -> float:
+    """The largest distance between two images of a shape; infinite where a side is not fixed."""
+    if norm == "linf":
+        return 1.0
+    if None in shape:
+        return math.inf
+    values = math.prod(shape)
+    return float(values) if norm == "l0" else math.sqrt(values)
+
+
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
     if interval[0] > interval[1]:
         raise ValueError(f"an interval must be (low, high), got {interval}")
@@ -63,7 +112,7 @@ class Accuracy(_Part):
     accuracy: Fraction
     ci95: Interval
     correct: int = Field(ge=0)
-    n_examples: int = Field(ge=1)
+    n_examples: int = Field(ge=1, le=_LARGEST)
 
     @pydantic.model_validator(mode="after")
     def _consistent(self):
@@ -281,9 +330,9 @@ class RobustnessRecord(_Part):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str
     architecture: str
-    parameters: int = Field(ge=0)
+    parameters: int = Field(ge=0, le=_LARGEST)
     input: Input
-    num_classes: int = Field(ge=2)
+    num_classes: int = Field(ge=2, le=_LARGEST)
     dataset: DatasetInfo
     defense: DefenseInfo | None = None
     threat_model: ThreatModel | None = None
@@ -302,6 +351,97 @@ class RobustnessRecord(_Part):
     license: str = "Apache-2.0"
     created: datetime
 
+    @pydantic.model_validator(mode="after")
+    def _agrees(self):
+        """What is said twice, or follows from something else, must fit."""
+        _check_plain(self.model_dump())
+        for name in (self.name, self.architecture, self.dataset.name):
+            if len(name) > _LONGEST_NAME:
+                raise ValueError(
+                    f"a name must have at most {_LONGEST_NAME} characters, got {len(name)}"
+                )
+        if (self.threat_model is None) != (not self.attacks):
+            raise ValueError(
+                "threat_model must be there exactly if there are attacks with a budget"
+            )
+        if (self.worst_case is None) != (not self.attacks):
+            raise ValueError("worst_case must be there exactly if there are attacks with a budget")
+        if self.attacks:
+            self._check_attacks()
+        for item in self.minimum_norm:
+            self._check_distances(item)
+        if self.curve is not None:
+            self._check_curve()
+        return self
+
+    def _check_part(self, part: Accuracy, what: str) -> None:
+        """The samples are nested, and no attack makes a misclassified image right."""
+        clean = self.clean
+        if part.n_examples > clean.n_examples or part.correct > clean.correct:
+            raise ValueError(
+                f"{what} has {part.correct} correct of {part.n_examples}, clean images {clean.correct} of "
+                f"{clean.n_examples}"
+            )
+
+    def _check_attacks(self) -> None:
+        threat, worst = self.threat_model, self.worst_case
+        farthest = _farthest(threat.norm, self.input.shape)
+        if threat.epsilon > farthest:
+            raise ValueError(
+                f"threat_model has epsilon {threat.epsilon:g}, but no image is farther than {farthest:g}"
+            )
+        for outcome in self.attacks:
+            self._check_part(outcome, outcome.name)
+            for key in ("norm", "epsilon"):
+                if outcome.config.get(key) != getattr(threat, key):
+                    raise ValueError(
+                        f"{outcome.name} has {key} {outcome.config.get(key)!r}, threat_model "
+                        f"{getattr(threat, key)!r}"
+                    )
+            if outcome.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
+                raise ValueError(
+                    f"{outcome.name} has max_distance {outcome.max_distance:g} in a ball of {threat.epsilon:g}"
+                )
+        if worst.attacks != tuple(outcome.name for outcome in self.attacks):
+            raise ValueError(f"worst_case is over {worst.attacks}, not over the attacks")
+        if worst.n_examples != min(outcome.n_examples for outcome in self.attacks):
+            raise ValueError("worst_case must be over the examples that all attacks saw")
+        most = min(outcome.correct for outcome in self.attacks)
+        broken = sum(outcome.n_examples - outcome.correct for outcome in self.attacks)
+        if not worst.n_examples - broken <= worst.correct <= most:
+            raise ValueError(
+                f"worst_case has {worst.correct} correct of {worst.n_examples}, but the attacks leave at most "
+                f"{most} and break at most {broken}"
+            )
+
+    def _check_distances(self, item: MinimumNorm) -> None:
+        farthest = _farthest(item.norm, self.input.shape) * (1 + 1e-5)
+        if not item.clean_correct_only.n_examples <= item.found.n_examples <= item.n_examples:
+            raise ValueError(
+                f"{item.name} found {item.found.n_examples} of {item.n_examples} examples, "
+                f"{item.clean_correct_only.n_examples} of them for images classified correctly"
+            )
+        if item.n_examples > self.clean.n_examples:
+            raise ValueError(f"{item.name} has more examples than clean accuracy")
+        for part in (item.found, item.clean_correct_only):
+            if any(value is not None and value > farthest for value in (part.mean, part.median)):
+                raise ValueError(
+                    f"{item.name} has distances beyond {farthest:g}, farther than any image"
+                )
+
+    def _check_curve(self) -> None:
+        if self.threat_model is None:
+            raise ValueError("curve needs a threat_model")
+        if not self.checks:
+            raise ValueError("curve is there, but not the checks that are made with it")
+        points = self.curve.points
+        for point in points:
+            self._check_part(point, f"the curve at epsilon {point.epsilon:g}")
+        if len({point.n_examples for point in points}) > 1 or any(
+            later.correct > earlier.correct for earlier, later in itertools.pairwise(points)
+        ):
+            raise ValueError("curve must fall, on one sample")
+
     @property
     def failed_checks(self) -> tuple[Check, ...]:
         """The checks that did not pass: the model's numbers are to be doubted."""
@@ -314,8 +454,20 @@ class RobustnessRecord(_Part):
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "record") -> "RobustnessRecord":
         """From JSON text; RecordError names `source` and the first thing that is wrong."""
+        if len(text) > _LONGEST_FILE:
+            raise RecordError(
+                f"{source} is not a valid record: it is longer than {_LONGEST_FILE:,} bytes."
+            )
         try:
+            # Of a key that is there twice, parsers take either.
+            json.loads(text, object_pairs_hook=_without_duplicates)
             return cls.model_validate_json(text)
+        except (_DuplicateError, RecursionError) as error:
+            raise RecordError(f"{source} is not a valid record: {error}.") from None
+        except UnicodeDecodeError:
+            raise RecordError(f"{source} is not a valid record: it is not UTF-8 text.") from None
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{source} is not a valid record: {one_line(error)}.") from None
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the text"
@@ -325,4 +477,5 @@ class RobustnessRecord(_Part):
     @classmethod
     def read(cls, path: str | pathlib.Path) -> "RobustnessRecord":
         """From a robustness.json file."""
-        return cls.from_json(pathlib.Path(path).read_bytes(), str(path))
+        with open(path, "rb") as file:
+            return cls.from_json(file.read(_LONGEST_FILE + 1), str(path))

@@ -97,6 +97,16 @@ def check_layout(path: str | pathlib.Path) -> None:
         check(file)
 
 
+def stored_dtype(path: str | pathlib.Path) -> str:
+    """The dtype of a weights file as its record has it: "float16" if any of its values is one, else "float32"."""
+    import h5py
+
+    found = set()
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: found.add(str(getattr(item, "dtype", ""))))
+    return "float16" if "float16" in found else "float32"
+
+
 def round_to_float16(model: keras.Model) -> bool:
     """Rounds every float32 weight to the nearest float16, so that the weights file is half as large.
 

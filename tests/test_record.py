@@ -7,19 +7,22 @@ from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
     BaseModel,
+    Check,
     Curve,
     CurvePoint,
     RecordError,
     RobustnessRecord,
     Weights,
+    WorstCase,
     wilson_interval,
 )
 
 
 @pytest.fixture
 def record():
+    config = {"epsilon": 0.1, "norm": "linf"}
     outcome = AttackOutcome.count(
-        30, 50, name="PGD", config={"epsilon": 0.1}, seed=0, max_distance=0.1, seconds=1.5
+        30, 50, name="PGD", config=config, seed=0, max_distance=0.1, seconds=1.5
     )
     return RobustnessRecord(
         name="mlp.pgd_digits",
@@ -31,6 +34,7 @@ def record():
         threat_model={"norm": "linf", "epsilon": 0.1},
         clean=Accuracy.count(45, 50),
         attacks=(outcome,),
+        worst_case=WorstCase.count(30, 50, attacks=("PGD",)),
         config={"sha256": "1" * 64},
         weights=Weights(sha256="0" * 64, bytes=7, dtype="float32"),
         versions={"keras": "3"},
@@ -105,7 +109,7 @@ def test_invalid_records_name_what_is_wrong(record, changes, message):
 
 
 def test_truncated_json(record):
-    with pytest.raises(RecordError, match="is not a valid record: the text: Invalid JSON"):
+    with pytest.raises(RecordError, match="is not a valid record: Expecting ',' delimiter"):
         RobustnessRecord.from_json(record.to_json()[:200])
 
 
@@ -125,7 +129,104 @@ def test_curve_and_base_model_survive_json(record):
         points=(CurvePoint.count(3, 5, epsilon=0.1),),
     )
     base = BaseModel(name="mlp.natural_digits", weights_sha256="2" * 64)
-    more = record.model_copy(update={"curve": curve, "base_model": base})
+    check = Check(name="logit_scale", passed=True, value=1.0, explanation="fine")
+    more = record.model_copy(update={"curve": curve, "base_model": base, "checks": (check,)})
     assert RobustnessRecord.from_json(more.to_json()) == more
     with pytest.raises(RecordError, match=r"base_model\.weights_sha256"):
         RobustnessRecord.from_json(more.to_json().replace("2" * 64, "2" * 63))
+
+
+def counted(correct, n, **more):
+    return {**json.loads(Accuracy.count(correct, n).model_dump_json()), **more}
+
+
+def attack(correct=30, n=50, **more):
+    config = {"epsilon": 0.1, "norm": "linf"}
+    values = {"name": "PGD", "config": config, "seed": 0, "max_distance": 0.1, "seconds": 1.5}
+    return counted(correct, n, **{**values, **more})
+
+
+def distances(n=50, found=50, only=45, mean=0.5):
+    def part(n):
+        return {"n_examples": n, "mean": mean, "median": mean, "rho": mean}
+
+    return {
+        "name": "DeepFool", "config": {}, "seed": 0, "norm": "linf", "n_examples": n,
+        "found": part(found), "clean_correct_only": part(only), "seconds": 1.0,
+    }  # fmt: skip
+
+
+def curve(*corrects, n=50):
+    points = [counted(k, n, epsilon=0.1 * (i + 1)) for i, k in enumerate(corrects)]
+    return {"name": "PGD", "config": {}, "seed": 0, "points": points}
+
+
+CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "fine"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threat_model": None}, "threat_model must be there exactly if"),
+        ({"worst_case": None}, "worst_case must be there exactly if"),
+        ({"attacks": []}, "threat_model must be there exactly if"),
+        ({"worst_case": counted(31, 50, attacks=["PGD"])}, "31 correct of 50, .* leave at most 30"),
+        ({"worst_case": counted(29, 50, attacks=["PGD"])}, "29 correct of 50, .* break at most 20"),
+        ({"worst_case": counted(30, 50, attacks=["FGSM"])}, "not over the attacks"),
+        ({"worst_case": counted(30, 40, attacks=["PGD"])}, "over the examples that all attacks"),
+        ({"attacks": [attack(46)]}, "PGD has 46 correct of 50, clean images 45 of 50"),
+        ({"attacks": [attack(n=51)]}, "PGD has 30 correct of 51, clean images 45 of 50"),
+        ({"attacks": [attack(max_distance=1e308)]}, "max_distance 1e.308 in a ball of 0.1"),
+        ({"attacks": [attack(config={"epsilon": 1e9, "norm": "linf"})]}, "PGD has epsilon 1000"),
+        ({"attacks": [attack(config={"epsilon": 0.1, "norm": "l2"})]}, "PGD has norm 'l2'"),
+        ({"attacks": [attack(config={})]}, "PGD has norm None"),
+        (
+            {
+                "threat_model": {"norm": "linf", "epsilon": 1.5},
+                "attacks": [attack(config={"epsilon": 1.5, "norm": "linf"})],
+            },
+            "epsilon 1.5, but no image is farther than 1",
+        ),
+        ({"minimum_norm": [distances(n=51)]}, "DeepFool has more examples than clean"),
+        ({"minimum_norm": [distances(found=51)]}, "DeepFool found 51 of 50"),
+        ({"minimum_norm": [distances(found=40)]}, "found 40 of 50 examples, 45 of them"),
+        ({"minimum_norm": [distances(mean=1.1)]}, "beyond 1.* farther than any image"),
+        ({"curve": curve(30)}, "curve is there, but not the checks"),
+        ({"curve": curve(46), "checks": CHECKS}, "the curve at epsilon 0.1 has 46 correct"),
+        ({"curve": curve(20, 21), "checks": CHECKS}, "curve must fall"),
+        ({"name": "x" * 201}, "at most 200 characters, got 201"),
+        ({"name": "a\nb"}, "printable, on one line"),
+        ({"dataset": {"name": "\x1b[31m", "version": "", "split": ""}}, "printable, on one line"),
+        ({"versions": {"ker\u202eas": "3"}}, "printable, on one line"),
+        ({"license": "x" * 5001}, "at most 5,000 characters"),
+        ({"parameters": 10**30}, "parameters: Input should be less than"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(record, changes, message):
+    with pytest.raises(RecordError, match=message) as info:
+        RobustnessRecord.from_json(changed(record, **changes), "file.json")
+    assert len(str(info.value)) < 300
+    assert str(info.value).isprintable()
+
+
+def test_what_fits_together_is_taken(record):
+    more = {"minimum_norm": [distances()], "curve": curve(45, 20, 0), "checks": CHECKS}
+    assert RobustnessRecord.from_json(changed(record, **more)).curve.points[1].correct == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"name": "a", "name": "b"}', "'name' twice"),
+        ("[" * 100_000, "recursion|nested|nesting"),
+        (b"{\x80", "not UTF-8"),
+        ('{"clean": NaN}', "Field required"),
+        ("[" + "1," * 3_000_000 + "1]", "longer than"),
+        ("3", "should be an object"),
+        ("", "Expecting value"),
+    ],
+)
+def test_text_that_is_no_record(text, message):
+    with pytest.raises(RecordError, match=message) as info:
+        RobustnessRecord.from_json(text)
+    assert len(str(info.value)) < 300

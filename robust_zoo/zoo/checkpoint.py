@@ -33,6 +33,7 @@ from robust_zoo.weights import (
     describe_weights,
     model_files,
     sha256,
+    stored_dtype,
 )
 from robust_zoo.zoo import generator
 from robust_zoo.zoo.card import CARD, PICTURE, RECIPE, write_card
@@ -218,8 +219,29 @@ def _load(directory: pathlib.Path) -> keras.Model:
         check_classifier(model)
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
         raise CheckpointError(f"{str(directory)!r} cannot be loaded: {one_line(error)}.") from error
+    if record is not None:
+        _check_description(model, record, directory)
     model.robustness = record
     return model
+
+
+def _check_description(
+    model: keras.Model, record: RobustnessRecord, directory: pathlib.Path
+) -> None:
+    """Raises CheckpointError unless what the record says of the model is so."""
+    weights = directory / FILE
+    found = {
+        "num_classes": (record.num_classes, model.output_shape[1]),
+        "input.shape": (record.input.shape, tuple(model.input_shape[1:])),
+        "parameters": (record.parameters, model.count_params()),
+        "weights.bytes": (record.weights.bytes, weights.stat().st_size),
+        "weights.dtype": (record.weights.dtype, stored_dtype(weights)),
+    }
+    for name, (said, is_) in found.items():
+        if said != is_:
+            raise CheckpointError(
+                f"{str(directory / RECORD)!r} says {name} {said}, but the model has {is_}: it was tampered with."
+            )
 
 
 def read_attack(directory: pathlib.Path) -> GeneratorAttack:
