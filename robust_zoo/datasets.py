@@ -8,6 +8,7 @@ of "train"; no split ever shares an example with "test".
 
 import hashlib
 import itertools
+import math
 import pathlib
 import re
 import zipfile
@@ -21,6 +22,10 @@ from robust_zoo.contract import check_images, check_labels
 SPLITS = ("train", "validation", "test")
 
 _HELD_OUT = {"cifar10": 1000}  # validation examples, where not 5,000
+
+
+_MOST_CLASSES = 100_000  # of a file that does not name them
+_MOST_BYTES, _MOST_UNPACKED = 2**30, 100  # what a file may unpack to, or so many times its size
 
 
 class DatasetError(ValueError):
@@ -288,6 +293,7 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
     try:
         # Opened here: np.load leaves the file open when it is no archive.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_sizes(archive.zip)
             arrays = dict(archive)
     except FileNotFoundError:
         raise DatasetError(f"no dataset file {str(path)!r}.") from None
@@ -315,9 +321,39 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
         kept = len(images) - _held_out(len(images))
         chosen = slice(kept) if split == "train" else slice(kept, None)
         images, labels = images[chosen], labels[chosen]
-    largest = [arrays[key].max() for key in arrays if key.endswith("labels") and arrays[key].size]
-    class_names = arrays.get("class_names", np.arange(int(max(largest, default=0)) + 1))
+    largest = max(
+        (
+            int(array.max())
+            for key, array in arrays.items()
+            if key.endswith("labels") and array.size and array.dtype.kind in "iu"
+        ),
+        default=0,
+    )
+    if largest >= _MOST_CLASSES and "class_names" not in arrays:
+        raise DatasetError(
+            f"labels in {str(path)!r} must be below {_MOST_CLASSES:,} unless it holds class_names, got {largest:,}."
+        )
+    class_names = arrays.get("class_names", np.arange(largest + 1))
     return Dataset(path.name, "", split, images, labels, tuple(str(name) for name in class_names))
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError for arrays that claim more than is there, or unpack to very much more than they take."""
+    stored = sum(member.compress_size for member in archive.infolist())
+    unpacked = 0
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            shape, _, dtype = read.get(version[0], read[2])(file)
+            claimed = math.prod(shape) * dtype.itemsize
+            if claimed > member.file_size:
+                raise ValueError(
+                    f"{member.filename} claims {claimed:,} bytes and has {member.file_size:,}"
+                )
+        unpacked += member.file_size
+    if unpacked > max(_MOST_BYTES, _MOST_UNPACKED * stored):
+        raise ValueError(f"it unpacks from {stored:,} bytes to {unpacked:,}")
 
 
 def is_folder(name: str) -> bool:

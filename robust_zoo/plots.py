@@ -433,6 +433,11 @@ def _curves(curves, title: str, norm: str):
 
 
 def _save(figure, path: str | pathlib.Path, digest: str | None = None) -> pathlib.Path:
+    import matplotlib.text
+
+    for text in figure.findobj(matplotlib.text.Text):
+        if text.get_text():  # not those of ticks, which matplotlib makes itself while it draws
+            text.set_parse_math(False)
     form = picture_format(path)
     with replacing(path) as partial:
         if form == "png":

@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -244,6 +245,28 @@ def test_a_name_that_is_also_a_directory_is_doubtful(command, tmp_path, monkeypa
     status, _, err = command("train", "mlp.pgd_digits")
     assert status == 1
     assert "is there already: give --overwrite" in err
+
+
+def test_a_hostile_record_is_listed_as_text(command, tmp_path, monkeypatch):
+    for place, name in enumerate(("[/red]", "[bold]x[/]", ":smile:")):
+        directory = tmp_path / "hub" / f"m{place}"
+        shutil.copytree(checkpoints_directory() / "mlp.pgd_digits", directory)
+        record = json.loads((directory / "robustness.json").read_text())
+        record["dataset"]["name"] = record["name"] = name
+        (directory / "robustness.json").write_text(json.dumps(record))
+        (directory / "README.md").unlink()
+        status, out, err = command("show", directory)
+        assert (status, err) == (0, "")
+        assert name in out
+    status, out, err = command("list", "--hub", f"file://{tmp_path}/hub")
+    assert (status, err) == (0, "")
+    assert all(name in out for name in ("[/red]", "[bold]x[/]", ":smile:"))
+    record["dataset"]["name"] = "\x1b[31mred"
+    (directory / "robustness.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="left out: .*text must be printable"):
+        status, out, err = command("list", "--hub", f"file://{tmp_path}/hub")
+    assert (status, "\x1b" in out + err) == (0, False)
+    assert "[/red]" in out
 
 
 def test_filters_that_match_nothing_say_what_there_is(command):

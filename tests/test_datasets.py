@@ -1,4 +1,6 @@
+import io
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -277,3 +279,48 @@ def test_shifts_over_the_image_s_own_reflection():
     windows = [padded[k : k + 8] for k in range(5)]
     expected = {tuple(window) for window in windows} | {tuple(7 - window) for window in windows}
     assert {tuple(row) for row in rows} == expected
+
+
+def claiming(path, shape):
+    """An .npz whose images claim another shape than they have."""
+    np.savez(path, images=np.zeros((4, 2, 2, 1), "float32"), labels=np.arange(4))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = io.BytesIO()
+    form = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, form)
+    members["images.npy"] = header.getvalue() + b"\0" * 64
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def test_a_file_that_claims_more_than_it_has(tmp_path):
+    claiming(tmp_path / "mine.npz", (6 * 10**12, 2, 2, 1))
+    with pytest.raises(DatasetError, match=r"images\.npy claims 96,000,000,000,000 bytes"):
+        load_dataset(str(tmp_path / "mine.npz"))
+
+
+def test_a_file_that_unpacks_to_very_much(tmp_path, monkeypatch):
+    path = str(tmp_path / "mine.npz")
+    zeros = np.zeros((2**14, 16, 16, 1), "float32")
+    np.savez_compressed(path, images=zeros, labels=np.arange(2**14) % 3)
+    assert len(load_dataset(path)) == 2**14
+    monkeypatch.setattr("robust_zoo.datasets._MOST_BYTES", 2**20)
+    with pytest.raises(DatasetError, match="it unpacks from"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1, 2, 2**31 - 2]), "must be below 100,000 unless it holds class_names"),
+        (np.array([0, 1, 2, np.nan]), "labels must be integer classes, got dtype float64"),
+        (np.array([0, 1, 2, np.inf], "float32"), "integer classes"),
+        (np.array([0, 1, 2, -1]), r"0\.\.2, got values from -1 to 2"),
+        (np.array(["a", "b", "c", "d"]), "number them"),
+    ],
+)
+def test_labels_that_are_none(npz, images, labels, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        load_dataset(npz(images=images(4), labels=labels))

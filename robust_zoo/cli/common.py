@@ -40,9 +40,11 @@ def console():
     """Where tables go."""
     from rich.console import Console
 
-    console = Console()
+    # Text of records is shown as it is, whatever brackets and colons it has.
+    options = {"markup": False, "emoji": False}
+    console = Console(**options)
     # A pipe has no width of its own, and a cut table is of no use in it.
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal else Console(width=200, **options)
 
 
 def number(text: str, option: str) -> float:

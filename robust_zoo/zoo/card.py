@@ -4,6 +4,8 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+import pydantic
+
 from robust_zoo.describe import (
     VERDICTS,
     describe_attack,
@@ -16,6 +18,7 @@ from robust_zoo.describe import (
 from robust_zoo.files import write_text
 from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
 from robust_zoo.record import RobustnessRecord
+from robust_zoo.sentences import in_markdown
 
 CARD = "README.md"
 PICTURE = "accuracy.png"
@@ -37,6 +40,18 @@ def write_card(directory: pathlib.Path, record: RobustnessRecord, handle: str = 
         (directory / PICTURE).unlink(missing_ok=True)
     elif not is_picture_of([record], directory / PICTURE):
         accuracy_against_epsilon([record], directory / PICTURE)
+
+
+def _shown(part):
+    """A record, or a part of one, whose texts are made fit for Markdown."""
+    if isinstance(part, str):
+        return in_markdown(part)
+    if isinstance(part, pydantic.BaseModel):
+        fields = {name: _shown(getattr(part, name)) for name in type(part).model_fields}
+        return part.model_copy(update=fields)
+    if isinstance(part, dict):
+        return {_shown(key): _shown(value) for key, value in part.items()}
+    return tuple(map(_shown, part)) if isinstance(part, tuple) else part
 
 
 def _table(header: str, rows: Iterable[Iterable[str]]) -> list[str]:
@@ -314,11 +329,12 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
         handle: where it is published, as `load_model` takes it; empty for a directory.
         recipe: whether the directory has the recipe's file.
     """
+    metadata, record = _metadata(record), _shown(record)
     shape = " x ".join(str(side) for side in record.input.shape)
     picture = ["", f"![accuracy against epsilon]({PICTURE})"] if record.curve else []
     lines = [
         "---",
-        _metadata(record).strip(),
+        metadata.strip(),
         "---",
         "",
         f"# {record.name}",
@@ -351,7 +367,7 @@ def readme_table(records: Iterable[RobustnessRecord]) -> str:
     Names are starred where a check failed.
     """
     rows = []
-    for record in records:
+    for record in map(_shown, records):
         found = [outcome for outcome in record.attacks if outcome.name == "AutoAttack"]
         cell = f"{percent(found[0].accuracy)} ({interval(found[0])})" if found else ""
         lowest = min(record.reported, key=lambda item: item.accuracy, default=None)
@@ -367,7 +383,7 @@ def readme_table(records: Iterable[RobustnessRecord]) -> str:
 def costs_table(records: Iterable[RobustnessRecord]) -> str:
     """The table of training/README.md: how long training and the attacks took, where there is a recipe."""
     rows = []
-    for record in records:
+    for record in map(_shown, records):
         if record.training is None:
             continue
         attacks = sum(part.seconds for part in (*record.attacks, *record.minimum_norm))
@@ -394,7 +410,7 @@ def zoo_table(records: Iterable[RobustnessRecord]) -> str:
         "mean distance | checks |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for record in records:
+    for record in map(_shown, records):
         worst = record.worst_case
         robust = (
             (percent(worst.accuracy), interval(worst), str(worst.n_examples))

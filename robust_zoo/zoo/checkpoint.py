@@ -73,6 +73,8 @@ if hasattr(keras.quantizers, "QuantizationConfig"):  # since Keras 3.13
 _REFUSED = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
 _REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline")
 _DEEPEST = 100  # levels of a configuration; a model in a model in a model has 30
+_LONGEST = 2**24  # bytes of one; a PreActResNet-18 has 65,000
+_MOST_OBJECTS = 50_000  # in one, of which a layer has about five
 _INTERNAL = ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
 
 
@@ -268,30 +270,38 @@ def _check_files(directory: pathlib.Path) -> None:
 
 
 def _read_json(path: pathlib.Path) -> dict:
+    size = path.stat().st_size
+    if size > _LONGEST:
+        raise CheckpointError(f"{str(path)!r} has {size:,} bytes, more than {_LONGEST:,}.")
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError(f"it holds {type(value).__name__}, not an object")
-        depth = _depth(value)
+        depth, objects = _extent(value)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is not valid JSON: {one_line(error)}.") from None
     if depth > _DEEPEST:
         raise CheckpointError(f"{str(path)!r} is nested {depth} levels deep, more than {_DEEPEST}.")
+    if objects > _MOST_OBJECTS:
+        raise CheckpointError(
+            f"{str(path)!r} describes {objects:,} layers and their parts, more than {_MOST_OBJECTS:,}."
+        )
     return value
 
 
-def _depth(value) -> int:
-    """How deep JSON is nested."""
-    depth, level = 0, [value]
+def _extent(value) -> tuple[int, int]:
+    """How deep JSON is nested, and how many objects of a class are in it."""
+    depth, objects, level = 0, 0, [value]
     while level:
         depth += 1
+        objects += sum(isinstance(node, dict) and "class_name" in node for node in level)
         level = [
             item
             for node in level
             if isinstance(node, (dict, list))
             for item in (node.values() if isinstance(node, dict) else node)
         ]
-    return depth
+    return depth, objects
 
 
 def _check_config(node, source: str) -> None:

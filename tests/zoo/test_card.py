@@ -1,4 +1,5 @@
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -277,3 +278,40 @@ def test_cards_need_records(tmp_path):
 
 def test_cards_only_use_the_record(record):
     assert model_card(RobustnessRecord.from_json(record.to_json())) == model_card(record)
+
+
+HOSTILE = "</b><script>alert(1)</script> [x](javascript:alert(1)) ![i](http://t/i.png) a|b `c` [/red] $a_{"
+
+
+def test_text_of_a_record_is_only_ever_text(record, tmp_path):
+    """Rendered by a parser of Markdown, what a record says makes no tag, link, picture, cell or code."""
+    from markdown_it import MarkdownIt
+
+    training = record.training.model_copy(
+        update={"hardware": HOSTILE, "deviations": (HOSTILE, "[x]: javascript:a")}
+    )
+    check = record.checks[0].model_copy(
+        update={"explanation": HOSTILE, "name": HOSTILE, "passed": False}
+    )
+    told = {
+        "name": HOSTILE, "architecture": HOSTILE, "license": HOSTILE, "training": training, "checks": (check,),
+        "dataset": record.dataset.model_copy(update={"name": HOSTILE, "version": HOSTILE}),
+        "reported": (Reported(source=HOSTILE, setting=HOSTILE, accuracy=0.5),),
+    }  # fmt: skip
+    evil = RobustnessRecord.from_json(record.model_copy(update=told).to_json())
+    parser = MarkdownIt("commonmark").enable("table")
+    card = model_card(evil)
+    for text in (card.split("---\n", 2)[2], zoo_table([evil]), readme_table([evil])):
+        html = parser.render(text)
+        assert "<script" not in html
+        assert not re.search(r'(href|src)="(?!accuracy\.png|checkpoints/)', html)
+        for table in re.findall("<table>.*?</table>", html, re.DOTALL):
+            cells = {len(re.findall("<t[hd]", row)) for row in table.split("<tr>")[1:]}
+            assert len(cells) == 1
+    assert front_matter(card)["model-index"][0]["name"] == HOSTILE
+
+
+def test_text_of_a_record_is_only_ever_text_in_pictures(record, tmp_path):
+    evil = record.model_copy(update={"name": HOSTILE})
+    write_card(tmp_path, evil)
+    assert (tmp_path / "accuracy.png").is_file()

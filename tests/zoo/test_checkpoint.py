@@ -3,6 +3,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -257,6 +259,63 @@ def test_truncated_json(saved, name):
     truncate(saved / name)
     with pytest.raises(ValueError, match=r"is not valid JSON|is not a valid record"):
         load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": "' + "x" * 2**24 + '"}', "more than 16,777,216"),
+        ('{"a": [' + '{"class_name": "ReLU"},' * 200_000 + "1]}", "200,000 layers and their parts"),
+    ],
+)
+def test_a_configuration_of_any_size_is_refused_at_once(saved, text, message):
+    (saved / RECORD).unlink()
+    (saved / "config.json").write_text(text)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=message):
+        load_model(saved)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_classes", 7),
+        ("parameters", 1),
+        ("input", {"shape": [8, 8, 3], "range": [0.0, 1.0]}),
+        ("weights.bytes", 5),
+        ("weights.dtype", "float16"),
+    ],
+)
+def test_a_record_that_describes_another_model_is_refused(saved, name, value):
+    record = json.loads((saved / RECORD).read_text())
+    part, _, key = name.rpartition(".")
+    (record[part] if part else record)[key] = value
+    (saved / RECORD).write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=rf"says {name}.* but the model has .*tampered"):
+        load_model(saved)
+
+
+def test_readers_never_see_two_versions(model, saved, tmp_path):
+    """Without a record, whose hashes would tell them apart."""
+    other = architectures.mlp((8, 8, 1), hidden=(7, 7))
+    shapes = {tuple(w.shape for w in m.get_weights()) for m in (model, other)}
+    target, stop = tmp_path / "target", threading.Event()
+    save_model(model, target)
+
+    def write():
+        while not stop.is_set():
+            save_model(other, target)
+            save_model(model, target)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = {tuple(w.shape for w in load_model(target).get_weights()) for _ in range(40)}
+    finally:
+        stop.set()
+        writer.join()
+    assert found <= shapes
 
 
 def edit_config(saved, **changes):
