@@ -5,6 +5,7 @@ of a model are made in `copies.py`.
 """
 
 import hashlib
+import inspect
 import json
 
 import keras
@@ -25,21 +26,42 @@ _FORMATS = ("channels_last", "channels_first")
 
 
 def serialise(model: keras.Model) -> dict:
-    """The model's configuration as Keras serialises it, without what only training needs; free to edit.
+    """The model's configuration as Keras serialises it, without what a trained model does not need; free to edit.
 
-    That is what `compile` added, and that batch normalisation shares statistics between replicas: only TensorFlow
-    has these, and nothing but training depends on it.
+    That is what `compile` added, initial values, that batch normalisation shares statistics between replicas, and
+    options of layers that are off: versions of Keras that do not know an option refuse to read it.
     """
-    return _alone(_uncompiled(keras.saving.serialize_keras_object(model)))
+    return _lean(_uncompiled(keras.saving.serialize_keras_object(model)))
 
 
-def _alone(node):
-    if isinstance(node, dict):
-        node = {key: _alone(value) for key, value in node.items()}
-        if node.get("synchronized") is True:
-            node["synchronized"] = False
+def _lean(node):
+    if isinstance(node, list):
+        return [_lean(item) for item in node]
+    if not isinstance(node, dict):
         return node
-    return [_alone(item) for item in node] if isinstance(node, list) else node
+    node = {key: _lean(value) for key, value in node.items()}
+    config = node.get("config")
+    if node.get("module") == "keras.layers" and isinstance(config, dict):
+        node["config"] = _needed(config, getattr(keras.layers, node["class_name"], None))
+    return node
+
+
+def _needed(config: dict, layer: type | None) -> dict:
+    if config.get("synchronized"):
+        config = {**config, "synchronized": False}
+    known = inspect.signature(layer).parameters if isinstance(layer, type) else {}
+    off = {
+        key
+        for key, value in config.items()
+        if key in known and (value is None or value is False) and value is known[key].default
+    }
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in off
+        and not key.endswith("_initializer")
+        and not any(key.startswith(f"{option}_") for option in off)
+    }
 
 
 def _uncompiled(node):

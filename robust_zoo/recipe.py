@@ -19,7 +19,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
-from robust_zoo.classifier import serialise, without_names
+from robust_zoo.classifier import without_names
 from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
@@ -436,7 +436,7 @@ def _nameless(node):
 
 def _layers_of(classifier: keras.Model) -> str:
     """A hash of the layers, their configurations and how they are connected, and of custom layers' code."""
-    config = without_names(serialise(classifier))
+    config = without_names(keras.saving.serialize_keras_object(classifier))
     kinds = [type(layer) for layer in classifier._flatten_layers()]
     return fingerprint(json.dumps(config, sort_keys=True, default=str), kinds)
 

@@ -112,10 +112,12 @@ def save_model(
     if record is not None:
         check_record(model, record)
     check_target(directory)
+    lean = json.dumps(config).encode()  # before Keras, which empties what it reads
     # Built anew: a compiled model would bring its optimizer into the weights file.
     plain = keras.saving.deserialize_keras_object(config)
     copy_state(model, plain)
     files, weights = model_files(plain)
+    files["config.json"] = lean
     if attack is not None:
         files |= generator.generator_files(attack, weights.sha256)
     if recipe is not None:
@@ -203,7 +205,7 @@ def _read(directory: str | pathlib.Path, names: tuple[str, ...], load):
 def _load(directory: pathlib.Path) -> keras.Model:
     _check_files(directory)
     config = _read_json(directory / "config.json")
-    _read_json(directory / "metadata.json")
+    written_by = one_line(_read_json(directory / "metadata.json").get("keras_version"), 20)
     record = None
     if (directory / RECORD).is_file():
         record = RobustnessRecord.read(directory / RECORD)
@@ -220,11 +222,19 @@ def _load(directory: pathlib.Path) -> keras.Model:
         model = keras.saving.load_model(directory, compile=False, safe_mode=True)
         check_classifier(model)
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
-        raise CheckpointError(f"{str(directory)!r} cannot be loaded: {one_line(error)}.") from error
+        raise CheckpointError(
+            f"{str(directory)!r} cannot be loaded by Keras {keras.__version__} (Keras {written_by} wrote it): "
+            f"{one_line(_cause(error))}."
+        ) from error
     if record is not None:
         _check_description(model, record, directory)
     model.robustness = record
     return model
+
+
+def _cause(error: Exception) -> str:
+    """What Keras stumbled over, which it says behind whole configurations."""
+    return str(error).rpartition("Exception encountered: ")[2]
 
 
 def _check_description(

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,43 @@ def test_keras_alone_loads_the_same_model(saved, model, images, tmp_path):
 
 
 @pytest.mark.parametrize("half", [False, True])
+def test_a_configuration_has_nothing_that_a_trained_model_does_not_need(tmp_path):
+    """Options that are off, and initial values: what versions of Keras differ in."""
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 3, kernel_initializer="he_normal", name="c")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-4, synchronized=False)(x)
+    x = keras.layers.Flatten()(keras.layers.MaxPooling2D(2, strides=1)(x))
+    x = keras.layers.Dense(3, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.1))(x)
+    model = keras.Model(inputs, x)
+    save_model(model, tmp_path / "lean")
+    text = (tmp_path / "lean" / "config.json").read_text()
+    for word in ("initializer", "quantization", "renorm", "synchronized", "sparse", "constraint"):
+        assert word not in text
+    layers = [layer["config"] for layer in json.loads(text)["config"]["layers"]]
+    assert (layers[2]["momentum"], layers[2]["epsilon"]) == (0.9, 1e-4)
+    assert layers[3]["strides"] == [1, 1]
+    assert layers[5]["use_bias"] is False
+    assert layers[5]["kernel_regularizer"]["config"]["l2"] == 0.1
+    images = np.random.default_rng(0).random((4, 8, 8, 1)).astype("float32")
+    loaded = load_model(tmp_path / "lean")
+    np.testing.assert_array_equal(logits(loaded, images), logits(model, images))
+    assert [w.trainable for w in loaded.weights] == [w.trainable for w in model.weights]
+
+
+def test_what_cannot_be_read_tells_who_wrote_it_and_why(saved):
+    (saved / RECORD).unlink()
+    config = json.loads((saved / "config.json").read_text())
+    config["config"]["layers"][2]["config"]["from_the_future"] = 1
+    (saved / "config.json").write_text(json.dumps(config))
+    metadata = json.loads((saved / "metadata.json").read_text())
+    (saved / "metadata.json").write_text(json.dumps({**metadata, "keras_version": "9.1.0"}))
+    here = re.escape(keras.__version__)
+    with pytest.raises(
+        CheckpointError, match=rf"Keras {here} \(Keras 9\.1\.0 wrote it\): .*from_the_f"
+    ):
+        load_model(saved)
+
+
 def test_float16_storage_is_exact_for_rounded_weights(model, tmp_path, images, half):
     if half:
         round_to_float16(model)
@@ -242,7 +280,9 @@ def test_what_is_no_classifier_is_refused_in_one_sentence(saved):
     flat = keras.layers.Flatten()(inputs)
     two = keras.Model(inputs, [keras.layers.Dense(3)(flat), keras.layers.Dense(3)(flat)])
     keras.saving.save_model(two, saved.parent / "two", zipped=False)
-    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*one input and one output"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be loaded by Keras .*one input and one output"
+    ):
         load_model(saved.parent / "two")
 
 
