@@ -30,6 +30,7 @@ _MODULES = {
     "plots": None,
     "publish": "robust_zoo.zoo",
     "save_model": "robust_zoo.zoo",
+    "verify": "robust_zoo.evaluation",
 }
 
 __all__ = sorted(_MODULES)

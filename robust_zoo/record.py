@@ -100,6 +100,30 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+def _plain_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters of an attack: single values, but for a loss, which has a name and numbers."""
+    for key, value in config.items():
+        parts = {key: value}
+        if key == "loss":
+            if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+                raise ValueError("loss of an attack must be an object with a name")
+            parts = {part: number for part, number in value.items() if part != "name"}
+            if not all(isinstance(number, (int, float)) for number in parts.values()):
+                raise ValueError("loss of an attack must have numbers besides its name")
+        for part, single in parts.items():
+            counts = part in ("steps", "restarts", "targets")
+            if counts and (isinstance(single, bool) or not isinstance(single, int)):
+                raise ValueError(f"{part} of an attack must be an integer")
+            if part == "scale" and isinstance(single, (str, bool)):
+                raise ValueError("scale of an attack must be a number")
+            if isinstance(single, (dict, list, tuple)):
+                raise ValueError(f"{one_line(part, 40)} of an attack must be a single value")
+            if isinstance(single, (int, float)) and not abs(single) <= _LARGEST:
+                raise ValueError(f"{one_line(part, 40)} of an attack must be at most {_LARGEST:g}")
+    return config
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_plain_settings)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Norm = Literal["linf", "l2", "l0"]
@@ -143,7 +167,7 @@ class AttackOutcome(Accuracy):
     """Accuracy under one attack: correct on the clean image and on every candidate."""
 
     name: str
-    config: dict[str, Any]
+    config: Settings
     seed: int
     max_distance: float = Field(ge=0)
     seconds: float = Field(ge=0)
@@ -177,7 +201,7 @@ class Curve(_Part):
     """
 
     name: str
-    config: dict[str, Any]
+    config: Settings
     seed: int
     points: Annotated[tuple[CurvePoint, ...], Field(min_length=1), AfterValidator(_ascending)]
 
@@ -202,7 +226,7 @@ class MinimumNorm(_Part):
     """
 
     name: str
-    config: dict[str, Any]
+    config: Settings
     seed: int
     norm: Norm
     n_examples: int = Field(ge=1)

@@ -247,6 +247,32 @@ def test_a_name_that_is_also_a_directory_is_doubtful(command, tmp_path, monkeypa
     assert "is there already: give --overwrite" in err
 
 
+def test_verify(command, tmp_path):
+    status, out, err = command("verify", "mlp.natural_digits", "--n", 25)
+    assert (status, err) == (0, "")
+    assert out.count(" agrees") == 1 + len(load_model("mlp.natural_digits").robustness.attacks) + 1
+    lying = tmp_path / "lying"
+    shutil.copytree(checkpoints_directory() / "mlp.natural_digits", lying)
+    told = json.loads((lying / "robustness.json").read_text())
+    told["attacks"], told["minimum_norm"] = told["attacks"][:1], []
+    part = {key: told["clean"][key] for key in ("correct", "accuracy", "ci95")}
+    told["attacks"][0] |= part
+    told["worst_case"] |= {**part, "attacks": [told["attacks"][0]["name"]]}
+    told["attacks"][0]["n_examples"] = told["worst_case"]["n_examples"] = told["clean"][
+        "n_examples"
+    ]
+    (lying / "robustness.json").write_text(json.dumps(told))
+    status, out, err = command("verify", lying, "--n", 100)
+    assert (status, "DISAGREES" in out) == (1, True)
+    assert "does not hold: FGSM came out otherwise" in err
+    for path, message in (
+        (tmp_path / "none", "no checkpoint directory"),
+        ("nosuch", "unknown model"),
+    ):
+        status, _, err = command("verify", path)
+        assert (status, message in err) == (1, True)
+
+
 def test_a_hostile_record_is_listed_as_text(command, tmp_path, monkeypatch):
     for place, name in enumerate(("[/red]", "[bold]x[/]", ":smile:")):
         directory = tmp_path / "hub" / f"m{place}"

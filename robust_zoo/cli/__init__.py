@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from robust_zoo.cli import evaluate, models, plot, reproduce, train
+from robust_zoo.cli import evaluate, models, plot, reproduce, train, verify
 from robust_zoo.cli.common import InterruptedRunError, in_flags
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("list")(models.list_models)
 app.command()(models.show)
 app.command()(evaluate.evaluate)
+app.command()(verify.verify)
 app.command()(train.train)
 app.command()(models.publish)
 app.command()(reproduce.reproduce)

@@ -26,8 +26,10 @@ from robust_zoo.evaluation.transfer import (
     transfer_accuracy,
     transfer_matrices,
 )
+from robust_zoo.evaluation.verify import Agreement, verify
 
 __all__ = [
+    "Agreement",
     "DeepDefenseMetrics",
     "FoolingImages",
     "JSMARow",
@@ -56,4 +58,5 @@ __all__ = [
     "top_k",
     "transfer_accuracy",
     "transfer_matrices",
+    "verify",
 ]

@@ -26,6 +26,7 @@ from robust_zoo.zoo.errors import CheckpointError, HubError
 _HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 _HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")
 _COMMIT = re.compile("[0-9a-f]{40}")
+_CHANGED = (409, 412)  # what a hub answers to a commit on top of what is not the newest any more
 _TAG = re.compile(r"\w([\w-]|\.(?!\.|lock$|$))*")  # what git allows, without slashes
 
 # What a repository may hold beside a checkpoint that is published over.
@@ -134,7 +135,7 @@ def _explanation(handle: str, error: BaseException) -> str:
             f"{endpoint} refused the token for {handle} (status {status}): set HF_TOKEN or run `hf auth "
             "login` with a token that may do this."
         )
-    if status in (409, 412):
+    if status in _CHANGED:
         return f"{handle} was changed meanwhile (status {status}): nothing was published, publish again."
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{handle} needs the hub, but the client is offline (HF_HUB_OFFLINE)."
@@ -289,12 +290,20 @@ def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path
     names = sorted(path.name for path in staged.iterdir())
     operations = [CommitOperationAdd(name, staged / name) for name in names]
     operations += [CommitOperationDelete(name) for name in sorted(published) if name not in names]
-    return client.create_commit(
-        repository,
-        operations,
-        commit_message="Publish with robust_zoo",
-        parent_commit=head,
-    ).oid
+    try:
+        return client.create_commit(
+            repository,
+            operations,
+            commit_message="Publish with robust_zoo",
+            parent_commit=head,
+        ).oid
+    except errors.HfHubHTTPError as error:
+        head = client.model_info(repository).sha
+        if error.response.status_code in _CHANGED and _same(
+            _published(client, repository, head), staged
+        ):
+            return head  # somebody published the same meanwhile
+        raise
 
 
 def _published(client: huggingface_hub.HfApi, repository: str, commit: str) -> dict[str, str]:

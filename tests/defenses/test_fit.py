@@ -276,3 +276,22 @@ def test_an_infinite_gradient_in_mixed_float16_leaves_everything_finite(kind, da
         perturbation = ops.convert_to_numpy(trainer.perturbation)
         assert np.isfinite(perturbation).all()
         assert np.abs(perturbation).max() == 0
+
+
+@pytest.mark.home
+def test_fitting_again_and_again_keeps_nothing(defense, data):
+    """No graph of an earlier `fit` is left when a trainer is fitted anew."""
+    import gc
+
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    def graphs():
+        gc.collect()
+        return sum(isinstance(item, FuncGraph) for item in gc.get_objects())
+
+    defense.compile("adam", FROM_LOGITS)
+    found = []
+    for _ in range(4):
+        defense.fit(*data, validation_data=data, **OPTIONS)
+        found.append(graphs())
+    assert len(set(found)) == 1

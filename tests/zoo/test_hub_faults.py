@@ -142,6 +142,19 @@ def test_somebody_else_publishes_meanwhile(hub, published, checkpoint):
     assert repository(hub).head == theirs[0]
 
 
+def test_somebody_else_publishes_the_same_meanwhile(hub, published, checkpoint, tmp_path):
+    ours = checkpoint("mlp.natural_digits")
+    theirs = []
+
+    def meanwhile():
+        hub.faults.clear()
+        theirs.append(publish(ours, HANDLE))
+
+    hub.fault("POST .*/commit/", times=1, before=meanwhile)
+    assert [publish(ours, HANDLE)] == theirs
+    assert len(repository(hub).commits) == 3
+
+
 def test_no_revision_mixes_two_versions(hub, published, checkpoint):
     """Whatever the moment at which publishing a second version breaks off."""
     second = checkpoint("mlp.natural_digits")

@@ -1,0 +1,54 @@
+"""The command `verify`."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from robust_zoo.cli.common import check_count, console, interruptible, quiet
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or handle on a hub.")],
+    n: Annotated[
+        int, typer.Option(help="Of each attack's examples, the first so many, if it has more.")
+    ] = 200,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Where the recorded data are, if not under the recorded name."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
+    state: Annotated[
+        pathlib.Path | None, typer.Option(help="Folder that keeps how far it is.")
+    ] = None,
+) -> None:
+    """Measures a model again as its record says, and tells whether the numbers agree."""
+    check_count(n, "--n")
+    check_count(batch_size, "--batch-size")
+    with quiet():
+        import robust_zoo as rz
+        from robust_zoo.describe import percent
+    from rich.table import Table
+
+    loaded = rz.load_model(model)
+    if loaded.robustness is None:
+        raise ValueError(f"{model!r} has no record: there is nothing to verify.")
+    split = loaded.robustness.dataset.split
+    data = None if dataset is None else rz.load_dataset(dataset, split)
+    kept = "nothing is kept: give --state FOLDER"
+    if state is not None:
+        kept = "the same command goes on from there"
+    with interruptible(f"interrupted; {kept}."):
+        found = rz.verify(loaded, data=data, n=n, batch_size=batch_size, state_directory=state)
+    table = Table("", "recorded", "n", "measured", "n", "")
+    for part in found:
+        row = []
+        for count, size in (part.recorded, part.measured):
+            row += [percent(count / size), str(size)]
+        table.add_row(part.name, *row, "agrees" if part.agrees else "DISAGREES")
+    console().print(table)
+    wrong = [part.name for part in found if not part.agrees]
+    if wrong:
+        raise ValueError(
+            f"the record of {model!r} does not hold: {', '.join(wrong)} came out otherwise."
+        )

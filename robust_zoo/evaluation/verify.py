@@ -1,0 +1,137 @@
+"""verify(): measures again what a record says, on the same examples and with the same attacks."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from robust_zoo import attacks
+from robust_zoo.attacks import Attack
+from robust_zoo.datasets import Dataset, load_dataset
+from robust_zoo.describe import describe_attack
+from robust_zoo.evaluation.evaluate import evaluate
+from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
+
+_CHANCE = 1e-3  # below which a smaller sample is said to disagree
+_ROUNDING = 0.005  # share of the same examples whose verdict another machine may turn
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One number of a record, and the same measured again.
+
+    Attributes:
+        name: "clean", or the attack in words; of minimum-norm attacks, the examples that they found.
+        recorded: how many, of how many examples.
+        measured: the same, on the same examples or the first of them.
+        agrees: whether another machine, or chance in the smaller sample, explains the difference.
+    """
+
+    name: str
+    recorded: tuple[int, int]
+    measured: tuple[int, int]
+    agrees: bool
+
+
+def verify(
+    model: keras.Model,
+    *,
+    data: Dataset | None = None,
+    n: int | None = None,
+    batch_size: int = 128,
+    progress: bool = True,
+    state_directory=None,
+) -> tuple[Agreement, ...]:
+    """Measures a model again as its record says it was measured: attacks, hyperparameters, seeds and sample.
+
+    Args:
+        model: with a record, from `load_model`.
+        data: the split that it was measured on; by default that of the recorded name, from `load_dataset`.
+        n: at most so many of the recorded examples of each attack; by default all.
+        batch_size: images in a batch; no number depends on it.
+        progress: whether to show progress bars (on a terminal only).
+        state_directory: see `evaluate`.
+
+    Returns:
+        Clean accuracy first, then each attack. On all examples the counts may differ by half a percent of them, as
+        between machines; on fewer, the recorded count must not be one that chance gives less than once in a
+        thousand (hypergeometric).
+
+    Raises:
+        ValueError: no record, an attack that cannot be made from it, or data that it was not measured on.
+
+    Example:
+        >>> all(part.agrees for part in verify(load_model("mlp.pgd_digits"), n=200))
+        True
+    """
+    record = getattr(model, "robustness", None)
+    if record is None:
+        raise ValueError(
+            f"model {model.name!r} has no record to verify: load it with robust_zoo.load_model."
+        )
+    parts = (*record.attacks, *record.minimum_norm)
+    seeds = sorted({part.seed for part in parts}) or [0]
+    if len(seeds) > 1:
+        raise ValueError(f"the record must have one seed, it has {seeds}.")
+    data = load_dataset(record.dataset.name, record.dataset.split) if data is None else data
+    _check_data(record, data, seeds[0])
+    sizes = [min(part.n_examples, n or part.n_examples) for part in parts]
+    again = evaluate(
+        model,
+        data,
+        attacks=[_attack(part) for part in parts],
+        n=sizes or min(record.clean.n_examples, n or record.clean.n_examples),
+        seed=seeds[0],
+        batch_size=batch_size,
+        checks=False,
+        progress=progress,
+        state_directory=state_directory,
+    )
+    found = [("clean", _count(record.clean), _count(again.clean))]
+    for old, new in zip(parts, (*again.attacks, *again.minimum_norm), strict=True):
+        found.append((describe_attack(old), _count(old), _count(new)))
+    return tuple(Agreement(name, old, new, _agree(old, new)) for name, old, new in found)
+
+
+def _check_data(record: RobustnessRecord, data: Dataset, seed: int) -> None:
+    if len(data) < record.clean.n_examples:
+        raise ValueError(
+            f"data must have the {record.clean.n_examples} examples that the record was measured on, got {len(data)}."
+        )
+    sample = data.sample(record.clean.n_examples, seed)
+    if record.dataset.sha256 and sample.sha256 != record.dataset.sha256:
+        raise ValueError(
+            f"data must be what the record was measured on: the sha256 of its sample is {sample.sha256[:12]}, the "
+            f"record's is {record.dataset.sha256[:12]}."
+        )
+
+
+def _attack(part: AttackOutcome | MinimumNorm) -> Attack:
+    kind = getattr(attacks, part.name, None)
+    try:
+        if not (isinstance(kind, type) and issubclass(kind, Attack)):
+            raise TypeError("it is none of robust_zoo's")
+        return kind.from_config(part.config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"attack {part.name!r} of the record cannot be made again: {error}"
+        ) from None
+
+
+def _count(part: Accuracy | MinimumNorm) -> tuple[int, int]:
+    counted = part.found.n_examples if isinstance(part, MinimumNorm) else part.correct
+    return counted, part.n_examples
+
+
+def _agree(recorded: tuple[int, int], measured: tuple[int, int]) -> bool:
+    from scipy.stats import hypergeom  # imported here: it takes a while
+
+    (old, total), (new, n) = recorded, measured
+    slack = max(1, math.ceil(_ROUNDING * total))
+    if n == total:
+        return abs(new - old) <= slack
+    # As many of the examples as the smaller sample may have, give or take what machines differ by.
+    counts = np.arange(max(0, old - slack), min(total, old + slack) + 1)
+    below, above = hypergeom.cdf(new, total, counts, n), hypergeom.sf(new - 1, total, counts, n)
+    return bool((np.minimum(below, above) > _CHANCE / 2).any())
