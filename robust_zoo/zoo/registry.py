@@ -13,6 +13,7 @@ from robust_zoo.attacks.norms import NORMS
 from robust_zoo.copies import with_new_head
 from robust_zoo.places import checkpoints_directory, recipe_file
 from robust_zoo.record import BaseModel, RobustnessRecord
+from robust_zoo.sentences import one_line
 from robust_zoo.zoo import generator
 from robust_zoo.zoo import hub as hubs
 from robust_zoo.zoo.checkpoint import (
@@ -99,9 +100,10 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
     """
     own = str(handle).removeprefix(_ZOO)
     directory, here = checkpoints_directory() / own, pathlib.Path(handle)
-    a_name = bool(re.fullmatch(r"[\w.-]+", own))
+    a_name = bool(re.fullmatch(r"[\w.-]{1,200}", own))
     known = a_name and (directory / RECORD).is_file()
-    both = known and isinstance(handle, str) and own == handle and here.is_dir()
+    is_directory = _is_there(here, pathlib.Path.is_dir)
+    both = known and isinstance(handle, str) and own == handle and is_directory
     if both and not here.samefile(directory):
         raise CheckpointError(
             f"{handle!r} is both a model of the zoo and a directory here: write './{handle}' for the directory, "
@@ -109,15 +111,16 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
         )
     if known and not isinstance(handle, pathlib.Path):
         return directory
-    if here.is_dir():
+    if is_directory:
         return here
-    if here.suffix.lower() in (".keras", ".h5", ".hdf5") and here.is_file():
+    is_model_file = here.suffix.lower() in (".keras", ".h5", ".hdf5")
+    if is_model_file and _is_there(here, pathlib.Path.is_file):
         raise CheckpointError(
             f"{str(handle)!r} is a Keras model file, not a checkpoint: robust_zoo.as_classifier("
             f"keras.saving.load_model({str(handle)!r})) makes a classifier of it."
         )
     if isinstance(handle, pathlib.Path) or "/" in str(handle):
-        raise CheckpointError(f"no checkpoint directory {str(handle)!r}.")
+        raise CheckpointError(f"no checkpoint directory {one_line(handle)!r}.")
     handle = own
     if a_name and "." in own and recipe_file(own).is_file():
         raise UnknownModelError(
@@ -129,7 +132,15 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path:
     hint = (
         f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(names) or 'none'}."
     )
-    raise UnknownModelError(f"unknown model {str(handle)!r}: {hint}")
+    raise UnknownModelError(f"unknown model {one_line(handle)!r}: {hint}")
+
+
+def _is_there(path: pathlib.Path, kind) -> bool:
+    """`kind(path)`, False for what cannot be the name of a file."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
 
 
 def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
