@@ -197,14 +197,14 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     """
     if hubs.is_handle(handle):
         model, pinned = hubs.read(handle, (*MODEL_FILES, RECORD), load_checkpoint)
-        if model.robustness is None:
-            warnings.warn(
-                f"{handle} has no {RECORD}: its robustness was never measured, and nothing tells whether these are "
-                "the weights that were published.",
-                stacklevel=2,
-            )
     else:
         model, pinned = load_checkpoint(resolve(handle)), ""
+    if model.robustness is None:
+        warnings.warn(
+            f"{handle} has no {RECORD}: its robustness was never measured, and nothing tells whether these are the "
+            "weights that were saved.",
+            stacklevel=2,
+        )
     model.base_model = _as_base(model.robustness, pinned)
     if num_classes is None:
         return model

@@ -12,6 +12,7 @@ from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.zoo import CheckpointError, list_models, load_model, load_record, save_model
+from robust_zoo.zoo.checkpoint import RECORD
 from robust_zoo.zoo.registry import UnknownModelError
 
 
@@ -170,3 +171,16 @@ def test_shipped_mnist_models_are_as_robust_as_their_records_say(name):
 @pytest.mark.parametrize("name", ["madry_cnn.natural_mnist", "madry_cnn.pgd_mnist"])
 def test_numbers_of_an_iterative_attack(name):
     assert check_numbers(name, 1, 200).config["steps"] == 40
+
+
+@pytest.mark.parametrize(
+    "hide", [lambda path: path.unlink(), lambda path: (path.unlink(), path.mkdir())]
+)
+def test_a_directory_without_a_record_warns(checkpoint, hide):
+    """Missing, or no file."""
+    directory = checkpoint()
+    hide(directory / RECORD)
+    with pytest.warns(
+        UserWarning, match=r"has no robustness\.json: its robustness was never measured"
+    ):
+        assert load_model(directory).robustness is None
