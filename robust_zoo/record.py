@@ -1,6 +1,7 @@
 """RobustnessRecord: a model's robustness with the evidence for it."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -470,6 +471,11 @@ class RobustnessRecord(_Part):
     def failed_checks(self) -> tuple[Check, ...]:
         """The checks that did not pass: the model's numbers are to be doubted."""
         return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of `to_json()`: what a pinned handle names the record by."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """JSON text, indented, ending in a newline."""

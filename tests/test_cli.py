@@ -207,8 +207,9 @@ def test_a_model_file_goes_all_the_way_to_a_hub(command, tmp_path):
     assert (status, err) == (0, "")
     assert f"written to {saved}" in out
     handle = f"file://{tmp_path}/hub/mine"
-    assert command("publish", saved, handle) == (0, f"{handle}\n", "")
-    found = load_model(handle)
+    status, pinned, err = command("publish", saved, handle)
+    assert (status, err) == (0, "")
+    found = load_model(pinned.strip())
     zoo = load_model("mlp.pgd_digits")
     assert found.robustness.attacks[0].name == "FGSM"
     assert found.robustness.dataset.sha256
@@ -595,7 +596,8 @@ def test_names_of_attacks_in_any_letter_case():
 def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
     shipped = checkpoints_directory() / "mlp.pgd_digits"
     handle = f"file://{tmp_path}/hub/robust"
-    assert command("publish", shipped, handle) == (0, f"{handle}\n", "")
+    sha256 = load_model("mlp.pgd_digits").robustness.sha256
+    assert command("publish", shipped, handle) == (0, f"{handle}#{sha256}\n", "")
     status, out, err = command("list", "--hub", f"file://{tmp_path}/hub")
     assert (status, err) == (0, "")
     assert handle in out

@@ -190,7 +190,7 @@ def _metadata(record: RobustnessRecord) -> str:
     lineage = {}
     if base is not None:
         # On a hub a base model is named by its repository.
-        repository = re.match(r"hf://([^@]+)", base.handle)
+        repository = re.match(r"hf://([^@#]+)", base.handle)
         name = repository[1] if repository else base.name
         # The hub refuses what cannot be the name of a repository; the facts below have it all the same.
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):

@@ -180,6 +180,7 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
         CheckpointError: something is missing, truncated, tampered with, or asks for code outside the
             built-in layers (which is never run).
         RecordError: an unreadable record.
+        OSError: files that cannot be read, or no space for a copy of them.
     """
     return _read(directory, (*MODEL_FILES, RECORD), _load)
 
@@ -189,17 +190,12 @@ def _read(directory: str | pathlib.Path, names: tuple[str, ...], load):
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
-    try:
-        with snapshot(directory, names) as copy:
-            try:
-                return load(copy)
-            except (CheckpointError, RecordError) as error:
-                message = str(error).replace(str(copy), str(directory))
-                raise type(error)(message) from error.__cause__
-    except OSError as error:
-        raise CheckpointError(
-            f"{str(directory)!r} cannot be read: {error.strerror or error}."
-        ) from error
+    with snapshot(directory, names) as copy:
+        try:
+            return load(copy)
+        except (CheckpointError, RecordError) as error:
+            message = str(error).replace(str(copy), str(directory))
+            raise type(error)(message) from error.__cause__
 
 
 def _load(directory: pathlib.Path) -> keras.Model:

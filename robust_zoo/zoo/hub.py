@@ -3,6 +3,7 @@
     hf://org/name[@revision]    a repository of the Hugging Face hub, or of the server that HF_ENDPOINT names
     file:///path/name           a checkpoint in a directory of checkpoints, on a disk or a mounted share
 
+Behind either may stand "#" and the sha256 of the record, `RobustnessRecord.sha256`: another record is refused then.
 Everything else sees a hub through `read`, `publish` and `records_on`.
 """
 
@@ -10,6 +11,7 @@ import contextlib
 import fnmatch
 import importlib
 import pathlib
+import re
 import tempfile
 import urllib.parse
 import warnings
@@ -23,6 +25,25 @@ from robust_zoo.zoo.errors import CheckpointError, HubError
 
 # Imported on first use: the Hugging Face client takes a while.
 _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
+
+
+_PIN = re.compile("#([0-9a-f]{64})$")
+
+
+def with_pin(handle: str, record: RobustnessRecord) -> str:
+    """The handle with the record's hash behind it."""
+    return f"{_PIN.sub('', handle)}#{record.sha256}"
+
+
+def check_pin(handle: str, record: RobustnessRecord | None) -> None:
+    """Raises CheckpointError if the handle has a record's hash behind it, and it is not that of `record`."""
+    pin = _PIN.search(handle)
+    found = record and record.sha256
+    if pin is not None and pin[1] != found:
+        raise CheckpointError(
+            f"{handle.partition('#')[0]} has {f'the record {found[:12]}' if found else 'no record'}, not "
+            f"{pin[1][:12]} as the handle says: it was published anew, or tampered with."
+        )
 
 
 def is_handle(text: object) -> bool:
@@ -40,7 +61,7 @@ def _hub_of(handle: str):
 
 
 def read(handle: str, files: tuple[str, ...], load):
-    """`load(directory)` of a directory with those of `files` that the model has, and the pinned handle.
+    """`load(directory)` of a directory with those of `files` that the model has, and the handle pinned to its commit.
 
     What does not load is fetched once more if the fault is this machine's copy, which is removed from the cache.
 
@@ -49,7 +70,7 @@ def read(handle: str, files: tuple[str, ...], load):
         ValueError: not a handle.
         HubError: no such model or revision, or a hub that does not answer and a cache that does not have it.
     """
-    hub = _hub_of(handle)
+    hub, handle = _hub_of(handle), _PIN.sub("", handle)
     for attempt in (1, 2):
         with hub.fetched(handle, files) as (directory, pinned):
             try:
@@ -60,6 +81,8 @@ def read(handle: str, files: tuple[str, ...], load):
                 # Where the copy lies on this machine is of no interest.
                 reason = str(error).replace(f"{directory}/", "").replace(repr(str(directory)), "it")
                 raise CheckpointError(f"{handle}: {reason}") from error
+            except OSError as error:
+                raise HubError(f"{handle} cannot be read: {error.strerror or error}.") from error
 
 
 def publish(
@@ -86,7 +109,7 @@ def publish(
             It is set after the commit. Not for "file://".
 
     Returns:
-        The handle pinned to what was published, for `load_model`.
+        The handle pinned to what was published, its commit (hf://) and its record, for `load_model`.
 
     Raises:
         ValueError: not a handle, one with a revision, or an option that the hub does not have.
@@ -96,13 +119,14 @@ def publish(
 
     Example:
         >>> publish("odd_digits", "hf://me/odd-digits", tag="v1")
-        'hf://me/odd-digits@8f3c...'
+        'hf://me/odd-digits@8f3c...#b01d...'
     """
     hub = _hub_of(handle)
     directory = pathlib.Path(directory)
     hub.check_publishable(handle, private=private, tag=tag)
     with _staged(directory, handle) as staged:
-        return hub.publish(staged, handle, private=private, tag=tag)
+        pinned = hub.publish(staged, handle, private=private, tag=tag)
+        return with_pin(pinned, read_record(staged))
 
 
 @contextlib.contextmanager

@@ -146,7 +146,9 @@ def _is_there(path: pathlib.Path, kind) -> bool:
 def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
     """The record of a model by name, directory or handle, without loading the model."""
     if hubs.is_handle(handle):
-        return hubs.read(handle, (RECORD,), read_record)[0]
+        record, _ = hubs.read(handle, (RECORD,), read_record)
+        hubs.check_pin(handle, record)
+        return record
     return read_record(resolve(handle))
 
 
@@ -175,8 +177,9 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
 
     Args:
         handle: a name from `list_models`, which "zoo://" may stand before, a checkpoint directory, or a handle on a hub: "hf://org/name",
-            "hf://org/name@revision" (branch, tag or commit) or "file:///path/name". Downloads are kept in the
-            Hugging Face client's cache, which also serves without a connection.
+            "hf://org/name@revision" (branch, tag or commit) or "file:///path/name", each with "#" and the record's
+            sha256 behind it if no other record will do. Downloads are kept in the Hugging Face client's cache, which
+            also serves without a connection.
         num_classes: replaces the last layer by a fresh one of so many logits, for fine-tuning on other
             classes. The record does not hold for the new model and is dropped.
 
@@ -197,6 +200,9 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     """
     if hubs.is_handle(handle):
         model, pinned = hubs.read(handle, (*MODEL_FILES, RECORD), load_checkpoint)
+        hubs.check_pin(handle, model.robustness)
+        if model.robustness is not None:
+            pinned = hubs.with_pin(pinned, model.robustness)
     else:
         model, pinned = load_checkpoint(resolve(handle)), ""
     if model.robustness is None:

@@ -1,4 +1,5 @@
 import concurrent.futures
+import json
 import os
 import pathlib
 import shutil
@@ -48,7 +49,7 @@ def test_round_trip_by_name_tag_and_commit(hub, checkpoint, images):
     original = load_model(directory)
     pinned = publish(directory, "hf://me/robust", tag="v1")
     repository = hub.repositories["me/robust"]
-    assert pinned == f"hf://me/robust@{repository.head}"
+    assert pinned == f"hf://me/robust@{repository.head}#{original.robustness.sha256}"
     assert set(repository.commits[repository.head]) == {*files_of(directory), ".gitattributes"}
     for handle in ("hf://me/robust", "hf://me/robust@v1", "hf://me/robust@main", pinned):
         model = load_model(handle)
@@ -297,13 +298,15 @@ class TestFileHub:
     def test_round_trip(self, checkpoint, tmp_path, images):
         directory = checkpoint()
         handle = f"file://{tmp_path}/hub/robust"
-        assert publish(directory, handle) == handle
+        pinned = publish(directory, handle)
+        assert pinned == f"{handle}#{load_record(directory).sha256}"
         published = {path.name for path in (tmp_path / "hub" / "robust").iterdir()}
         assert published == files_of(directory)
         by_default = tmp_path / "made by mkdir"
         by_default.mkdir()
         assert (tmp_path / "hub" / "robust").stat().st_mode == by_default.stat().st_mode
         model = load_model(handle)
+        assert model.base_model.handle == pinned
         expected = logits(load_model(directory), images)
         np.testing.assert_array_equal(logits(model, images), expected)
         assert load_record(handle) == model.robustness
@@ -313,6 +316,23 @@ class TestFileHub:
         assert names == [f"file://{tmp_path}/hub/natural%20one", handle]
         assert load_model(names[0]).robustness.name == "mlp.natural_digits"
         assert len(list_models("natural one", hub=f"file://{tmp_path}/hub")) == 1
+
+    def test_a_pinned_handle_takes_no_other_record(self, checkpoint, tmp_path):
+        handle = f"file://{tmp_path}/hub/robust"
+        pinned = publish(checkpoint(), handle)
+        assert load_record(pinned) == load_model(pinned).robustness
+        path = tmp_path / "hub" / "robust" / "robustness.json"
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps({**told, "license": "MIT"}))  # a sound record, of these weights
+        assert load_model(handle).robustness.license == "MIT"
+        for load in (load_model, load_record):
+            with pytest.raises(CheckpointError, match=r"robust has the record [0-9a-f]{12}, not"):
+                load(pinned)
+        path.unlink()
+        with (
+            pytest.raises(CheckpointError, match="has no record, not"),
+        ):
+            load_model(pinned)
 
     def test_an_unchanged_directory_writes_nothing(self, checkpoint, tmp_path):
         directory, handle = checkpoint(), f"file://{tmp_path}/hub/robust"
