@@ -141,7 +141,8 @@ def _is_loopback(host: str) -> bool:
 def _after(response: httpx2.Response) -> None:
     _count(_LEAST * _PATIENCE)
     is_json = response.headers.get("content-type", "").startswith("application/json")
-    about_models = response.request.url.path.startswith("/api/")
+    path = response.request.url.path
+    about_models = "/api/" in path and "/resolve/" not in path
     response.stream = _Counted(
         response.stream, _LONGEST if is_json or about_models else float("inf")
     )
