@@ -169,6 +169,7 @@ def test_square_finds_what_gradients_hide_and_says_so(ten_classes, images):
     assert not found["zero_gradients"].passed
 
 
+@pytest.mark.home
 def test_compilations_are_few_whatever_the_working_set_does(
     ten_classes, images, short, monkeypatch
 ):

@@ -72,6 +72,7 @@ def test_agrees_with_the_published_loop_image_by_image(linear, images):
     np.testing.assert_allclose(result.distance, expected, rtol=5e-3)
 
 
+@pytest.mark.home
 def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
     x = images(20)
     options = {"steps": 200, "binary_search_steps": 4}
@@ -109,6 +110,7 @@ def test_nothing_counts_after_the_last_constant(small_cnn, images):
     np.testing.assert_allclose(ops.convert_to_numpy(pure), result.x_adv, atol=1e-5)
 
 
+@pytest.mark.home
 def test_confidence_is_a_margin(small_cnn, images):
     x = images(10)
     y = ops.convert_to_numpy(small_cnn(x)).argmax(1)
