@@ -119,7 +119,7 @@ class _Dripping:
 
     def write(self, data: bytes) -> None:
         for byte in data:
-            time.sleep(self.pause)
+            threading.Event().wait(self.pause)  # tests shorten time.sleep
             self.file.write(bytes([byte]))
             self.file.flush()
 

@@ -6,6 +6,7 @@ and waits without end.
 
 import concurrent.futures
 import contextlib
+import ctypes
 import ipaddress
 import json
 import os
@@ -25,6 +26,10 @@ INSECURE = "ROBUST_ZOO_TOKEN_OVER_HTTP"  # environment variable: 1 allows it
 
 class GuardError(HubError):
     """Why a hub is not to be used; a part of a sentence."""
+
+
+class _GivenUpError(BaseException):
+    """Ends a call that nobody waits for any more."""
 
 
 _PATIENCE = 60.0  # seconds in which so many bytes a second must move, or an answer begin
@@ -75,13 +80,18 @@ def watched(call: Callable[[], Any]) -> Any:
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     since, then = time.monotonic(), _moved
     while not concurrent.futures.wait([outcome], timeout=_PATIENCE / 20).done:
         now = time.monotonic()
         if _moved - then >= _LEAST * _PATIENCE:
             since, then = now, _moved
         elif now - since > _PATIENCE:
+            # As soon as it gets a byte or its own timeout: it must not go on to publish, say.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUpError)
+            )
             raise GuardError(
                 f"it took the connection, but sent next to nothing for {_PATIENCE:g} s"
             )

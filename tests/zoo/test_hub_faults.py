@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 import traceback
 
@@ -540,6 +541,12 @@ def test_a_hub_that_never_ends(hub, published, monkeypatch, pattern, pause):
         publish(published, HANDLE) if publishes else load_model(HANDLE)
     assert time.monotonic() - start < 10
     one_sentence(info)
+    hub.faults.clear()
+    before = repository(hub).head
+    hub.requests.clear()
+    threading.Event().wait(1.5)  # the fixture shortens time.sleep
+    assert not hub.requests  # nobody goes on behind our back
+    assert repository(hub).head == before
 
 
 def test_an_answer_without_end(hub, published, monkeypatch):
