@@ -17,7 +17,8 @@ from robust_zoo.sentences import one_line
 SCHEMA_VERSION = 1
 
 # What a record may hold at most. Ours have 30 kB, and no text of more than a thousand characters.
-_LONGEST_FILE, _LONGEST_TEXT, _LONGEST_NAME, _MOST_ITEMS = 2**22, 5_000, 200, 10_000
+LONGEST_NAME = 200
+_LONGEST_FILE, _LONGEST_TEXT, _MOST_ITEMS = 2**22, 5_000, 10_000
 _LARGEST = 10**15
 
 
@@ -381,9 +382,9 @@ class RobustnessRecord(_Part):
         """What is said twice, or follows from something else, must fit."""
         _check_plain(self.model_dump())
         for name in (self.name, self.architecture, self.dataset.name):
-            if len(name) > _LONGEST_NAME:
+            if len(name) > LONGEST_NAME:
                 raise ValueError(
-                    f"a name must have at most {_LONGEST_NAME} characters, got {len(name)}"
+                    f"a name must have at most {LONGEST_NAME} characters, got {len(name)}"
                 )
         if (self.threat_model is None) != (not self.attacks):
             raise ValueError(

@@ -25,6 +25,7 @@ from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, loa
 from robust_zoo.evaluation.checks import run_checks
 from robust_zoo.evaluation.curve import Evidence, accuracy_curve
 from robust_zoo.record import (
+    LONGEST_NAME,
     Accuracy,
     AttackOutcome,
     BaseModel,
@@ -195,12 +196,18 @@ class _Measured:
     ) -> RobustnessRecord:
         """The record of one plan; that of `evaluate`, whose arguments these are."""
         model, measured, x, y = self.model, self.measured, self.x, self.y
-        for argument, text in (("name", name), ("architecture", architecture)):
-            if text is not None and text != one_line(text):
-                raise ValueError(f"{argument} must be one line of text, got {text!r}.")
-        _defense_info(defense, model)  # refuses before any attack runs
-        attacks, threat = self.plans[number], self.threats[number]
         carried = _carried(model, self.config, self.weights)
+        name = name or carried.get("name", model.name)
+        architecture = architecture or carried.get("architecture", model.name)
+        # Refused before any attack runs.
+        names = {"name": name, "architecture": architecture, "dataset": self.sample.name}
+        for argument, text in names.items():
+            if not text.isprintable() or len(text) > LONGEST_NAME:
+                raise ValueError(
+                    f"{argument} must be one line of text of at most {LONGEST_NAME} characters, got {one_line(text)!r}."
+                )
+        _defense_info(defense, model)
+        attacks, threat = self.plans[number], self.threats[number]
         states = _state_files(state_directory, attacks)
         outcomes, survivors, distances, flags = [], [], [], []
         smaller = tuple(self.evidence)  # of plans with a smaller epsilon
@@ -237,8 +244,8 @@ class _Measured:
             flags = [*own, *(flag for flag in flags if flag.name not in names)]
         sample = self.sample
         return RobustnessRecord(
-            name=name or carried.get("name", model.name),
-            architecture=architecture or carried.get("architecture", model.name),
+            name=name,
+            architecture=architecture,
             parameters=model.count_params(),
             input=Input(shape=model.input_shape[1:]),
             num_classes=model.output_shape[1],

@@ -70,6 +70,8 @@ def verify(
         raise ValueError(
             f"model {model.name!r} has no record to verify: load it with robust_zoo.load_model."
         )
+    if n is not None and n < 1:
+        raise ValueError(f"n must be an integer >= 1, or None for all, got {n!r}.")
     parts = (*record.attacks, *record.minimum_norm)
     seeds = sorted({part.seed for part in parts}) or [0]
     if len(seeds) > 1:

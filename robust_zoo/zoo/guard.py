@@ -35,7 +35,7 @@ class _GivenUpError(BaseException):
 _PATIENCE = 60.0  # seconds in which so many bytes a second must move, or an answer begin
 _LEAST = 1024
 _LONGEST = 2**26  # bytes of an answer that is read into the memory
-_COMMIT, _HASH = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+COMMIT, _HASH = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 _lock = threading.Lock()
 _moved = 0.0  # bytes either way; an answer that begins counts as enough of them
@@ -157,7 +157,7 @@ def _after(response: httpx2.Response) -> None:
         response.stream, _LONGEST if is_json or about_models else float("inf")
     )
     commit = response.headers.get("x-repo-commit")
-    if commit is not None and not _COMMIT.fullmatch(commit):
+    if commit is not None and not COMMIT.fullmatch(commit):
         raise GuardError(f"it names a commit that is no hash, {commit[:80]!r}")
     if response.request.method == "HEAD":
         etag = response.headers.get("x-linked-etag") or response.headers.get("etag")
@@ -168,5 +168,5 @@ def _after(response: httpx2.Response) -> None:
         with contextlib.suppress(ValueError):
             told = json.loads(response.content)
             commit = told.get("sha") if isinstance(told, dict) else None
-            if commit is not None and not _COMMIT.fullmatch(str(commit)):
+            if commit is not None and not COMMIT.fullmatch(str(commit)):
                 raise GuardError(f"it names a commit that is no hash, {str(commit)[:80]!r}")

@@ -25,7 +25,6 @@ from robust_zoo.zoo.errors import CheckpointError, HubError
 
 _HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 _HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")
-_COMMIT = re.compile("[0-9a-f]{40}")
 _CHANGED = (409, 412)  # what a hub answers to a commit on top of what is not the newest any more
 _TAG = re.compile(r"\w([\w-]|\.(?!\.|lock$|$))*")  # what git allows, without slashes
 
@@ -164,7 +163,7 @@ def fetched(handle: str, files: tuple[str, ...]) -> Iterator[tuple[pathlib.Path,
     options = {"allow_patterns": list(files), "library_name": "robust_zoo"}
     with _explained(handle):
         try:
-            if revision is None or not _COMMIT.fullmatch(revision):
+            if revision is None or not guard.COMMIT.fullmatch(revision):
                 _patiently(_client().model_info)(repository, revision=revision)
         except (httpx2.HTTPError, errors.OfflineModeIsEnabled) as error:
             if not _passing(error) and not isinstance(error, errors.OfflineModeIsEnabled):
@@ -219,7 +218,9 @@ def check_publishable(handle: str, *, private: bool | None, tag: str | None) -> 
             f"publishing makes a new revision, so the handle must be hf://org/name, got {handle!r}: name the "
             "version with tag."
         )
-    if tag is not None and (not _TAG.fullmatch(tag) or _COMMIT.fullmatch(tag) or tag == "main"):
+    if tag is not None and (
+        not _TAG.fullmatch(tag) or guard.COMMIT.fullmatch(tag) or tag == "main"
+    ):
         raise ValueError(f"tag must be a name such as 'v1', and no branch, got {tag!r}.")
 
 

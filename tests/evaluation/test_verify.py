@@ -74,6 +74,11 @@ def test_attacks_that_are_none(trained, record):
             verify(model, n=10, progress=False)
 
 
+def test_no_examples(trained, record):
+    with pytest.raises(ValueError, match="n must be an integer >= 1"):
+        verify(with_record(trained, record), n=0)
+
+
 def test_no_record(trained):
     trained.robustness = None
     with pytest.raises(ValueError, match="has no record to verify"):
