@@ -15,6 +15,10 @@ if keras.config.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+elif keras.config.backend() == "torch" and "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
+    torch.set_num_threads(1)  # threads that wait for cores are slower than none
 
 keras.config.disable_traceback_filtering()
 

@@ -80,7 +80,7 @@ class Attack:
     steps: ClassVar[int] = 1
     restarts: ClassVar[int] = 1
     look_every: ClassVar[int] = 10
-    """Most steps between two looks at which images are done."""
+    """Most steps between two looks at which images are done; of a long attack, a tenth of the steps so far."""
 
     def __post_init__(self):
         self._check_types()

@@ -291,8 +291,9 @@ class WorkingSet:
                 new = self._call(self._start, rows, x, y, keys, self._epsilon, attempt)
                 self._scatter(rows, new, len(window))
         while self._done < self._steps and len(self._active):
-            # One step, then one more, then two: many images are done soon.
-            count = min(attack.look_every, max(1, self._done), self._steps - self._done)
+            # One step, then one more, then two: many images are done soon. In long attacks few are done late.
+            most = max(attack.look_every, self._done // 10)
+            count = min(most, max(1, self._done), self._steps - self._done)
             closest = self._closest[window]
             for rows in self._batches(self._active):
                 new, candidate, distance = self._call(

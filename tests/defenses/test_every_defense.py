@@ -34,16 +34,41 @@ def assert_same(first, second, atol=1e-6):
 
 OPTIONS = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
+OPTIMIZERS = {"sgd": lambda: "sgd", "adam": lambda: keras.optimizers.Adam(3e-3)}
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """A compiled trainer as at its start, by defense and optimizer; its steps stay compiled."""
+    made = {}
+
+    def get(name, optimizer="sgd", seed=0):
+        if (name, optimizer) not in made:
+            defense = compiled(DEFENSES[name](network()), OPTIMIZERS[optimizer]())
+            defense.optimizer.build(defense.trainable_variables)
+            variables = [*defense.variables, *defense.optimizer.variables]
+            values = [ops.convert_to_numpy(variable) for variable in variables]
+            made[name, optimizer] = defense, list(zip(variables, values, strict=True))
+        defense, start = made[name, optimizer]
+        for variable, value in start:
+            variable.assign(value)
+        defense.classifier.set_weights(network(seed).get_weights())
+        return defense
+
+    return get
+
 
 @every_defense
-def test_two_replicas_equal_one_device(name, strategy):
+def test_two_replicas_equal_one_device(name, strategy, fresh):
     """Same seed and data, random starts included: weights within 1e-6 after 3 steps, logs within 1e-5."""
     x, y = batches(24)
-    one = compiled(DEFENSES[name](network()))
-    alone = one.fit(x, y, validation_data=(x[:16], y[:16]), **OPTIONS).history
+    weights = np.linspace(0.5, 1.5, 24, dtype="float32")
+    options = {"sample_weight": weights, "validation_data": (x[:16], y[:16]), **OPTIONS}
+    one = fresh(name)
+    alone = one.fit(x, y, **options).history
     with strategy.scope():
         two = compiled(DEFENSES[name](network()))
-    shared = two.fit(x, y, validation_data=(x[:16], y[:16]), **OPTIONS).history
+    shared = two.fit(x, y, **options).history
     assert_same(one.classifier.get_weights(), two.classifier.get_weights())
     moved = [
         np.abs(a - b).max()
@@ -58,10 +83,9 @@ def test_two_replicas_equal_one_device(name, strategy):
 
 @every_defense
 @pytest.mark.home
-def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path):
+def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path, fresh):
     x, y = batches(16)
-    start = network()
-    defense = compiled(DEFENSES[name](start), "adam")
+    defense = fresh(name, "adam")
 
     def fit(defense, x, y):
         if name == "fixed_set":  # not to be made once more
@@ -82,32 +106,35 @@ def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path):
 
 @every_defense
 @pytest.mark.home
-def test_an_example_of_weight_zero_does_not_count(name):
+def test_an_example_of_weight_zero_does_not_count(name, fresh):
     x, y = batches(8)
     weights = np.where(np.arange(8) % 4 < 2, 1.0, 0.0).astype("float32")
-    found = []
-    for seed in (1, 2):
-        others, _ = batches(8, seed)
-        mixed = np.where(weights[:, None, None, None] > 0, x, others)
-        defense = compiled(DEFENSES[name](network()))
-        defense.train_on_batch(mixed, y, sample_weight=weights)
-        defense.train_on_batch(mixed, y, sample_weight=weights)
-        found.append(defense.classifier.get_weights())
-    assert_same(*found)
-    defense.train_on_batch(x, y)
+
+    def trained(images, weights):
+        defense = fresh(name)
+        defense.fit(images, y, sample_weight=weights, epochs=2, **OPTIONS)
+        return defense.classifier.get_weights()
+
+    mixed = [np.where(weights[:, None, None, None] > 0, x, batches(8, k)[0]) for k in (1, 2)]
+    assert_same(*(trained(images, weights) for images in mixed))
     with pytest.raises(AssertionError):
-        assert_same(found[0], defense.classifier.get_weights())
+        assert_same(*(trained(images, np.ones_like(weights)) for images in mixed))
 
 
 @pytest.mark.parametrize("name", ["kurakin", "trades", "free", "awp", "deepdefense", "pgn"])
 @pytest.mark.home
-def test_class_weights_are_sample_weights(name):
+def test_class_weights_are_sample_weights(name, fresh):
     x, y = batches(16)
     weights = np.where(y < 5, 2.0, 0.5).astype("float32")
-    first, second = (compiled(DEFENSES[name](network())) for _ in range(2))
-    first.fit(x, y, sample_weight=weights, **OPTIONS)
-    second.fit(x, y, class_weight={k: 2.0 if k < 5 else 0.5 for k in range(10)}, **OPTIONS)
-    assert_same(first.classifier.get_weights(), second.classifier.get_weights())
+    by_class = {k: 2.0 if k < 5 else 0.5 for k in range(10)}
+    found = []
+    for given in ({"sample_weight": weights}, {"class_weight": by_class}):
+        defense = fresh(name)
+        defense.fit(x, y, **given, **OPTIONS)
+        found.append(defense.classifier.get_weights())
+    assert_same(*found)
+    with pytest.raises(AssertionError):
+        assert_same(found[0], network().get_weights())
 
 
 # Clean and robust accuracy on the validation split of digits after 10 epochs, measured on TensorFlow: the
@@ -129,9 +156,9 @@ REACHED = {
 
 
 @pytest.mark.parametrize("name", REACHED)
-def test_every_backend_reaches_the_same_on_digits(name):
+def test_every_backend_reaches_the_same_on_digits(name, fresh):
     data, held = load_dataset("digits", "train"), load_dataset("digits", "validation")
-    defense = compiled(DEFENSES[name](network()), keras.optimizers.Adam(3e-3))
+    defense = fresh(name, "adam")
     options = {"batch_size": 64, "epochs": 10, "shuffle": False, "verbose": 0}
     defense.fit(data.images, data.labels, **options)
     logs = defense.evaluate(held.images, held.labels, batch_size=160, verbose=0, return_dict=True)
@@ -156,14 +183,8 @@ def test_mixed_bfloat16_trains(name):
     assert (predicted == test.labels).mean() > 0.8
 
 
-def train(defense, seed, epochs=20, start=None):
-    """From the start of a seed, in steps that are compiled once: weights (of `start` if given) afterwards."""
-    fresh = start or network(seed).get_weights()
-    optimizer = defense.optimizer
-    for variable in [*optimizer.variables, *defense.non_trainable_variables]:
-        if "learning_rate" not in variable.path:
-            variable.assign(0 * variable)
-    defense.classifier.set_weights(fresh)
+def train(defense, epochs=20):
+    """The classifier's weights after training on digits."""
     data = load_dataset("digits", "train")
     options = {"batch_size": 64, "epochs": epochs, "shuffle": False, "verbose": 0}
     defense.fit(data.images, data.labels, **options)
@@ -207,9 +228,8 @@ class TestRobustOnDigits:
         return network()
 
     @pytest.fixture(scope="class")
-    def natural(self):
-        trainer = compiled(DEFENSES["natural"](network()), keras.optimizers.Adam(3e-3))
-        return [train(trainer, seed) for seed in range(3)]
+    def natural(self, fresh):
+        return [train(fresh("natural", "adam", seed)) for seed in range(3)]
 
     @pytest.fixture(scope="class")
     def test_set(self):
@@ -242,17 +262,13 @@ class TestRobustOnDigits:
             ("pgn_detached", under_momentum, 0.05),
         ],
     )
-    def test_margin(self, name, metric, margin, baseline, natural, measured, test_set):
+    def test_margin(self, name, metric, margin, baseline, natural, measured, test_set, fresh):
         epochs = {"fixed_set": 5, "pgn_detached": 40}.get(name, 20)
-        defense = None
         for seed in range(3):
-            if defense is None or name in ("fixed_set", "pgn_detached"):
-                model = network(seed)
-                if name == "fixed_set":  # fine-tuning, on a set made of these weights
-                    model.set_weights(natural[seed])
-                defense = compiled(DEFENSES[name](model), keras.optimizers.Adam(3e-3))
-            weights = train(defense, seed, epochs, natural[seed] if name == "fixed_set" else None)
-            measured.set_weights(weights)
+            defense = fresh(name, "adam", seed)
+            if name == "fixed_set":  # fine-tuning, on a set made of these weights
+                defense.classifier.set_weights(natural[seed])
+            measured.set_weights(train(defense, epochs))
             reached = metric(measured, *test_set)
             print(name, seed, reached, baseline[metric][seed])
             assert reached > baseline[metric][seed] + margin
