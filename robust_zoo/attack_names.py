@@ -1,6 +1,7 @@
 """Attacks by their name on the command line, and what can be set in them.
 
-Names and bounds alone, so that the command line can refuse a wrong one before a backend starts.
+Names, bounds and defaults alone, so that the command line can refuse a wrong one, and a record can be put in words,
+before a backend starts.
 """
 
 import math
@@ -116,6 +117,27 @@ HYPERPARAMETERS = {
         **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "start_share": _SHARE,
     },
     "TruncatedNormalNoise": _NOISE,
+}  # fmt: skip
+
+
+# What those are where they are not given, besides what other hyperparameters make them: of all attacks with any.
+DEFAULTS = {
+    "APGD": {"rho": 0.75},
+    "BasicIterative": {"labels": "true"},
+    "CarliniWagner": {
+        "binary_search_steps": 9, "initial_constant": 1e-3, "confidence": 0.0, "abort_early": True,
+    },
+    "DeepFool": {"overshoot": 0.02, "candidates": 10, "labels": "predicted"},
+    "FAB": {"eta": 1.05, "beta": 0.9, "alpha_max": 0.1},
+    "FGSM": {"labels": "true"},
+    "FastGradient": {"labels": "true"},
+    "GeneratorAttack": {"gradient_scale": 2**-7},
+    "JSMA": {"theta": 1.0, "gamma": 0.1, "output": "probabilities"},
+    "MomentumIterative": {"labels": "true", "decay": 1.0},
+    "NormalStartPGD": {"labels": "true", "start_deviation": 1e-3},
+    "PGD": {"labels": "true"},
+    "PixelSwap": {"permutation": 0},
+    "Square": {"start_share": 0.8},
 }  # fmt: skip
 
 

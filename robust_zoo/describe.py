@@ -1,8 +1,8 @@
 """How attacks, numbers and threat models are put in words, in cards, tables and pictures alike."""
 
-import dataclasses
+from typing import Protocol
 
-from robust_zoo import attacks
+from robust_zoo.attack_names import DEFAULTS
 from robust_zoo.record import Accuracy, AttackOutcome, Curve, MinimumNorm, RobustnessRecord
 
 VERDICTS = {True: "passed", False: "failed", None: "too few examples to tell"}  # of checks
@@ -24,12 +24,16 @@ def interval(part: Accuracy) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
-def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | attacks.Attack) -> str:
+class _Attack(Protocol):
+    def get_config(self) -> dict: ...
+
+
+def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | _Attack) -> str:
     """A short unambiguous name, such as "PGD-100 x 20, cw_margin", of an attack or of what it found."""
-    if isinstance(outcome, attacks.Attack):
-        name, config = type(outcome).__name__, outcome.get_config()
-    else:
+    if isinstance(outcome, (AttackOutcome, MinimumNorm, Curve)):
         name, config = outcome.name, outcome.config
+    else:
+        name, config = type(outcome).__name__, outcome.get_config()
     text = name
     if config.get("steps", 1) != 1:
         text += f"-{config['steps']}"
@@ -44,12 +48,12 @@ def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | attacks.Attac
         text += ", no random start"
     if config.get("scale") is not None:
         text += f", scale {config['scale']:g}"
-    defaults = _defaults(name)
+    defaults = DEFAULTS.get(name, {})
     usual = defaults.get("labels")
     if config.get("labels", usual) != usual:
         text += f", {config['labels']} labels"
     for key, default in defaults.items():
-        if key not in _TOLD and default is not None and config.get(key, default) != default:
+        if key != "labels" and config.get(key, default) != default:
             value = config[key]
             text += (
                 f", {key.replace('_', ' ')} {value:g}" if _is_number(value) else f", {key} {value}"
@@ -57,34 +61,8 @@ def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | attacks.Attac
     return text
 
 
-# Said in another way, or by the threat model; step sizes follow from the other numbers where not given.
-_TOLD = (
-    "epsilon",
-    "norm",
-    "steps",
-    "restarts",
-    "loss",
-    "targets",
-    "random_start",
-    "scale",
-    "labels",
-)
-_TOLD += ("targeted", "step_size")
-
-
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _defaults(name: str) -> dict:
-    """The default hyperparameters of an attack of this library; empty for any other."""
-    kind = getattr(attacks, name, None)
-    if not dataclasses.is_dataclass(kind):
-        return {}
-    fields = dataclasses.fields(kind)
-    return {
-        field.name: field.default for field in fields if field.default is not dataclasses.MISSING
-    }
 
 
 def distance_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:

@@ -17,7 +17,7 @@ from robust_zoo.cli.common import number, parse_attack, read_attack
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import Accuracy, RobustnessRecord
 from robust_zoo.reproduce import Comparison, by_scale
-from robust_zoo.zoo import list_models, load_model, save_model
+from robust_zoo.zoo import IndexEntry, list_models, load_model, save_model
 
 pytestmark = pytest.mark.usefixtures("few_planted")
 
@@ -62,16 +62,20 @@ def recipe(tmp_path):
 def test_list(command):
     status, out, err = command("list")
     assert (status, err) == (0, "")
-    for record in list_models():
-        assert record.name in out
-        assert f"{100 * record.clean.accuracy:.2f}%" in out
+    for entry in list_models():
+        assert entry.name in out
+        assert f"{100 * entry.clean.accuracy:.2f}%" in out
+    assert "mlp.natural_digits" not in out
+    _, out, _ = command("list", "--all")
+    for entry in list_models(role="all"):
+        assert entry.name in out
 
 
 def test_list_filters(command):
     _, out, _ = command("list", "mlp.*", "--dataset", "digits", "--norm", "linf")
     assert "mlp.pgd_digits" in out
     assert "digits_cnn" not in out
-    _, out, _ = command("list", "--defense", "natural")
+    _, out, _ = command("list", "--defense", "natural", "--role", "baseline")
     assert "mlp.natural_digits" in out
     assert "pgd" not in out.replace("PGD", "")
 
@@ -79,8 +83,7 @@ def test_list_filters(command):
 def test_list_json_is_complete(command):
     status, out, _ = command("list", "--json")
     assert status == 0
-    records = [RobustnessRecord.from_json(json.dumps(item)) for item in json.loads(out)]
-    assert records == list_models()
+    assert [IndexEntry.model_validate(item) for item in json.loads(out)] == list_models()
 
 
 def test_show(command):

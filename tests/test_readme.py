@@ -35,7 +35,7 @@ def test_examples_run_as_typed(number, tmp_path, monkeypatch, few_planted):
 def test_the_two_commands_stand_first():
     first, second = blocks("sh")[0].strip().splitlines()
     assert first == 'pip install ".[cpu]" && robust-zoo evaluate mlp.pgd_digits --attack pgd'
-    assert second == 'pip install -e ".[cpu,test]" && pytest'
+    assert second == 'pip install -e ".[cpu,test]" && pytest -n auto'
 
 
 @pytest.mark.parametrize("number", [3, 4], ids=["a local server", "a directory"])

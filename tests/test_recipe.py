@@ -25,7 +25,7 @@ from robust_zoo.recipe import (
     load_recipe,
     run,
 )
-from robust_zoo.zoo import list_models, load_attack, load_model
+from robust_zoo.zoo import list_models, load_attack, load_model, load_record
 
 pytestmark = pytest.mark.usefixtures("few_planted")
 
@@ -463,8 +463,12 @@ def test_a_recipe_makes_the_same_configuration_each_time(recipe):
     assert configurations[0] == configurations[1]
 
 
+def _names(pattern="*"):
+    return [entry.name for entry in list_models(pattern, role="all")]
+
+
 def test_mnist_is_measured_on_enough_examples():
-    for record in list_models("madry_cnn.*_mnist"):
+    for record in map(load_record, _names("madry_cnn.*_mnist")):
         assert record.clean.n_examples == 10_000
         fgsm, pgd, *_, autoattack = record.attacks
         assert [fgsm.name, pgd.name, autoattack.name] == ["FGSM", "PGD", "AutoAttack"]
@@ -475,7 +479,7 @@ def test_mnist_is_measured_on_enough_examples():
 
 
 def test_every_shipped_model_has_its_recipe():
-    for record in list_models():
+    for record in map(load_record, _names()):
         recipe, source = load_recipe(record.name)
         assert record.training.recipe == f"training/recipes/{source.name}"
         kept, _ = load_recipe(checkpoints_directory() / record.name / "recipe.py")

@@ -217,8 +217,8 @@ def test_pages():
 def test_shipped_pages_are_of_the_shipped_weights():
     pages = pathlib.Path(__file__).parents[1] / "docs" / "results"
     tables = json.loads(reproduce._PAPERS.read_text())
-    records = {record.name: record for record in list_models()}
-    shipped = {name: record.weights.sha256 for name, record in records.items()}
+    entries = {entry.name: entry for entry in list_models(role="all")}
+    shipped = {name: entry.weights_sha256 for name, entry in entries.items()}
     complete = {name for name, table in tables.items() if set(table["models"]) <= set(shipped)}
     assert "galloway-logistic" in complete
     assert complete == {page.stem for page in pages.glob("*-*.md")}
@@ -231,10 +231,9 @@ def test_shipped_pages_are_of_the_shipped_weights():
         assert found == {model: shipped[model] for model in table["models"]}
         ours = re.findall(r"^\| ([^|]+) \| ours \| ([^|]*)", text, flags=re.M)
         size = int(re.search(r"Ours: (\d+) test examples, seed 0;", text)[1])
-        clean = {name: record.clean for name, record in records.items()}
         for row, cell in ours:
-            if table["columns"][0] == "clean" and size == clean[row].n_examples:
-                assert cell.strip() == reproduce._cell(clean[row]), row
+            if table["columns"][0] == "clean" and size == entries[row].clean.n_examples:
+                assert cell.strip() == reproduce._cell(entries[row].clean), row
         pattern = r"^\| ([^|]+) \| paper \| (.*) \|$"
         if len(table["columns"]) == 1:
             pattern = r"^\| ([^|]+) \| ([\d.]+) \| [^|]* \|$"

@@ -1,19 +1,40 @@
 """The `robust-zoo` command."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+from robust_zoo import __version__
 from robust_zoo.cli import evaluate, models, plot, reproduce, train, verify
 from robust_zoo.cli.common import InterruptedRunError, in_flags
 
 app = typer.Typer(
-    help="A Keras model zoo of image classifiers that withstand adversarial attack.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"robust-zoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _robust_zoo(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Prints the version."
+        ),
+    ] = False,
+) -> None:
+    """A Keras model zoo of image classifiers that withstand adversarial attack."""
+
+
 app.command("list")(models.list_models)
 app.command()(models.show)
 app.command()(evaluate.evaluate)
@@ -21,6 +42,7 @@ app.command()(verify.verify)
 app.command()(train.train)
 app.command()(models.publish)
 app.command()(reproduce.reproduce)
+app.command()(models.index)
 app.command()(models.cards)
 
 plot_app = typer.Typer(no_args_is_help=True, help="Draws pictures of models of one dataset.")

@@ -1,52 +1,68 @@
-"""Commands about models that are there: list, show, publish, cards."""
+"""Commands about models that are there: list, show, publish, index, cards."""
 
+import json
 import pathlib
 from typing import Annotated
 
 import typer
 
-from robust_zoo.cli.common import as_json_list, console, print_record, quiet
+from robust_zoo.cli.common import console, print_record, quiet
 
 
 def list_models(
     pattern: Annotated[str, typer.Argument(help="Wildcards over names, such as '*mnist*'.")] = "*",
+    every: Annotated[
+        bool, typer.Option("--all", help="Also baselines and the models of studies.")
+    ] = False,
+    role: Annotated[str, typer.Option(help="robust, baseline, study or all.")] = "robust",
     dataset: Annotated[str | None, typer.Option(help="Only models measured on it.")] = None,
     norm: Annotated[str | None, typer.Option(help="Only this norm: linf or l2.")] = None,
     defense: Annotated[str | None, typer.Option(help="Only this defense, such as pgd.")] = None,
     hub: Annotated[
         str | None, typer.Option(help="Of hf://org or file:///path instead of the zoo.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All records as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The index's entries as JSON.")] = False,
 ) -> None:
-    """Lists the models of the zoo, or of a hub."""
+    """Lists the robust models of the zoo, or the models of a hub, the most robust first."""
+    from robust_zoo.zoo import registry
+
+    role = "all" if every else role
     with quiet():
-        from robust_zoo import zoo
-    records = zoo.list_models(pattern, hub=hub, dataset=dataset, norm=norm, defense=defense)
+        entries = registry.list_models(
+            pattern, role=role, hub=hub, dataset=dataset, norm=norm, defense=defense
+        )
     if as_json:
-        print(as_json_list(records), end="")
+        print(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
         return
-    if not records:
+    if not entries:
+        kind = "" if role == "all" else f"{role} "
+        options = " with these options" if dataset or norm or defense else ""
         raise ValueError(
-            f"no model matches {pattern!r}{' with these options' if dataset or norm or defense else ''}: "
-            "robust-zoo list shows all."
+            f"no {kind}model matches {pattern!r}{options}: robust-zoo list --all shows all."
         )
     from rich.table import Table
 
-    from robust_zoo.describe import describe_attack, describe_threat, percent
+    from robust_zoo.describe import describe_threat, percent
 
-    table = Table("model", "dataset", "threat model", "clean", "worst case", "n", "attacks")
-    for record in records:
-        worst = record.worst_case
+    table = Table()
+    table.add_column("model", overflow="fold", no_wrap=True)
+    for heading in ("dataset", "threat model", "clean", "worst case", "n", "attacks"):
+        table.add_column(heading)
+    for entry in entries:
+        worst = entry.worst_case
         table.add_row(
-            record.name,
-            record.dataset.name,
-            describe_threat(record),
-            percent(record.clean.accuracy),
+            entry.name + ("*" if entry.failed_checks else ""),
+            entry.dataset,
+            describe_threat(entry),
+            percent(entry.clean.accuracy),
             percent(worst.accuracy) if worst else "",
             str(worst.n_examples) if worst else "",
-            ", ".join(describe_attack(outcome) for outcome in record.attacks),
+            ", ".join(entry.attacks),
         )
-    console().print(table)
+    out = console()
+    out.print(table)
+    if any(entry.failed_checks for entry in entries):
+        out.print("* a check did not pass: robust-zoo show NAME says which")
 
 
 def show(
@@ -54,21 +70,56 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="The whole record as JSON.")] = False,
 ) -> None:
     """Shows a model's record."""
+    from robust_zoo.zoo import registry
+
     with quiet():
-        from robust_zoo.zoo import load_record
-    record = load_record(model)
+        record = registry.load_record(model)
     if as_json:
         print(record.to_json(), end="")
     else:
         print_record(record)
 
 
+def index(
+    directory: Annotated[
+        pathlib.Path, typer.Argument(help="Folder of checkpoint directories.")
+    ] = pathlib.Path("checkpoints"),
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ROLE, robust, baseline or study; again for each model."),
+    ] = None,
+) -> None:
+    """Regenerates the zoo's index from the records; roles and published handles stay.
+
+    A new model is a baseline if it was trained naturally, and robust otherwise.
+    """
+    from robust_zoo.zoo import index
+
+    roles = dict(text.partition("=")[::2] for text in role or ())
+    for name, given in roles.items():
+        if given not in index.ROLES:
+            raise ValueError(
+                f"--role must be NAME=ROLE with one of {', '.join(index.ROLES)}, got {f'{name}={given}'!r}."
+            )
+    entries = index.make_index(directory, index.read_index(), roles)
+    index.write_index(entries)
+    print(f"{len(entries)} models in {index.INDEX}")
+
+
 def publish(
     directory: Annotated[
-        pathlib.Path,
-        typer.Argument(help="Checkpoint directory with a record, such as train writes."),
+        str,
+        typer.Argument(
+            help="Checkpoint directory with a record, such as train writes; with --all, the hub."
+        ),
     ],
-    handle: Annotated[str, typer.Argument(help="hf://org/name or file:///path/name.")],
+    handle: Annotated[
+        str | None, typer.Argument(help="hf://org/name or file:///path/name.")
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Every model of the zoo, to the hub hf://org or file:///path."),
+    ] = False,
     private: Annotated[
         bool | None,
         typer.Option("--private/--public", help="Of a new repository; by default the owner's."),
@@ -77,11 +128,21 @@ def publish(
 ) -> None:
     """Publishes a model with its record, recipe and card; prints the handle that loads just this version.
 
+    With --all, every model of the zoo goes to one hub under its name, and the index notes the handles.
+
     The token is the Hugging Face client's: HF_TOKEN, or what `hf auth login` stored.
     """
     with quiet():
-        from robust_zoo import zoo
-    print(zoo.publish(directory, handle, private=private, tag=tag))
+        from robust_zoo.zoo import hub
+    if not every:
+        if handle is None:
+            raise ValueError("HANDLE must be given, hf://org/name or file:///path/name.")
+        print(hub.publish(directory, handle, private=private, tag=tag))
+        return
+    if handle is not None or tag is not None:
+        raise ValueError("--all takes one argument, the hub, and no --tag.")
+    for pinned in hub.publish_zoo(directory, private=private):
+        print(pinned, flush=True)
 
 
 def cards(

@@ -1,18 +1,5 @@
-"""Storing, finding and publishing models: the checkpoint directory, the registry, hubs, cards."""
+"""Storing, finding and publishing models: the checkpoint directory, the index, hubs, cards."""
 
-from robust_zoo.zoo.checkpoint import save_model
-from robust_zoo.zoo.errors import CheckpointError, HubError, UnknownModelError
-from robust_zoo.zoo.hub import publish
-from robust_zoo.zoo.registry import list_models, load_attack, load_model, load_record
+import lazy_loader
 
-__all__ = [
-    "CheckpointError",
-    "HubError",
-    "UnknownModelError",
-    "list_models",
-    "load_attack",
-    "load_model",
-    "load_record",
-    "publish",
-    "save_model",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

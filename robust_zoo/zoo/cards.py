@@ -6,9 +6,9 @@ from robust_zoo.files import write_text
 from robust_zoo.plots import compare_models, is_picture_of
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo.card import CARD, costs_table, readme_table, write_card, zoo_table
-from robust_zoo.zoo.checkpoint import RECORD
 from robust_zoo.zoo.errors import CheckpointError
-from robust_zoo.zoo.registry import natural_order
+from robust_zoo.zoo.index import IndexEntry, chosen, natural_order, read_index
+from robust_zoo.zoo.records import RECORD
 
 # Between these lines of README.md and training/README.md beside the checkpoints stand tables of models.
 _BEGIN, _END = "<!-- robust-zoo cards: begin -->\n", "<!-- robust-zoo cards: end -->\n"
@@ -17,6 +17,8 @@ _COMPARED = "madry_cnn."  # how the models are called that the README compares i
 
 def write_cards(directory: str | pathlib.Path) -> list[pathlib.Path]:
     """Writes each checkpoint's card, and beside `directory` MODEL_CARDS.md and what the READMEs show of them.
+
+    The table of README.md has the robust models, ranked as in `list_models`.
 
     README.md and training/README.md get their tables if they have the lines to put them between; the first then
     gets a picture in docs/ too.
@@ -38,7 +40,11 @@ def write_cards(directory: str | pathlib.Path) -> list[pathlib.Path]:
     root = directory.resolve().parent
     write_text(root / "MODEL_CARDS.md", zoo_table(records))
     _replace_table(root / "training" / "README.md", costs_table(records))
-    if _replace_table(root / "README.md", readme_table(records)):
+    by_name = {record.name: record for record in records}
+    known = {entry.name: entry.role for entry in read_index()}
+    entries = [IndexEntry.of(record, known.get(record.name, "robust")) for record in records]
+    robust = [by_name[entry.name] for entry in chosen(entries, role="robust")]
+    if _replace_table(root / "README.md", readme_table(robust)):
         _draw_models(root / "docs" / "accuracy.png", records)
     return [path.with_name(CARD) for path in paths]
 

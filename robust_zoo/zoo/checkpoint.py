@@ -38,8 +38,7 @@ from robust_zoo.weights import (
 from robust_zoo.zoo import generator
 from robust_zoo.zoo.card import CARD, PICTURE, RECIPE, write_card
 from robust_zoo.zoo.errors import CheckpointError
-
-RECORD = "robustness.json"
+from robust_zoo.zoo.records import RECORD
 
 # What makes a checkpoint, and what may lie in a directory that is replaced ("assets" is
 # Keras's own empty folder, and pip compiles the recipe of an installed checkpoint).
@@ -258,15 +257,6 @@ def read_attack(directory: pathlib.Path) -> GeneratorAttack:
     return _read(
         directory, names, lambda copy: generator.read_generator(copy, _read_json, _check_config)
     )
-
-
-def read_record(directory: pathlib.Path) -> RobustnessRecord:
-    """The record of a checkpoint directory; CheckpointError if it has none."""
-    if not (directory / RECORD).is_file():
-        raise CheckpointError(
-            f"{str(directory)!r} has no {RECORD}: its robustness was never measured."
-        )
-    return RobustnessRecord.read(directory / RECORD)
 
 
 def _check_files(directory: pathlib.Path) -> None:

@@ -18,10 +18,13 @@ import warnings
 from collections.abc import Iterator
 
 from robust_zoo.files import snapshot
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.zoo.card import write_card
-from robust_zoo.zoo.checkpoint import FILES, RECORD, load_checkpoint, read_record
+from robust_zoo.zoo.checkpoint import FILES, load_checkpoint
 from robust_zoo.zoo.errors import CheckpointError, HubError
+from robust_zoo.zoo.index import read_index, write_index
+from robust_zoo.zoo.records import RECORD, read_record
 
 # Imported on first use: the Hugging Face client takes a while.
 _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
@@ -44,11 +47,6 @@ def check_pin(handle: str, record: RobustnessRecord | None) -> None:
             f"{handle.partition('#')[0]} has {f'the record {found[:12]}' if found else 'no record'}, not "
             f"{pin[1][:12]} as the handle says: it was published anew, or tampered with."
         )
-
-
-def is_handle(text: object) -> bool:
-    """Whether `text` names something on a hub, well or badly, and not a directory or a model of the zoo."""
-    return isinstance(text, str) and "://" in text and not text.startswith("zoo://")
 
 
 def _hub_of(handle: str):
@@ -127,6 +125,29 @@ def publish(
     with _staged(directory, handle) as staged:
         pinned = hub.publish(staged, handle, private=private, tag=tag)
         return with_pin(pinned, read_record(staged))
+
+
+def publish_zoo(hub: str, *, private: bool | None = None) -> Iterator[str]:
+    """Publishes every model of the zoo under its own name, and notes the pinned handles in the index.
+
+    What the hub has already is not sent again. Each handle is in the index before it is handed out, so that what is
+    interrupted goes on with the next call.
+
+    Args:
+        hub: "hf://org" or "file:///path".
+        private: see `publish`.
+
+    Raises:
+        CheckpointError: a model of the index that is not among the checkpoints here; see `publish`, too.
+        HubError, ValueError: see `publish`.
+    """
+    entries = read_index()
+    for number, entry in enumerate(entries):
+        handle = f"{hub.rstrip('/')}/{entry.name}"
+        pinned = publish(checkpoints_directory() / entry.name, handle, private=private)
+        entries[number] = entry.model_copy(update={"handle": pinned})
+        write_index(entries)
+        yield pinned
 
 
 @contextlib.contextmanager

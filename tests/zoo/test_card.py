@@ -192,7 +192,7 @@ def test_names_tell_what_is_not_the_default(record, name, config, expected):
 def test_shipped_cards_are_not_stale(tmp_path):
     checkout = pathlib.Path(__file__).resolve().parents[2]
     names = ["MODEL_CARDS.md"]
-    for record in list_models():
+    for record in list_models(role="all"):
         folder = tmp_path / "checkpoints" / record.name
         folder.mkdir(parents=True)
         for name in ("robustness.json", "recipe.py", "accuracy.png"):
@@ -203,10 +203,10 @@ def test_shipped_cards_are_not_stale(tmp_path):
     for name in ("README.md", "training/README.md", "docs/accuracy.png"):
         shutil.copy(checkout / name, tmp_path / name)
         names.append(name)
-    assert len(write_cards(tmp_path / "checkpoints")) == len(list_models())
+    assert len(write_cards(tmp_path / "checkpoints")) == len(list_models(role="all"))
     readme = (tmp_path / "README.md").read_text()
     for record in list_models():
-        star = "" if all(check.passed for check in record.checks) else "\\*"
+        star = "\\*" if record.failed_checks else ""
         assert f"| [{record.name}](checkpoints/{record.name}/README.md){star} |" in readme
     for name in names:
         fresh, shipped = (tmp_path / name).read_bytes(), (checkout / name).read_bytes()
@@ -258,13 +258,13 @@ def test_a_picture_is_drawn_anew_only_for_another_record(record, tmp_path):
 
 def test_writing_cards(tmp_path):
     names = []
-    for record in list_models("*digits"):
+    for record in (load_record(entry.name) for entry in list_models("*digits")):
         folder = tmp_path / "checkpoints" / record.name
         folder.mkdir(parents=True)
         (folder / "robustness.json").write_text(record.to_json())
         names.append(record.name)
     written = write_cards(tmp_path / "checkpoints")
-    assert [path.parent.name for path in written] == names
+    assert {path.parent.name for path in written} == set(names)
     table = (tmp_path / "MODEL_CARDS.md").read_text()
     for name in names:
         assert f"[{name}](checkpoints/{name}/README.md)" in table

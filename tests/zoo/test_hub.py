@@ -238,10 +238,10 @@ class TestHuggingFace:
         publish(checkpoint("mlp.natural_digits"), "hf://me/robust9")
         publish(checkpoint("digits_cnn.pgd_digits"), "hf://us/cnn")
         found = list_models(hub="hf://me")
-        assert [record.name for record in found] == ["hf://me/robust9", "hf://me/robust10"]
-        for record in found:
-            own = load_model(record.name).robustness
-            assert record == own.model_copy(update={"name": record.name})
+        assert [entry.name for entry in found] == ["hf://me/robust10", "hf://me/robust9"]
+        for entry in found:
+            own = load_model(entry.name).robustness
+            assert (entry.record_sha256, entry.clean) == (own.sha256, own.clean)
         assert [r.name for r in list_models("*10", hub="hf://me")] == ["hf://me/robust10"]
         assert [r.name for r in list_models(hub="hf://me", defense="pgd")] == ["hf://me/robust10"]
         with pytest.raises(ValueError, match="dataset must be one that a model has, digits, got"):
@@ -313,8 +313,8 @@ class TestFileHub:
         assert f'rz.load_model("{handle}")' in (tmp_path / "hub/robust/README.md").read_text()
         publish(checkpoint("mlp.natural_digits"), f"file://{tmp_path}/hub/natural one")
         names = [record.name for record in list_models(hub=f"file://{tmp_path}/hub")]
-        assert names == [f"file://{tmp_path}/hub/natural%20one", handle]
-        assert load_model(names[0]).robustness.name == "mlp.natural_digits"
+        assert names == [handle, f"file://{tmp_path}/hub/natural%20one"]
+        assert load_model(names[1]).robustness.name == "mlp.natural_digits"
         assert len(list_models("natural one", hub=f"file://{tmp_path}/hub")) == 1
 
     def test_a_pinned_handle_takes_no_other_record(self, checkpoint, tmp_path):

@@ -1,6 +1,3 @@
-import json
-import shutil
-
 import keras
 import numpy as np
 import pytest
@@ -10,14 +7,14 @@ from robust_zoo import architectures, attacks, evaluation
 from robust_zoo.attacks import FGSM
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
-from robust_zoo.places import checkpoints_directory
 from robust_zoo.zoo import CheckpointError, list_models, load_model, load_record, save_model
 from robust_zoo.zoo.checkpoint import RECORD
 from robust_zoo.zoo.registry import UnknownModelError
 
 
 def test_every_shipped_model_loads_and_its_clean_accuracy_is_what_its_record_says():
-    records = list_models()
+    entries = list_models(role="all")
+    records = [load_record(entry.name) for entry in entries]
     assert {record.name for record in records} >= {
         "digits_cnn.pgd_digits",
         "madry_cnn.natural_mnist",
@@ -48,16 +45,18 @@ def test_shipped_robust_accuracy_is_measured_again():
 
 
 def test_filters():
-    assert {record.dataset.name for record in list_models("*_mnist")} == {"mnist"}
-    assert {record.name for record in list_models(dataset="digits", defense="pgd")} == {
-        "digits_cnn.pgd_digits",
-        "mlp.pgd_digits",
-    }
-    assert {record.name for record in list_models(defense="natural", dataset="digits")} == {
-        "mlp.natural_digits"
-    }
+    assert {entry.dataset for entry in list_models("*_mnist")} == {"mnist"}
+    digits = [entry.name for entry in list_models(dataset="digits", defense="pgd")]
+    assert digits == ["mlp.pgd_digits", "digits_cnn.pgd_digits"]
+    (natural,) = list_models(defense="natural", dataset="digits", role="baseline")
+    assert natural.name == "mlp.natural_digits"
+    assert list_models(defense="natural", dataset="digits") == []
+    everything = list_models(role="all")
+    assert {entry.role for entry in list_models()} == {"robust"}
+    parts = [list_models(role=role) for role in ("robust", "baseline", "study")]
+    assert sorted(map(repr, everything)) == sorted(repr(entry) for part in parts for entry in part)
     pgd, fgsm, step_ll, trained = (
-        {record.name for record in list_models(defense=defense)}
+        {entry.name for entry in list_models(defense=defense, role="all")}
         for defense in ("pgd", "FGSM", "step_ll", "AdversarialTraining")
     )
     assert pgd | fgsm | step_ll == trained
@@ -67,6 +66,7 @@ def test_filters():
     assert list_models("nosuch*") == []
     for options, message in (
         ({"norm": "l9"}, "norm must be one of linf, l2, l0"),
+        ({"role": "good"}, "role must be one of robust, baseline, study, all, got 'good'"),
         ({"dataset": "svhn"}, "dataset must be one that a model has, cifar10, digits, mnist"),
         ({"defense": "magic"}, "defense must be one that a model has, .*pgd"),
     ):
@@ -76,19 +76,9 @@ def test_filters():
 
 def test_a_model_that_only_has_a_recipe():
     with pytest.raises(
-        UnknownModelError, match=r"'mlp\.fast_digits' has a recipe, but its weights"
+        UnknownModelError, match=r"'mlp\.fast_digits' has a recipe, but nobody published"
     ):
         load_model("mlp.fast_digits")
-
-
-def test_natural_order(tmp_path, monkeypatch):
-    source = checkpoints_directory() / "mlp.pgd_digits"
-    for name in ("a.x10", "a.x9", "a.x100"):
-        shutil.copytree(source, tmp_path / name)
-        path = tmp_path / name / "robustness.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "name": name}))
-    monkeypatch.setattr("robust_zoo.zoo.registry.checkpoints_directory", lambda: tmp_path)
-    assert [record.name for record in list_models()] == ["a.x9", "a.x10", "a.x100"]
 
 
 def test_unknown_names_come_with_the_closest_ones():
@@ -166,7 +156,7 @@ def check_numbers(name, number, n):
     "name",
     [
         pytest.param(record.name, marks=[pytest.mark.home] * (record.name != "madry_cnn.pgd_mnist"))
-        for record in list_models("*mnist*")
+        for record in list_models("*mnist*", role="all")
     ],
 )
 def test_shipped_mnist_models_are_as_robust_as_their_records_say(name):
