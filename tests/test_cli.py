@@ -83,7 +83,9 @@ def test_list_filters(command):
 def test_list_json_is_complete(command):
     status, out, _ = command("list", "--json")
     assert status == 0
-    assert [IndexEntry.model_validate(item) for item in json.loads(out)] == list_models()
+    assert [
+        IndexEntry.model_validate_json(json.dumps(item)) for item in json.loads(out)
+    ] == list_models()
 
 
 def test_show(command):
