@@ -33,6 +33,9 @@ pytestmark = pytest.mark.usefixtures("few_planted")
 QUICK = """
 import os, sys, robust_zoo.recipe as r
 from robust_zoo.attacks import FGSM
+from robust_zoo.evaluation import binarisation
+
+binarisation.N_EXAMPLES = 2
 
 def quick(name, epochs):
     recipe, source = r.load_recipe(name)
@@ -398,10 +401,10 @@ def test_every_recipe_loads(path):
 
 @pytest.mark.parametrize("path", recipe_files())
 def test_every_recipe_takes_the_same_step_on_two_replicas(path, strategy, monkeypatch):
-    narrow = architectures.preact_resnet
-    monkeypatch.setattr(
-        architectures, "preact_resnet", lambda width, **options: narrow(width=4, **options)
-    )
+    for name, size in (("preact_resnet", {"width": 4}), ("madry_resnet", {"units": 1})):
+        whole = getattr(architectures, name)
+        small = lambda whole=whole, size=size, **options: whole(**options | size)  # noqa: E731
+        monkeypatch.setattr(architectures, name, small)
     recipe, _ = load_recipe(path)
     if "load_recipe(" in path.read_text():
         pytest.skip("differs little from another recipe")
