@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 from robust_zoo import cli
 from robust_zoo import recipe as recipe_module
@@ -69,6 +70,26 @@ def test_list(command):
     _, out, _ = command("list", "--all")
     for entry in list_models(role="all"):
         assert entry.name in out
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (40, {"model"}),
+        (60, {"model", "worst case", "clean"}),
+        (80, {"model", "worst case", "clean", "dataset"}),
+        (200, {"model", "worst case", "clean", "dataset", "threat model", "n", "attacks"}),
+    ],
+)
+def test_a_list_cuts_no_name_however_narrow_the_terminal(command, monkeypatch, width, shown):
+    monkeypatch.setattr("robust_zoo.cli.models.console", lambda: Console(width=width, markup=False))
+    _, out, _ = command("list", "--all")
+    heading = next(line for line in out.splitlines() if "model" in line)
+    assert {part.strip() for part in heading.split("┃")} - {""} == shown
+    for entry in list_models(role="all"):
+        assert re.search(rf"^│ {re.escape(entry.name)}\*? ", out, flags=re.M)
+    left = {"model", "worst case", "clean", "dataset", "threat model", "n", "attacks"} - shown
+    assert ("a wider terminal also shows" in out) == bool(left)
 
 
 def test_list_filters(command):

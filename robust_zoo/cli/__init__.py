@@ -12,7 +12,6 @@ from robust_zoo.cli.common import InterruptedRunError, in_flags
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -211,6 +211,30 @@ def check_writable(path: pathlib.Path | None, option: str) -> None:
         raise IsADirectoryError(f"{option} must be a file, got the directory {str(path)!r}.")
 
 
+def fitting_table(columns: dict[str, list[str]], width: int):
+    """A table that cuts and wraps no cell, and the headings of the columns that found no room in `width`.
+
+    Columns are left out from the right, the first one never. The last one alone wraps, in 24 characters or more.
+    """
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    sizes = {
+        heading: max(map(cell_len, [heading, *cells])) + 3 for heading, cells in columns.items()
+    }
+    last = list(columns)[-1]
+    sizes[last] = min(sizes[last], 27)
+    shown = list(columns)
+    while len(shown) > 1 and sum(sizes[heading] for heading in shown) + 1 > width:
+        shown.pop()
+    table = Table()
+    for heading in shown:
+        table.add_column(heading, no_wrap=heading != last, overflow="fold")
+    for row in zip(*(columns[heading] for heading in shown), strict=True):
+        table.add_row(*row)
+    return table, list(columns)[len(shown) :]
+
+
 def as_json_list(records) -> str:
     """Records as a JSON array."""
     return json.dumps([json.loads(record.to_json()) for record in records], indent=2) + "\n"

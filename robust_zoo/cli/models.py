@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robust_zoo.cli.common import console, print_record, quiet
+from robust_zoo.cli.common import console, fitting_table, print_record, quiet
 
 
 def list_models(
@@ -40,27 +40,23 @@ def list_models(
         raise ValueError(
             f"no {kind}model matches {pattern!r}{options}: robust-zoo list --all shows all."
         )
-    from rich.table import Table
-
     from robust_zoo.describe import describe_threat, percent
 
-    table = Table()
-    table.add_column("model", overflow="fold", no_wrap=True)
-    for heading in ("dataset", "threat model", "clean", "worst case", "n", "attacks"):
-        table.add_column(heading)
-    for entry in entries:
-        worst = entry.worst_case
-        table.add_row(
-            entry.name + ("*" if entry.failed_checks else ""),
-            entry.dataset,
-            describe_threat(entry),
-            percent(entry.clean.accuracy),
-            percent(worst.accuracy) if worst else "",
-            str(worst.n_examples) if worst else "",
-            ", ".join(entry.attacks),
-        )
+    worst = [entry.worst_case for entry in entries]
+    columns = {
+        "model": [entry.name + ("*" if entry.failed_checks else "") for entry in entries],
+        "worst case": [percent(part.accuracy) if part else "" for part in worst],
+        "clean": [percent(entry.clean.accuracy) for entry in entries],
+        "dataset": [entry.dataset for entry in entries],
+        "threat model": [describe_threat(entry) for entry in entries],
+        "n": [str(part.n_examples) if part else "" for part in worst],
+        "attacks": [", ".join(entry.attacks) for entry in entries],
+    }
     out = console()
+    table, left_out = fitting_table(columns, out.width)
     out.print(table)
+    if left_out:
+        out.print(f"a wider terminal also shows: {', '.join(left_out)}")
     if any(entry.failed_checks for entry in entries):
         out.print("* a check did not pass: robust-zoo show NAME says which")
 

@@ -35,7 +35,9 @@ def reproduce(
     from rich.table import Table
 
     header, *rows = comparisons.table(found)
-    table = Table(*header, title=found.title, title_justify="left")
+    table = Table(title=found.title, title_justify="left")
+    for number, heading in enumerate(header):
+        table.add_column(heading, no_wrap=number == 0, overflow="fold")
     for row in rows:
         table.add_row(*row, end_section=row[1] == "ours")
     out = console()
