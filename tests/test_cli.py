@@ -328,7 +328,7 @@ def test_filters_that_match_nothing_say_what_there_is(command):
     _, _, err = command("list", "--dataset", "cifar1000")
     assert "mnist" in err
     _, _, err = command("list", "nothing*")
-    assert "no model matches 'nothing*'" in err
+    assert "no robust model matches 'nothing*'" in err
 
 
 def test_wrong_options_are_found_before_tensorflow_starts(tmp_path):
