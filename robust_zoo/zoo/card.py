@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pydantic
 
+from robust_zoo.citations import bibtex, own_bibtex
 from robust_zoo.describe import (
     VERDICTS,
     describe_attack,
@@ -321,6 +322,11 @@ def _use(record: RobustnessRecord, handle: str) -> list[str]:
     ]
 
 
+def _citation(record: RobustnessRecord) -> list[str]:
+    entries = [bibtex(record.defense.paper) if record.defense else "", own_bibtex()]
+    return ["## Citation", "", "```bibtex", "\n\n".join(filter(None, entries)), "```", ""]
+
+
 def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = False) -> str:
     """The README.md of a checkpoint directory: Markdown with YAML front matter.
 
@@ -357,6 +363,7 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
         *_checks(record),
         *_training(record, recipe),
         *_use(record, handle),
+        *_citation(record),
     ]
     return "\n".join(lines)
 

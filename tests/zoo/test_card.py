@@ -5,7 +5,9 @@ import shutil
 import pytest
 import yaml
 
+from robust_zoo.citations import bibtex
 from robust_zoo.describe import describe_attack
+from robust_zoo.places import recipes_directory
 from robust_zoo.record import BaseModel, Reported, RobustnessRecord
 from robust_zoo.zoo import CheckpointError, list_models, load_record
 from robust_zoo.zoo.card import costs_table, model_card, readme_table, write_card, zoo_table
@@ -187,6 +189,21 @@ def test_short_names_of_attacks(record, config, expected):
 def test_names_tell_what_is_not_the_default(record, name, config, expected):
     item = record.minimum_norm[0].model_copy(update={"name": name, "config": config})
     assert describe_attack(item) == expected
+
+
+def test_a_card_says_how_to_cite_the_paper_and_the_library(record):
+    page = model_card(record)
+    entry = page.partition("```bibtex\n")[2].partition("```")[0]
+    assert re.findall(r"eprint = \{(.*)\}", entry) == ["1706.06083"]
+    assert "Madry, Aleksander and Makelov" in entry
+    assert entry.count("@software{robust_zoo,") == 1
+    assert "eprint" not in model_card(record.model_copy(update={"defense": None}))
+
+
+def test_every_paper_of_a_recipe_can_be_cited():
+    for path in recipes_directory().glob("*.py"):
+        for paper in re.findall(r'paper="(arXiv:.*)"', path.read_text()):
+            assert bibtex(paper), f"{path.name}: {paper} is not in papers.bib"
 
 
 def test_shipped_cards_are_not_stale(tmp_path):
