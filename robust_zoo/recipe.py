@@ -40,7 +40,8 @@ from robust_zoo.places import recipe_file, recipes_directory
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
-from robust_zoo.zoo.checkpoint import check_target, load_checkpoint
+from robust_zoo.zoo.checkpoint import load_checkpoint
+from robust_zoo.zoo.layout import check_target
 
 _SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed", "label_smoothing")
 _LOCK = "lock"  # in the folder of a run's state

@@ -11,7 +11,7 @@ import numpy as np
 from robust_zoo.record import Weights
 
 FILE = "model.weights.h5"
-MODEL_FILES = ("config.json", "metadata.json", FILE)
+_KERAS_FILES = ("config.json", "metadata.json", FILE)
 
 
 def sha256(path: str | pathlib.Path) -> str:
@@ -36,7 +36,7 @@ def model_files(model: keras.Model) -> tuple[dict[str, bytes], Weights]:
     whole, narrow = io.BytesIO(), _fits_float16(model)
     saving_lib.save_model(model, whole)
     with zipfile.ZipFile(whole) as archive:
-        files = {name: archive.read(name) for name in MODEL_FILES}
+        files = {name: archive.read(name) for name in _KERAS_FILES}
     with (
         h5py.File(io.BytesIO(files[FILE]), "r") as source,
         # In memory; the same bytes as a file would have.

@@ -102,6 +102,16 @@ def test_importing_adds_little_to_importing_keras():
     assert statistics.median(ratios) < 0.1
 
 
+def test_loading_a_model_imports_what_loading_needs():
+    code = (
+        "import sys, robust_zoo; robust_zoo.load_model('mlp.pgd_digits'); "
+        "print(*(name for name in sys.modules if name.startswith('robust_zoo.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = {name.split(".")[1] for name in done.stdout.split()}
+    assert not found & {"attacks", "defenses", "evaluation", "plots", "datasets", "recipe", "cli"}
+
+
 def test_every_public_function_and_class_says_what_it_is():
     missing = []
     for module in ("architectures", "attacks", "defenses", "evaluation", "zoo"):

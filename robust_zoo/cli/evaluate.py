@@ -115,14 +115,16 @@ def evaluate(
                     raise ValueError(f"{option}: {error}") from None
     if save is not None and epsilons is not None:
         raise ValueError("--save keeps one record: give --epsilon, not --epsilons.")
+    if save is not None:
+        from robust_zoo.zoo.layout import check_target
+
+        check_target(save)
     with quiet():
         import robust_zoo as rz
         from robust_zoo.files import write_text
 
         if plot is not None:
             rz.plots.picture_format(plot)
-        if save is not None:
-            rz.zoo.checkpoint.check_target(save)
         opened = _open_model(model, form)
     record = getattr(opened, "robustness", None)
     threat = record.threat_model if record else None

@@ -129,15 +129,15 @@ def publish(
     The token is the Hugging Face client's: HF_TOKEN, or what `hf auth login` stored.
     """
     with quiet():
-        from robust_zoo.zoo import hub
+        from robust_zoo.zoo import publishing
     if not every:
         if handle is None:
             raise ValueError("HANDLE must be given, hf://org/name or file:///path/name.")
-        print(hub.publish(directory, handle, private=private, tag=tag))
+        print(publishing.publish(directory, handle, private=private, tag=tag))
         return
     if handle is not None or tag is not None:
         raise ValueError("--all takes one argument, the hub, and no --tag.")
-    for pinned in hub.publish_zoo(directory, private=private):
+    for pinned in publishing.publish_zoo(directory, private=private):
         print(pinned, flush=True)
 
 

@@ -1,10 +1,10 @@
-from .checkpoint import save_model as save_model
 from .errors import CheckpointError as CheckpointError
 from .errors import HubError as HubError
 from .errors import UnknownModelError as UnknownModelError
-from .hub import publish as publish
+from .generator import load_attack as load_attack
 from .index import IndexEntry as IndexEntry
-from .loading import load_attack as load_attack
 from .loading import load_model as load_model
+from .publishing import publish as publish
 from .registry import list_models as list_models
 from .registry import load_record as load_record
+from .saving import save_model as save_model

@@ -20,11 +20,7 @@ from robust_zoo.files import write_text
 from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.sentences import in_markdown
-
-CARD = "README.md"
-PICTURE = "accuracy.png"
-RECIPE = "recipe.py"
-TAG = "robust_zoo"  # of every model that was published to a hub
+from robust_zoo.zoo.layout import CARD, PICTURE, RECIPE, TAG
 
 
 def write_card(directory: pathlib.Path, record: RobustnessRecord, handle: str = "") -> None:

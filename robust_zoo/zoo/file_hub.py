@@ -9,9 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 
 from robust_zoo.files import atomic_directory, sweep_beside
-from robust_zoo.zoo.checkpoint import FILES, check_target
 from robust_zoo.zoo.errors import CheckpointError, HubError
-from robust_zoo.zoo.records import RECORD
+from robust_zoo.zoo.layout import FILES, RECORD, check_target
 
 
 def _path(handle: str) -> pathlib.Path:

@@ -13,11 +13,44 @@ import keras
 from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import serialise
 from robust_zoo.sentences import one_line
-from robust_zoo.weights import FILE, check_layout, model_files, sha256
+from robust_zoo.weights import check_layout, model_files, sha256
+from robust_zoo.zoo import hub
+from robust_zoo.zoo.checkpoint import check_config, read_copy, read_json
 from robust_zoo.zoo.errors import CheckpointError
+from robust_zoo.zoo.layout import (
+    GENERATOR,
+    GENERATOR_FILES,
+    GENERATOR_WEIGHTS,
+    MODEL_FILES,
+    WEIGHTS,
+)
+from robust_zoo.zoo.registry import is_handle, resolve
 
-CONFIG, WEIGHTS = "generator.json", "generator.weights.h5"
-FILES = (CONFIG, WEIGHTS)
+
+def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
+    """The perturbation generator that a model of PGN was trained against, as an attack.
+
+    Args:
+        handle: of the model, see `load_model`.
+
+    Raises:
+        UnknownModelError: no such name.
+        CheckpointError: a model without a generator, or one that is damaged, was tampered with, or asks for code
+            outside the built-in layers.
+        HubError: see `load_model`.
+
+    Example:
+        >>> load_attack("file:///hub/pgn").run(model, x, y).success.mean()
+    """
+    place = resolve(handle)
+    if is_handle(place):
+        return hub.read(place, (*GENERATOR_FILES, *MODEL_FILES), read_attack)[0]
+    return read_attack(place)
+
+
+def read_attack(directory: pathlib.Path) -> GeneratorAttack:
+    """The trained generator of a checkpoint directory; CheckpointError as `load_attack` has it."""
+    return read_copy(directory, (*GENERATOR_FILES, WEIGHTS), _read_attack)
 
 
 def generator_files(attack: GeneratorAttack, model_sha256: str) -> dict[str, bytes]:
@@ -29,49 +62,42 @@ def generator_files(attack: GeneratorAttack, model_sha256: str) -> dict[str, byt
         "weights_sha256": weights.sha256,
         "model_sha256": model_sha256,
     }
-    return {CONFIG: (json.dumps(told, indent=2) + "\n").encode(), WEIGHTS: files[FILE]}
+    return {
+        GENERATOR: (json.dumps(told, indent=2) + "\n").encode(),
+        GENERATOR_WEIGHTS: files[WEIGHTS],
+    }
 
 
-def read_generator(directory: pathlib.Path, read_json, check_config) -> GeneratorAttack:
-    """The attack of a directory.
-
-    Args:
-        directory: that has the two files, and the weights of the model.
-        read_json: reads a file of JSON, or raises CheckpointError.
-        check_config: raises CheckpointError for a configuration that asks for anything but built-in layers.
-
-    Raises:
-        CheckpointError: no generator, or one that is damaged, was tampered with or asks for other code.
-    """
-    if not all((directory / name).is_file() for name in FILES):
+def _read_attack(directory: pathlib.Path) -> GeneratorAttack:
+    if not all((directory / name).is_file() for name in GENERATOR_FILES):
         raise CheckpointError(
             f"{str(directory)!r} has no generator: only models trained by PGN have one."
         )
-    told = read_json(directory / CONFIG)
+    told = read_json(directory / GENERATOR)
     expected = {"config", "gradient_scale", "weights_sha256", "model_sha256"}
     if set(told) != expected:
         raise CheckpointError(
-            f"{str(directory / CONFIG)!r} must hold {', '.join(sorted(expected))}, it holds "
+            f"{str(directory / GENERATOR)!r} must hold {', '.join(sorted(expected))}, it holds "
             f"{one_line(sorted(told))}."
         )
     scale = told["gradient_scale"]
     if not isinstance(scale, float) or not (scale > 0 and math.isfinite(scale)):
         raise CheckpointError(
-            f"gradient_scale in {str(directory / CONFIG)!r} must be a number > 0, it is {one_line(scale)}."
+            f"gradient_scale in {str(directory / GENERATOR)!r} must be a number > 0, it is {one_line(scale)}."
         )
-    if not (directory / FILE).is_file() or sha256(directory / FILE) != told["model_sha256"]:
+    if not (directory / WEIGHTS).is_file() or sha256(directory / WEIGHTS) != told["model_sha256"]:
         raise CheckpointError(
-            f"{str(directory / CONFIG)!r} belongs to another model: the sha256 of {FILE} is not that in it."
+            f"{str(directory / GENERATOR)!r} belongs to another model: the sha256 of {WEIGHTS} is not that in it."
         )
-    if sha256(directory / WEIGHTS) != told["weights_sha256"]:
+    if sha256(directory / GENERATOR_WEIGHTS) != told["weights_sha256"]:
         raise CheckpointError(
-            f"{str(directory / WEIGHTS)!r} is truncated or was tampered with: its sha256 is not that in {CONFIG}."
+            f"{str(directory / GENERATOR_WEIGHTS)!r} is truncated or was tampered with: its sha256 is not that in {GENERATOR}."
         )
-    check_config(told["config"], str(directory / CONFIG))
+    check_config(told["config"], str(directory / GENERATOR))
     try:
-        check_layout(directory / WEIGHTS)
+        check_layout(directory / GENERATOR_WEIGHTS)
         generator = keras.saving.deserialize_keras_object(told["config"], safe_mode=True)
-        generator.load_weights(directory / WEIGHTS)
+        generator.load_weights(directory / GENERATOR_WEIGHTS)
         return GeneratorAttack(generator=generator, gradient_scale=scale)
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
         raise CheckpointError(

@@ -17,11 +17,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from robust_zoo import __version__
 from robust_zoo.sentences import one_line
-from robust_zoo.weights import FILE, sha256
+from robust_zoo.weights import sha256
 from robust_zoo.zoo import guard
-from robust_zoo.zoo.card import CARD, TAG
-from robust_zoo.zoo.checkpoint import FILES
 from robust_zoo.zoo.errors import CheckpointError, HubError
+from robust_zoo.zoo.layout import CARD, CONFIG, FILES, TAG, WEIGHTS
 
 _HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 _HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")
@@ -258,7 +257,7 @@ def _repository(client: huggingface_hub.HfApi, repository: str, private: bool | 
         )
     names = {sibling.rfilename for sibling in info.siblings} - _UNTOUCHED
     model = names - {CARD}
-    if not names <= set(FILES) or (model and not {"config.json", FILE} <= model):
+    if not names <= set(FILES) or (model and not {CONFIG, WEIGHTS} <= model):
         raise CheckpointError(
             f"hf://{repository} exists and is not a checkpoint: it is left alone."
         )

@@ -5,35 +5,12 @@ import warnings
 
 import keras
 
-from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.copies import with_new_head
 from robust_zoo.record import BaseModel, RobustnessRecord
-from robust_zoo.zoo import generator
-from robust_zoo.zoo import hub as hubs
-from robust_zoo.zoo.checkpoint import MODEL_FILES, load_checkpoint, read_attack
-from robust_zoo.zoo.records import RECORD
+from robust_zoo.zoo import hub
+from robust_zoo.zoo.checkpoint import load_checkpoint
+from robust_zoo.zoo.layout import MODEL_FILES, RECORD
 from robust_zoo.zoo.registry import is_handle, resolve
-
-
-def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
-    """The perturbation generator that a model of PGN was trained against, as an attack.
-
-    Args:
-        handle: of the model, see `load_model`.
-
-    Raises:
-        UnknownModelError: no such name.
-        CheckpointError: a model without a generator, or one that is damaged, was tampered with, or asks for code
-            outside the built-in layers.
-        HubError: see `load_model`.
-
-    Example:
-        >>> load_attack("file:///hub/pgn").run(model, x, y).success.mean()
-    """
-    place = resolve(handle)
-    if is_handle(place):
-        return hubs.read(place, (*generator.FILES, *MODEL_FILES), read_attack)[0]
-    return read_attack(place)
 
 
 def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
@@ -68,10 +45,10 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     """
     place = resolve(handle)
     if is_handle(place):
-        model, pinned = hubs.read(place, (*MODEL_FILES, RECORD), load_checkpoint)
-        hubs.check_pin(place, model.robustness)
+        model, pinned = hub.read(place, (*MODEL_FILES, RECORD), load_checkpoint)
+        hub.check_pin(place, model.robustness)
         if model.robustness is not None:
-            pinned = hubs.with_pin(pinned, model.robustness)
+            pinned = hub.with_pin(pinned, model.robustness)
     else:
         model, pinned = load_checkpoint(place), ""
     if model.robustness is None:

@@ -11,7 +11,7 @@ from robust_zoo.record import RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.zoo import index
 from robust_zoo.zoo.errors import CheckpointError, UnknownModelError
-from robust_zoo.zoo.records import RECORD, read_record
+from robust_zoo.zoo.layout import RECORD, read_record
 
 _ZOO = "zoo://"  # before a name that must not be taken for a directory
 _HUB = "ROBUST_ZOO_HUB"

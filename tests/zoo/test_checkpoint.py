@@ -18,7 +18,7 @@ from robust_zoo.evaluation import evaluate
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.weights import FILE, round_to_float16, sha256
 from robust_zoo.zoo import CheckpointError, load_model, save_model
-from robust_zoo.zoo.checkpoint import RECORD
+from robust_zoo.zoo.layout import RECORD
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_nothing_half_written_remains(model, record, saved, tmp_path, monkeypatc
     def full_disk(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("robust_zoo.zoo.checkpoint.write_card", full_disk)
+    monkeypatch.setattr("robust_zoo.zoo.saving.write_card", full_disk)
     for target in (saved, tmp_path / "fresh"):
         with pytest.raises(OSError, match="No space left"):
             save_model(model, target, record)

@@ -26,7 +26,7 @@ from robust_zoo.zoo import (
     publish,
     save_model,
 )
-from robust_zoo.zoo.checkpoint import FILES
+from robust_zoo.zoo.layout import FILES
 
 UPLOADS = r"^(PUT|POST .*/(commit|preupload|objects))"
 

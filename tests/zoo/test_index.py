@@ -21,8 +21,8 @@ from robust_zoo.zoo import (
     load_record,
     publish,
 )
-from robust_zoo.zoo.hub import publish_zoo
 from robust_zoo.zoo.index import make_index, ranked, read_index, write_index
+from robust_zoo.zoo.publishing import publish_zoo
 
 NAME = "mlp.pgd_digits"
 
@@ -125,7 +125,7 @@ def test_publishing_the_zoo_notes_the_handles(elsewhere, monkeypatch):
     for name in ("mlp.natural_digits", NAME):
         shutil.copytree(checkpoints_directory() / name, elsewhere / "here" / name)
     write_index(make_index(elsewhere / "here", []), elsewhere / "index.json")
-    hub = "robust_zoo.zoo.hub"
+    hub = "robust_zoo.zoo.publishing"
     monkeypatch.setattr(f"{hub}.checkpoints_directory", lambda: elsewhere / "here")
     monkeypatch.setattr(f"{hub}.read_index", lambda: read_index(elsewhere / "index.json"))
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ from robust_zoo.attacks import FGSM
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
 from robust_zoo.zoo import CheckpointError, list_models, load_model, load_record, save_model
-from robust_zoo.zoo.checkpoint import RECORD
+from robust_zoo.zoo.layout import RECORD
 from robust_zoo.zoo.registry import UnknownModelError
 
 

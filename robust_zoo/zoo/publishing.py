@@ -1,0 +1,106 @@
+"""Publishing checkpoint directories on hubs."""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+from robust_zoo.files import snapshot
+from robust_zoo.places import checkpoints_directory
+from robust_zoo.zoo.card import write_card
+from robust_zoo.zoo.checkpoint import load_checkpoint
+from robust_zoo.zoo.errors import CheckpointError, HubError
+from robust_zoo.zoo.hub import hub_of, with_pin
+from robust_zoo.zoo.index import read_index, write_index
+from robust_zoo.zoo.layout import FILES, RECORD, read_record
+
+
+def publish(
+    directory: str | pathlib.Path,
+    handle: str,
+    *,
+    private: bool | None = None,
+    tag: str | None = None,
+) -> str:
+    """Publishes a checkpoint directory with its evidence.
+
+    Configuration, weights, record, recipe, card and picture go into one commit, so that no revision ever has
+    the weights of one version and the record of another. An unchanged directory uploads nothing. The card is
+    made anew, with the lines that load the model from where it is published, and replaces a README that is
+    there. If the commit fails the hub keeps what it had (a repository that was made for it stays, empty).
+
+    Args:
+        directory: checkpoint directory with a record, from `save_model` or `robust-zoo train`.
+        handle: "hf://org/name" or "file:///path/name". A repository that holds something other than a
+            checkpoint is left alone. The token is the Hugging Face client's own: HF_TOKEN or `hf auth login`.
+        private: whether only its owners see a repository that is made now; None is the owner's default. Must
+            agree with one that exists. Not for "file://".
+        tag: name for this version, such as "v1". One that exists must name the same content: tags do not move.
+            It is set after the commit. Not for "file://".
+
+    Returns:
+        The handle pinned to what was published, its commit (hf://) and its record, for `load_model`.
+
+    Raises:
+        ValueError: not a handle, one with a revision, or an option that the hub does not have.
+        CheckpointError: a directory without a record, a record of other weights, or anything that `load_model`
+            refuses.
+        HubError: the hub refused, did not answer, or changed meanwhile; or no space left to prepare it.
+
+    Example:
+        >>> publish("odd_digits", "hf://me/odd-digits", tag="v1")
+        'hf://me/odd-digits@8f3c...#b01d...'
+    """
+    hub = hub_of(handle)
+    directory = pathlib.Path(directory)
+    hub.check_publishable(handle, private=private, tag=tag)
+    with _staged(directory, handle) as staged:
+        pinned = hub.publish(staged, handle, private=private, tag=tag)
+        return with_pin(pinned, read_record(staged))
+
+
+def publish_zoo(hub: str, *, private: bool | None = None) -> Iterator[str]:
+    """Publishes every model of the zoo under its own name, and notes the pinned handles in the index.
+
+    What the hub has already is not sent again. Each handle is in the index before it is handed out, so that what is
+    interrupted goes on with the next call.
+
+    Args:
+        hub: "hf://org" or "file:///path".
+        private: see `publish`.
+
+    Raises:
+        CheckpointError: a model of the index that is not among the checkpoints here; see `publish`, too.
+        HubError, ValueError: see `publish`.
+    """
+    entries = read_index()
+    for number, entry in enumerate(entries):
+        handle = f"{hub.rstrip('/')}/{entry.name}"
+        pinned = publish(checkpoints_directory() / entry.name, handle, private=private)
+        entries[number] = entry.model_copy(update={"handle": pinned})
+        write_index(entries)
+        yield pinned
+
+
+@contextlib.contextmanager
+def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
+    """A checked copy of the checkpoint, which nobody changes meanwhile, with the card as it is published."""
+    if not directory.is_dir():
+        raise CheckpointError(f"no checkpoint directory {str(directory)!r}.")
+    with contextlib.ExitStack() as stack:
+        try:
+            staged = stack.enter_context(snapshot(directory, FILES))
+            record = load_checkpoint(staged).robustness
+            if record is None:
+                raise CheckpointError(
+                    f"{str(staged)!r} has no {RECORD}: measure the model with robust_zoo.evaluate and give the "
+                    "record to save_model; nothing is published without its evidence."
+                )
+            write_card(staged, record, handle)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(staged), str(directory))) from error
+        except OSError as error:
+            raise HubError(
+                f"{handle} cannot be prepared in {tempfile.gettempdir()!r}: {error.strerror or error}."
+            ) from error
+        yield staged
