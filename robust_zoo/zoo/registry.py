@@ -75,6 +75,7 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path | str:
         UnknownModelError: not a name in the zoo, or one whose weights are nowhere.
         CheckpointError: no such directory, a name that is also a directory here, or a model of the zoo whose record
             is not the one in the index.
+        ValueError: ROBUST_ZOO_HUB is needed and is no hub.
     """
     if is_handle(handle):
         return handle
@@ -137,6 +138,8 @@ def _on_a_hub(entry: index.IndexEntry) -> str:
     """The handle of a model of the zoo whose weights are not on this machine."""
     root = os.environ.get(_HUB, "").rstrip("/")
     if root:
+        if not is_handle(root):
+            raise ValueError(f"{_HUB} must be hf://org or file:///path, got {one_line(root)!r}.")
         return f"{root}/{entry.name}#{entry.record_sha256}"
     if entry.handle:
         return entry.handle

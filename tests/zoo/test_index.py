@@ -98,6 +98,9 @@ def elsewhere(tmp_path, monkeypatch):
 def test_a_name_resolves_to_the_hub_that_the_environment_names(elsewhere, monkeypatch):
     with pytest.raises(UnknownModelError, match="give the hub that has them in ROBUST_ZOO_HUB"):
         load_model(NAME)
+    monkeypatch.setenv("ROBUST_ZOO_HUB", "our-hub")
+    with pytest.raises(ValueError, match=r"ROBUST_ZOO_HUB must be hf://org or file:///path, got"):
+        load_model(NAME)
     publish(checkpoints_directory() / NAME, f"file://{elsewhere}/hub/{NAME}")
     monkeypatch.setenv("ROBUST_ZOO_HUB", f"file://{elsewhere}/hub/")
     record = RobustnessRecord.read(checkpoints_directory() / NAME / "robustness.json")
