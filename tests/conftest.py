@@ -3,6 +3,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # JAX compiles these small networks for longer than it runs them: 1.3 times as fast all in all.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# torch's threads wait for cores that other workers have. By the environment, so that processes of tests, whose
+# results are compared to the bit, do the same.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import numpy as np
@@ -15,10 +19,6 @@ if keras.config.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-elif keras.config.backend() == "torch" and "PYTEST_XDIST_WORKER" in os.environ:
-    import torch
-
-    torch.set_num_threads(1)  # threads that wait for cores are slower than none
 
 keras.config.disable_traceback_filtering()
 
