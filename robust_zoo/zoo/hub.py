@@ -21,7 +21,6 @@ from robust_zoo.zoo.layout import RECORD, read_record
 # Imported on first use: the Hugging Face client takes a while.
 _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
 
-
 _PIN = re.compile("#([0-9a-f]{64})$")
 
 
@@ -42,6 +41,7 @@ def check_pin(handle: str, record: RobustnessRecord | None) -> None:
 
 
 def hub_of(handle: str):
+    """The module that serves a handle; ValueError for one of no hub."""
     scheme, separator, _ = handle.partition("://")
     if not separator or scheme not in _HUBS:
         raise ValueError(
