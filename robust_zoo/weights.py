@@ -63,11 +63,14 @@ def variables_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def check_layout(path: str | pathlib.Path) -> None:
+def check_layout(path: str | pathlib.Path) -> int:
     """Refuses a weights file that reaches out of itself, or claims more than it holds.
 
     HDF5 has links to other files, values that lie in other files, and shapes whose values were never
     stored; reading them would leak somebody's files into a model, or fill the memory.
+
+    Returns:
+        How many values it holds.
 
     Raises:
         ValueError: one of these; the message names it.
@@ -75,7 +78,7 @@ def check_layout(path: str | pathlib.Path) -> None:
     """
     import h5py
 
-    seen = set()
+    seen, sizes = set(), []
 
     def check(group) -> None:
         for name in group:
@@ -91,10 +94,13 @@ def check_layout(path: str | pathlib.Path) -> None:
                 check(item)
             elif item.external or item.is_virtual or item.id.get_storage_size() < item.nbytes:
                 raise ValueError(f"{item.name} of the weights is not stored in the file.")
+            else:
+                sizes.append(item.size or 0)
 
     with h5py.File(path, "r") as file:
         seen.add(h5py.h5o.get_info(file.id).addr)
         check(file)
+    return sum(sizes)
 
 
 def stored_dtype(path: str | pathlib.Path) -> str:

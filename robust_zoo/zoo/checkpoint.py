@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import math
 import pathlib
 
 import keras
+from keras.src.backend.common import global_state
 
 from robust_zoo import architectures
 from robust_zoo.classifier import config_sha256
@@ -45,6 +47,9 @@ _REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline")
 _DEEPEST = 100  # levels of a configuration; a model in a model in a model has 30
 _LONGEST = 2**24  # bytes of one; a PreActResNet-18 has 65,000
 _MOST_OBJECTS = 50_000  # in one, of which a layer has about five
+_FEW_WEIGHTS = (
+    10**6
+)  # that a model may have beside those in its file: seeds, low-rank updates that were merged
 _INTERNAL = ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
 
 
@@ -92,8 +97,7 @@ def _load(directory: pathlib.Path) -> keras.Model:
                 )
     check_config(config, str(directory / CONFIG))
     try:
-        check_layout(directory / WEIGHTS)
-        model = keras.saving.load_model(directory, compile=False, safe_mode=True)
+        model = read_model(config, directory / WEIGHTS)
         check_classifier(model)
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
         raise CheckpointError(
@@ -103,6 +107,32 @@ def _load(directory: pathlib.Path) -> keras.Model:
     if record is not None:
         _check_description(model, record, directory)
     model.robustness = record
+    return model
+
+
+def read_model(config: dict, weights: pathlib.Path) -> keras.Model:
+    """The model of a checked configuration with the weights of a file.
+
+    Raises:
+        ValueError: weights that are not stored in the file, or a configuration of far more weights than are in it,
+            for which no memory is taken.
+        Exception: whatever a damaged file makes Keras and h5py stumble over.
+    """
+    stored = check_layout(weights)
+    try:
+        # Inside, variables have shapes but no values.
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        needed = sum(math.prod(variable.shape) for variable in model.variables)
+        if needed > 2 * stored + _FEW_WEIGHTS:
+            raise ValueError(
+                f"the configuration needs {needed:,} weights, but {weights.name!r} holds {stored:,}"
+            )
+        with keras.StatelessScope():  # at its end Keras gives them their first values
+            pass
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])
+    model.load_weights(weights)
     return model
 
 

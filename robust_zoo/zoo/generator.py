@@ -8,14 +8,12 @@ import json
 import math
 import pathlib
 
-import keras
-
 from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import serialise
 from robust_zoo.sentences import one_line
-from robust_zoo.weights import check_layout, model_files, sha256
+from robust_zoo.weights import model_files, sha256
 from robust_zoo.zoo import hub
-from robust_zoo.zoo.checkpoint import check_config, read_copy, read_json
+from robust_zoo.zoo.checkpoint import check_config, read_copy, read_json, read_model
 from robust_zoo.zoo.errors import CheckpointError
 from robust_zoo.zoo.layout import (
     GENERATOR,
@@ -95,9 +93,7 @@ def _read_attack(directory: pathlib.Path) -> GeneratorAttack:
         )
     check_config(told["config"], str(directory / GENERATOR))
     try:
-        check_layout(directory / GENERATOR_WEIGHTS)
-        generator = keras.saving.deserialize_keras_object(told["config"], safe_mode=True)
-        generator.load_weights(directory / GENERATOR_WEIGHTS)
+        generator = read_model(told["config"], directory / GENERATOR_WEIGHTS)
         return GeneratorAttack(generator=generator, gradient_scale=scale)
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import itertools
 import os
 import pathlib
 
@@ -30,7 +31,7 @@ class Disk:
 
     def __init__(self, folder: pathlib.Path, monkeypatch):
         self.folder, self._monkeypatch = os.fspath(folder), monkeypatch
-        self.count, self._at, self._how, self._active = 0, None, None, False
+        self.count, self.failed, self._at, self._how = 0, 0, None, None
 
     def run(self, act, at: int | None = None, how="kill") -> BaseException | None:
         """Calls `act`; the operation number `at` fails. What it raised, if that was the kill or an OSError."""
@@ -76,6 +77,7 @@ class Disk:
         number, self.count = self.count, self.count + 1
         if self._at is None or number < self._at:
             return
+        self.failed += number == self._at
         if self._how == "kill":
             raise KilledError
         if number == self._at:
@@ -111,5 +113,14 @@ class _File:
 
 
 @pytest.fixture
-def disk(tmp_path, monkeypatch):
-    return Disk(tmp_path, monkeypatch)
+def disk(tmp_path, monkeypatch, record_property):
+    disk = Disk(tmp_path, monkeypatch)
+    yield disk
+    record_property("points", disk.failed)
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = itertools.chain.from_iterable(terminalreporter.stats.values())
+    noted = [each for report in reports for each in getattr(report, "user_properties", ())]
+    if points := sum(number for name, number in noted if name == "points"):
+        terminalreporter.write_line(f"{points} operations on files failed or were the last")

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import time
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
+from keras.src.backend.common import global_state
 
 from robust_zoo import architectures
 from robust_zoo.attacks import FGSM
@@ -314,6 +316,39 @@ def test_a_configuration_of_any_size_is_refused_at_once(saved, text, message):
     with pytest.raises(CheckpointError, match=message):
         load_model(saved)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dense(10**9),
+        layers.Embedding(10**9, 10**3),
+        layers.Conv1D(10**9, 10),
+        layers.SimpleRNN(10**7),
+        layers.TimeDistributed(layers.Dense(10**9)),
+        layers.SpectralNormalization(layers.Dense(10**9)),
+        layers.MultiHeadAttention(10**5, 10**5),
+        layers.STFTSpectrogram(frame_length=32, frame_step=8, fft_length=2**30),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_configuration_of_more_weights_than_are_stored_is_refused_at_once(saved, layer):
+    (saved / RECORD).unlink()
+    config = json.loads((saved / "config.json").read_text())
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Reshape((64, 1))(inputs)
+    with keras.StatelessScope(initialize_variables=False):
+        x = layer(x, x) if isinstance(layer, layers.MultiHeadAttention) else layer(x)
+        small = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
+    global_state.set_global_attribute("uninitialized_variables", [])
+    config["config"] = keras.saving.serialize_keras_object(small)["config"]
+    (saved / "config.json").write_text(json.dumps(config))
+    start, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"needs [\d,]{10,} weights, but .* holds"):
+        load_model(saved)
+    assert time.monotonic() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20  # KiB
+    assert not global_state.get_global_attribute("uninitialized_variables")
 
 
 @pytest.mark.parametrize(
