@@ -20,6 +20,26 @@ def recipes_directory() -> pathlib.Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "training" / "recipes"
 
 
-def recipe_file(name: str) -> pathlib.Path:
-    """Where the recipe of a model is, if it has one."""
-    return recipes_directory() / f"{name.replace('.', '_')}.py"
+def recipe_files(name: str | None = None) -> list[pathlib.Path]:
+    """The files of recipes, all or those that may have the one of a model: `<dataset>/<architecture>.py`.
+
+    One file has the recipes of an architecture under several defenses and at several widths, which the name adds to
+    the file's: `mnist/madry_cnn.py` has "madry_cnn_scale4.pgd_mnist".
+    """
+    found = sorted(recipes_directory().glob("*/*.py"))
+    if name is None:
+        return found
+    architecture, _, rest = name.partition(".")
+    dataset = rest.rpartition("_")[2]
+    return [
+        path
+        for path in found
+        if path.parent.name == dataset and f"{architecture}_".startswith(f"{path.stem}_")
+    ]
+
+
+def has_recipe(name: str) -> bool:
+    """Whether a recipe seems to be there for a model, without running its file."""
+    defense = name.partition(".")[2].rpartition("_")[0]
+    texts = [path.read_text(encoding="utf-8") for path in recipe_files(name)]
+    return any(f'"{defense}": ' in text or f'"{name}"' in text for text in texts)

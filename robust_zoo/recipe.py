@@ -1,9 +1,10 @@
-"""Recipe: a training run as data. run(): fit, reload from disk, evaluate, write the checkpoint."""
+"""Recipe: a training run. run(): fit, reload from disk, evaluate, write the checkpoint."""
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.util
-import json
+import inspect
 import pathlib
 import subprocess
 import tempfile
@@ -19,7 +20,6 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
-from robust_zoo.classifier import without_names
 from robust_zoo.copies import copy_state
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import (
@@ -35,15 +35,19 @@ from robust_zoo.defenses import (
 from robust_zoo.defenses.base import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import scratch_beside
-from robust_zoo.fingerprint import fingerprint
-from robust_zoo.places import recipe_file, recipes_directory
+from robust_zoo.hyperparameters import with_hyperparameter
+from robust_zoo.places import recipe_files, recipes_directory
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
+from robust_zoo.resolved_recipe import finished, resolve
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import load_model, save_model
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.layout import check_target
 
-_SETTINGS = ("dataset", "start", "epochs", "batch_size", "dtype_policy", "seed", "label_smoothing")
+_FIELDS = (
+    "name", "dataset", "start", "epochs", "batch_size", "label_smoothing", "dtype_policy", "seed", "n"
+)  # fmt: skip
+_PARTS = ("defense", "optimizer", "augment", "validation_attack")  # that have hyperparameters
 _LOCK = "lock"  # in the folder of a run's state
 _LARGE = 100_000  # parameters above which weights are stored as float16
 
@@ -57,7 +61,7 @@ class TimeLimitError(RuntimeError):
 
 
 class Recipe(pydantic.BaseModel):
-    """One experiment. A recipe file assigns one of these to `recipe`.
+    """One experiment. A recipe file makes them in `get_recipe`.
 
     Attributes:
         name: of the model, "architecture.defense_dataset".
@@ -83,6 +87,8 @@ class Recipe(pydantic.BaseModel):
         n: examples for each attack, as in `evaluate`.
         reported: what others published for it.
         deviations: from the paper.
+        hyperparameters: other values, by their paths, than what `defense` and `optimizer` make has, such as
+            {"defense.attack.epsilon": "0.2"}.
     """
 
     model_config = pydantic.ConfigDict(
@@ -107,6 +113,7 @@ class Recipe(pydantic.BaseModel):
     n: tuple[int | None, ...] | int | None = None
     reported: tuple[Reported, ...] = ()
     deviations: tuple[str, ...] = ()
+    hyperparameters: dict[str, str] = {}
 
     def changed(self, **changes) -> "Recipe":
         """A copy with some fields replaced, checked like a new one: for recipes that differ little."""
@@ -114,60 +121,146 @@ class Recipe(pydantic.BaseModel):
         return type(self)(**{**values, **changes})
 
     def override(self, settings: dict[str, str]) -> "Recipe":
-        """A copy with some of epochs, batch_size, dtype_policy, seed, n, dataset, start and name replaced.
+        """A copy with some values replaced, which is added to the deviations.
 
-        What was replaced is added to the deviations.
+        Args:
+            settings: new values by name: of the fields name, dataset, start, epochs, batch_size, label_smoothing,
+                dtype_policy, seed and n, and of hyperparameters by their paths, such as "defense.beta",
+                "defense.attack.epsilon" or "optimizer.learning_rate".
 
         Raises:
-            RecipeError: a setting that does not exist, or a value that does not fit.
+            RecipeError: a setting that does not exist, or a value that does not fit. A hyperparameter is found
+                wrong when the run begins.
         """
-        allowed = ("name", "dataset", "start", "epochs", "batch_size", "dtype_policy", "seed", "n")
-        for key in settings:
-            if key not in allowed:
-                raise RecipeError(f"setting must be one of {allowed}, got {key!r}.")
-        changes = tuple(
-            f"{key} set to {settings[key]}, not {getattr(self, key)}" for key in settings
-        )
+        fields, paths, told = {}, {}, []
+        for key, value in settings.items():
+            root, dot, _ = key.partition(".")
+            if dot and root in _PARTS and getattr(self, root) is not None:
+                told.append(f"{key} set to {value}")
+                if root in ("defense", "optimizer"):  # which are there when the run begins
+                    paths[key] = value
+                else:
+                    fields[root] = _changed(fields.get(root, getattr(self, root)), key, value)
+            elif key in _FIELDS:
+                fields[key] = value
+                told.append(f"{key} set to {value}, not {getattr(self, key)}")
+            else:
+                parts = [f"{name}.*" for name in _PARTS if getattr(self, name) is not None]
+                raise RecipeError(
+                    f"setting must be one of {', '.join((*_FIELDS, *parts))}, or an argument of the recipe "
+                    f"file's get_recipe, got {key!r}."
+                )
         try:
-            return self.changed(**settings, deviations=self.deviations + changes)
+            return self.changed(
+                **fields,
+                hyperparameters={**self.hyperparameters, **paths},
+                deviations=(*self.deviations, *told),
+            )
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            raise RecipeError(
-                f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}."
-            ) from None
+            raise _refused(error) from None
 
 
-def load_recipe(handle: str | pathlib.Path) -> tuple[Recipe, pathlib.Path]:
-    """The recipe of a file, or of a model's name, and its file.
+def _changed(part, key: str, value: str):
+    """`part` with the hyperparameter that `key` tells, from the part's name on, set to `value`."""
+    try:
+        return with_hyperparameter(part, key.partition(".")[2], value)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"setting {key}: {error}.".replace("..", ".")) from None
+
+
+def _refused(error: pydantic.ValidationError) -> RecipeError:
+    first = error.errors()[0]
+    return RecipeError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}.")
+
+
+def load_recipe(
+    handle: str | pathlib.Path, settings: dict[str, str] | None = None
+) -> tuple[Recipe, pathlib.Path]:
+    """The recipe of a model's name, or of a file, and its file.
+
+    A recipe file is a Python program that defines `get_recipe`, whose arguments have defaults and annotations; it
+    returns a `Recipe`. Where it makes several models of the zoo, `MODELS` lists the arguments of each.
+
+    Args:
+        handle: name of a model of the zoo, or a Python file, which is run.
+        settings: other values: arguments of `get_recipe`, and what `Recipe.override` takes.
 
     Raises:
-        RecipeError: no such file, or one that defines no `recipe`.
+        RecipeError: no such file or name, a file that cannot be run or defines no `get_recipe`, or a setting that
+            does not fit.
     """
-    path = pathlib.Path(handle)
-    if path.suffix != ".py":
-        path = recipe_file(str(handle))
-    if not path.is_file():
-        known = sorted(file.stem for file in recipes_directory().glob("*.py"))
-        raise RecipeError(f"no recipe {str(handle)!r}: give a Python file or one of {known}.")
+    settings = dict(settings or {})
+    if pathlib.Path(handle).suffix == ".py":
+        if not pathlib.Path(handle).is_file():
+            raise RecipeError(f"no recipe file {str(handle)!r}.")
+        path, get_recipe, arguments = pathlib.Path(handle), _module(handle).get_recipe, {}
+    else:
+        path, get_recipe, arguments = _of_the_zoo(str(handle))
+    told = []
+    for name, parameter in inspect.signature(get_recipe).parameters.items():
+        if name in settings:
+            before = arguments.get(name, parameter.default)
+            arguments = {**arguments, name: settings.pop(name)}
+            told.append(f"{name} set to {arguments[name]}, not {before}")
+    recipe = _made(path, get_recipe, arguments)
+    recipe = recipe.changed(deviations=(*recipe.deviations, *told))
+    return recipe.override(settings), path
+
+
+def recipe_names() -> list[str]:
+    """The models of the zoo that have a recipe."""
+    made = []
+    for path in recipe_files():
+        module = _module(path)
+        made += [_made(path, module.get_recipe, arguments).name for arguments in module.MODELS]
+    return sorted(made)
+
+
+def _of_the_zoo(name: str) -> tuple[pathlib.Path, Callable, dict]:
+    """The file, its `get_recipe` and the arguments that make the recipe of a model."""
+    for path in recipe_files(name):
+        module = _module(path)
+        for arguments in module.MODELS:
+            if _made(path, module.get_recipe, arguments).name == name:
+                return path, module.get_recipe, arguments
+    raise RecipeError(
+        f"no recipe {name!r}: give a Python file or one of {', '.join(recipe_names())}."
+    )
+
+
+def _module(path: str | pathlib.Path):
+    path = pathlib.Path(path)
     spec = importlib.util.spec_from_file_location(f"robust_zoo_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the file's own code does
         raise RecipeError(f"recipe {str(path)!r} cannot be read: {error}.") from error
-    recipe = getattr(module, "recipe", None)
+    if not callable(getattr(module, "get_recipe", None)):
+        raise RecipeError(f"recipe {str(path)!r} must define get_recipe(), which returns a Recipe.")
+    return module
+
+
+def _made(path: pathlib.Path, get_recipe: Callable, arguments: dict) -> Recipe:
+    try:
+        recipe = pydantic.validate_call(get_recipe)(**arguments)
+    except pydantic.ValidationError as error:
+        raise _refused(error) from None
+    except Exception as error:  # whatever the file's own code does
+        raise RecipeError(f"recipe {str(path)!r} cannot be made: {error}.") from error
     if not isinstance(recipe, Recipe):
-        raise RecipeError(f"recipe {str(path)!r} must assign a Recipe to `recipe`, got {recipe!r}.")
-    return recipe, path
+        raise RecipeError(f"get_recipe() of {str(path)!r} must return a Recipe, got {recipe!r}.")
+    return recipe
 
 
 def _place(source: str | pathlib.Path | None) -> str:
     """How the record names the recipe's file: by its place in robust_zoo if it is shipped, else by its name."""
     if source is None:
         return ""
-    path = pathlib.Path(source).resolve()
-    shipped = path.parent == recipes_directory().resolve()
-    return f"training/recipes/{path.name}" if shipped else path.name
+    path, shipped = pathlib.Path(source).resolve(), recipes_directory().resolve()
+    if path.is_relative_to(shipped):
+        return f"training/recipes/{path.relative_to(shipped).as_posix()}"
+    return path.name
 
 
 def run(
@@ -188,7 +281,7 @@ def run(
     Args:
         recipe: what to do.
         output: checkpoint directory to write.
-        source: the recipe's file; the record names it, and the checkpoint keeps a copy.
+        source: the recipe's file; the record names it, and the checkpoint keeps its hash.
         devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
             the batch size must be divisible by it.
         resume: whether to go on from the last finished epoch of an interrupted run, or in the middle of its
@@ -237,8 +330,12 @@ def _run(recipe, output, source, devices, resume, limit, verbose, state) -> Robu
                 f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
             )
         trainer, classifier = _build(recipe, steps * recipe.epochs)
+        resolved = resolve(recipe, trainer, train, validation)
         options = {"devices": devices, "resume": resume, "verbose": verbose}
-        seconds, notes = _fit(trainer, recipe, train, validation, state, limit, **options)
+        progress, notes = _fit(
+            trainer, recipe, resolved, train, validation, state, limit, **options
+        )
+    seconds, told = progress.seconds, finished(resolved, source, progress.history)
     deviations = recipe.deviations + notes
     size = sum(int(ops.size(variable)) for variable in classifier.variables)
     if size > _LARGE and round_to_float16(classifier):
@@ -258,6 +355,7 @@ def _run(recipe, output, source, devices, resume, limit, verbose, state) -> Robu
         reported=recipe.reported,
         training=Training(
             recipe=_place(source),
+            recipe_sha256=hashlib.sha256(told).hexdigest(),
             commit=_commit(),
             epochs=recipe.epochs,
             seconds=round(seconds, 1),
@@ -268,7 +366,7 @@ def _run(recipe, output, source, devices, resume, limit, verbose, state) -> Robu
         base_model=getattr(classifier, "base_model", None),
     )
     attack = trainer.as_attack() if isinstance(trainer, PGN) else None
-    save_model(reloaded, output, record, recipe=source, attack=attack)
+    save_model(reloaded, output, record, recipe=told, attack=attack)
     _clear(state)
     return record
 
@@ -321,8 +419,14 @@ def _build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
         if recipe.start is not None:
             _initial_weights(recipe, classifier)
         trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
+        optimizer = recipe.optimizer(total_steps)
+        for key, value in recipe.hyperparameters.items():
+            if key.startswith("defense."):
+                trainer = _changed(trainer, key, value)
+            else:
+                optimizer = _changed(optimizer, key, value)
         trainer.compile(
-            optimizer=recipe.optimizer(total_steps),
+            optimizer=optimizer,
             loss=SmoothedCrossEntropy(label_smoothing=recipe.label_smoothing),
             metrics=["accuracy"],
         )
@@ -408,49 +512,15 @@ class _TimeLimit(keras.callbacks.Callback):
             self.over = self.model.stop_training = True
 
 
-def _settings(recipe: Recipe, trainer: keras.Model, data: tuple[Dataset, ...]) -> dict:
-    """All that an interrupted run must have in common with the one that goes on, as JSON values."""
-    values = {name: getattr(recipe, name) for name in _SETTINGS}
-    values["classifier"] = _layers_of(getattr(trainer, "classifier", trainer))
-    values["optimizer"] = {
-        **_nameless(keras.saving.serialize_keras_object(trainer.optimizer)),
-        "code": fingerprint(recipe.optimizer),
-    }
-    values["examples"] = [part.sha256 for part in data]
-    values["defense"] = None
-    if isinstance(trainer, Defense):
-        values["defense"] = {"name": type(trainer).__name__, **trainer.hyperparameters()}
-    values["augment"] = None if recipe.augment is None else fingerprint(recipe.augment)
-    measured = (recipe.validation_attack, *recipe.attacks)
-    values["validation_attack"], *values["attacks"] = (
-        attack and {"name": type(attack).__name__, **attack.get_config()} for attack in measured
-    )
-    return json.loads(json.dumps(values))
-
-
-def _nameless(node):
-    """A configuration without names, which Keras counts up in a process."""
-    if isinstance(node, dict):
-        return {key: _nameless(value) for key, value in node.items() if key != "name"}
-    return [_nameless(item) for item in node] if isinstance(node, list) else node
-
-
-def _layers_of(classifier: keras.Model) -> str:
-    """A hash of the layers, their configurations and how they are connected, and of custom layers' code."""
-    config = without_names(keras.saving.serialize_keras_object(classifier))
-    kinds = [type(layer) for layer in classifier._flatten_layers()]
-    return fingerprint(json.dumps(config, sort_keys=True, default=str), kinds)
-
-
 def _fit(
-    trainer, recipe, train, validation, state, limit, *, devices, resume, verbose
-) -> tuple[float, tuple[str, ...]]:
-    """Trains, and returns the seconds that it took, those of the runs that it resumes included, and remarks."""
+    trainer, recipe, resolved, train, validation, state, limit, *, devices, resume, verbose
+) -> tuple[TrainingState, tuple[str, ...]]:
+    """Trains, and returns what is known of it, the runs that it resumes included, and remarks."""
     # What lies there without a training is left from one that was finished.
     if not (resume and TrainingState.is_in(state)):
         _clear(state)
     try:
-        progress = TrainingState(state, _settings(recipe, trainer, (train, validation)))
+        progress = TrainingState(state, resolved)
     except ValueError as error:
         raise RecipeError(str(error)) from None
     if isinstance(trainer, FixedSetTraining):
@@ -465,7 +535,7 @@ def _fit(
         robust = RobustValidation(recipe.validation_attack, *data, file=state / "best.npz")
     if robust is not None and robust.collapsed:
         getattr(trainer, "classifier", trainer).set_weights(robust.best_weights)
-        return progress.seconds, _remarks(robust, recipe)
+        return progress, _remarks(robust, recipe)
     try:
         with synchronised(trainer, devices):
             trainer.fit(
@@ -494,7 +564,7 @@ def _fit(
             f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "
             f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume goes on from there."
         )
-    return progress.seconds, _remarks(robust, recipe)
+    return progress, _remarks(robust, recipe)
 
 
 def _remarks(robust: RobustValidation | None, recipe: Recipe) -> tuple[str, ...]:

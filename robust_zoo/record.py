@@ -304,9 +304,14 @@ class BaseModel(_Part):
 
 
 class Training(_Part):
-    """Where the weights come from."""
+    """Where the weights come from.
+
+    `recipe` is the file that trained them, at `commit`; `recipe_sha256` the hash of the checkpoint's recipe.json, which
+    has every value and the history, empty where there is none.
+    """
 
     recipe: str
+    recipe_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     commit: str
     epochs: int = Field(ge=0)
     seconds: float = Field(ge=0)

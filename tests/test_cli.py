@@ -50,12 +50,13 @@ def recipe(tmp_path):
         "from robust_zoo.attacks import FGSM\n"
         "from robust_zoo.defenses import AdversarialTraining\n"
         "from robust_zoo.recipe import Recipe\n"
-        "recipe = Recipe(\n"
-        "    name='mlp.fgsm_digits', dataset='digits', epochs=2, batch_size=64, attacks=(FGSM(epsilon=0.1),),\n"
-        "    classifier=lambda: architectures.mlp((8, 8, 1)),\n"
-        "    defense=lambda model, steps: AdversarialTraining(model, attack=FGSM(epsilon=0.1)),\n"
-        "    optimizer=lambda steps: keras.optimizers.Adam(2e-3),\n"
-        ")\n"
+        "def get_recipe():\n"
+        "    return Recipe(\n"
+        "        name='mlp.fgsm_digits', dataset='digits', epochs=2, batch_size=64, attacks=(FGSM(epsilon=0.1),),\n"
+        "        classifier=lambda: architectures.mlp((8, 8, 1)),\n"
+        "        defense=lambda model, steps: AdversarialTraining(model, attack=FGSM(epsilon=0.1)),\n"
+        "        optimizer=lambda steps: keras.optimizers.Adam(2e-3),\n"
+        "    )\n"
     )
     return path
 

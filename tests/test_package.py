@@ -24,6 +24,7 @@ LAYERS = [
     {"defenses", "evaluation"},
     {"plots"},
     {"zoo"},
+    {"hyperparameters", "resolved_recipe"},
     {"recipe", "reproduce"},
     {"cli"},
 ]

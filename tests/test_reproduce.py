@@ -12,7 +12,7 @@ from robust_zoo.attacks import FGSM, PGD, BasicIterative
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
-from robust_zoo.places import recipes_directory
+from robust_zoo.recipe import recipe_names
 from robust_zoo.record import Accuracy, DefenseInfo
 from robust_zoo.zoo import UnknownModelError, list_models
 
@@ -252,7 +252,7 @@ def test_unknown_experiments():
 def test_the_papers_numbers_fit_their_columns():
     tables = json.loads(reproduce._PAPERS.read_text())
     assert set(tables) == set(reproduce.names())
-    recipes = {path.stem for path in recipes_directory().glob("*.py")}
+    recipes = set(recipe_names())
     for table in tables.values():
         assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
-        assert {model.replace(".", "_") for model in table["models"]} <= recipes
+        assert set(table["models"]) <= recipes

@@ -19,7 +19,8 @@ def train(
         pathlib.Path | None, typer.Option(help="Directory to write; by default the model's name.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as epochs=5. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as epochs=5 or defense.beta=6. Repeatable."),
     ] = None,
     devices: Annotated[int, typer.Option(help="GPUs (logical CPUs without any) to use.")] = 1,
     resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
@@ -43,8 +44,7 @@ def train(
     with quiet():
         from robust_zoo.recipe import TimeLimitError, load_recipe, run
 
-        chosen, source = load_recipe(recipe)
-        chosen = chosen.override(changes)
+        chosen, source = load_recipe(recipe, changes)
     directory = output or pathlib.Path(chosen.name)
     verbose = 1 if sys.stdout.isatty() else 2
     if directory.is_dir() and any(directory.iterdir()) and not overwrite:

@@ -277,14 +277,15 @@ def _training(record: RobustnessRecord, recipe: bool) -> list[str]:
             f"{training.epochs} epochs and {training.seconds:.0f} s on {training.hardware} ({training.backend}), without a "
             "recipe.",
         ]
-    command = f"robust-zoo train {RECIPE if recipe else training.recipe}"
-    origin = f" ({training.recipe})" if recipe and training.recipe != RECIPE else ""
+    shipped = training.recipe.startswith("training/recipes/")
+    command = f"robust-zoo train {record.name if shipped else training.recipe}"
+    values = f"; {RECIPE} has every value that took part" if recipe else ""
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     lines = [
         "",
         "## Reproduce",
         "",
-        f"`{command}`{origin} trains and measures it. These weights took {training.epochs} epochs and "
+        f"`{command}` trains and measures it{values}. These weights took {training.epochs} epochs and "
         f"{training.seconds:.0f} s on {training.hardware} ({training.backend}), at commit "
         f"{training.commit or 'unknown'} of robust_zoo; measured with {versions}.",
     ]
@@ -329,7 +330,7 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
     Args:
         record: all that it says.
         handle: where it is published, as `load_model` takes it; empty for a directory.
-        recipe: whether the directory has the recipe's file.
+        recipe: whether the directory has recipe.json.
     """
     metadata, record = _metadata(record), _shown(record)
     shape = " x ".join(str(side) for side in record.input.shape)

@@ -4,7 +4,7 @@
     metadata.json       Keras's version and date
     model.weights.h5    the weights, without an optimizer
     robustness.json     the RobustnessRecord of these weights
-    recipe.py           the recipe that trained them, if one did; never run by loading
+    recipe.json         every value of the recipe that trained them, and the history of the training, if one did
     README.md           the card, generated from the record
     accuracy.png        its picture of accuracy against epsilon
     generator.*         the perturbation generator that it was trained against, if PGN did (see generator.py)
@@ -19,7 +19,7 @@ from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo.errors import CheckpointError
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-RECORD, RECIPE, CARD, PICTURE = "robustness.json", "recipe.py", "README.md", "accuracy.png"
+RECORD, RECIPE, CARD, PICTURE = "robustness.json", "recipe.json", "README.md", "accuracy.png"
 GENERATOR, GENERATOR_WEIGHTS = "generator.json", "generator.weights.h5"
 TAG = "robust_zoo"  # on a hub, of every model that was published
 
@@ -27,9 +27,8 @@ MODEL_FILES = (CONFIG, METADATA, WEIGHTS)
 GENERATOR_FILES = (GENERATOR, GENERATOR_WEIGHTS)
 FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *GENERATOR_FILES)
 
-# What may lie in a directory that is replaced: "assets" is Keras's own empty folder, and pip compiles the recipe of
-# an installed checkpoint.
-_REPLACEABLE = {*FILES, "assets", "__pycache__"}
+# What may lie in a directory that is replaced: "assets" is Keras's own empty folder.
+_REPLACEABLE = {*FILES, "assets"}
 
 
 def check_target(directory: str | pathlib.Path) -> None:

@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Literal
 
-from robust_zoo.places import checkpoints_directory, recipe_file
+from robust_zoo.places import checkpoints_directory, has_recipe
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.zoo import index
@@ -106,7 +106,7 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path | str:
     entries = {entry.name: entry for entry in index.read_index()}
     if own in entries:
         return _on_a_hub(entries[own])
-    if a_name and "." in own and recipe_file(own).is_file():
+    if a_name and has_recipe(own):
         raise UnknownModelError(
             f"{own!r} has a recipe, but nobody published weights: robust-zoo train {own} --output {own} makes them."
         )

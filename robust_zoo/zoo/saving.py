@@ -24,7 +24,7 @@ def save_model(
     directory: str | pathlib.Path,
     record: RobustnessRecord | None = None,
     *,
-    recipe: str | pathlib.Path | None = None,
+    recipe: bytes | None = None,
     attack: GeneratorAttack | None = None,
 ) -> pathlib.Path:
     """Writes a checkpoint directory, atomically: it is there in full or not at all.
@@ -36,7 +36,7 @@ def save_model(
         model: functional `keras.Model`, images in [0, 1] to logits, built-in layers only.
         directory: where to write.
         record: the record of exactly these weights, from `robust_zoo.evaluate`.
-        recipe: Python file of the recipe that trained them, to keep beside them.
+        recipe: content of recipe.json, which `robust_zoo.recipe.run` makes, to keep beside them.
         attack: the trained generator that the model was trained against, `PGN.as_attack()`, to keep beside it;
             `load_attack` reads it.
 
@@ -44,7 +44,6 @@ def save_model(
         TypeError, ValueError: a model that `robust_zoo.contract` refuses.
         CheckpointError: a layer that is not built in, or a `directory` that holds something else.
         RecordError: a record of other weights.
-        FileNotFoundError: no such recipe.
     """
     model = in_float32(check_classifier(model))
     directory = pathlib.Path(directory)
@@ -62,7 +61,7 @@ def save_model(
     if attack is not None:
         files |= generator_files(attack, weights.sha256)
     if recipe is not None:
-        files[RECIPE] = pathlib.Path(recipe).read_bytes()
+        files[RECIPE] = recipe
     if record is not None:
         files[RECORD] = record.to_json().encode()
     with atomic_directory(directory) as partial:

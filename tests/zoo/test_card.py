@@ -7,7 +7,7 @@ import yaml
 
 from robust_zoo.citations import bibtex
 from robust_zoo.describe import describe_attack
-from robust_zoo.places import recipes_directory
+from robust_zoo.places import recipe_files
 from robust_zoo.record import BaseModel, Reported, RobustnessRecord
 from robust_zoo.zoo import CheckpointError, list_models, load_record
 from robust_zoo.zoo.card import costs_table, model_card, readme_table, write_card, zoo_table
@@ -97,11 +97,14 @@ def test_how_to_load_and_reproduce(record):
     here = model_card(record, recipe=True)
     assert 'rz.load_model("madry_cnn.pgd_mnist")  # or this directory' in here
     assert "`keras.saving.load_model(directory)`" in here
-    assert "`robust-zoo train recipe.py` (training/recipes/madry_cnn_pgd_mnist.py)" in here
+    assert "`robust-zoo train madry_cnn.pgd_mnist` trains and measures it; recipe.json has" in here
     hub = model_card(record, handle="hf://me/robust")
     assert 'rz.load_model("hf://me/robust")\n' in hub
     assert '`keras.saving.load_model("hf://me/robust")`' in hub
-    assert "`robust-zoo train training/recipes/madry_cnn_pgd_mnist.py` trains" in hub
+    assert "`robust-zoo train madry_cnn.pgd_mnist` trains and measures it. These" in hub
+    training = record.training.model_copy(update={"recipe": "mine.py"})
+    card = model_card(record.model_copy(update={"training": training}))
+    assert "`robust-zoo train mine.py` trains" in card
     assert 'rz.load_model("file:///hub/x")\n' in model_card(record, handle="file:///hub/x")
 
 
@@ -201,8 +204,8 @@ def test_a_card_says_how_to_cite_the_paper_and_the_library(record):
 
 
 def test_every_paper_of_a_recipe_can_be_cited():
-    for path in recipes_directory().glob("*.py"):
-        for paper in re.findall(r'paper="(arXiv:.*)"', path.read_text()):
+    for path in recipe_files():
+        for paper in re.findall(r'paper"?[=:] ?"(arXiv:.*)"', path.read_text()):
             assert bibtex(paper), f"{path.name}: {paper} is not in papers.bib"
 
 
@@ -212,7 +215,7 @@ def test_shipped_cards_are_not_stale(tmp_path):
     for record in list_models(role="all"):
         folder = tmp_path / "checkpoints" / record.name
         folder.mkdir(parents=True)
-        for name in ("robustness.json", "recipe.py", "accuracy.png"):
+        for name in ("robustness.json", "recipe.json", "accuracy.png"):
             shutil.copy(checkout / "checkpoints" / record.name / name, folder / name)
         names += [f"checkpoints/{record.name}/{name}" for name in ("README.md", "accuracy.png")]
     for folder in ("docs", "training"):

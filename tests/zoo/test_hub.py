@@ -36,7 +36,7 @@ def logits(model, images):
 
 
 def files_of(directory):
-    """The files of a checkpoint, without what pip may have compiled of its recipe."""
+    """The files of a checkpoint."""
     return {name for name in FILES if (directory / name).is_file()}
 
 
@@ -123,11 +123,11 @@ class TestHuggingFace:
     def test_a_new_version_is_one_commit_and_the_old_one_stays(self, hub, checkpoint):
         old = publish(checkpoint(), "hf://me/robust")
         other = checkpoint("mlp.natural_digits")
-        (other / "recipe.py").unlink()
+        (other / "recipe.json").unlink()
         new = publish(other, "hf://me/robust")
         repository = hub.repositories["me/robust"]
         assert len(repository.commits) == 3  # the empty one first
-        assert "recipe.py" not in repository.commits[repository.head]
+        assert "recipe.json" not in repository.commits[repository.head]
         assert load_model("hf://me/robust").robustness.name == "mlp.natural_digits"
         assert load_model(new).robustness.name == "mlp.natural_digits"
         assert load_model(old).robustness.name == "mlp.pgd_digits"
@@ -341,9 +341,9 @@ class TestFileHub:
         publish(directory, handle)
         assert (tmp_path / "hub" / "robust").stat() == before
         other = checkpoint("mlp.natural_digits")
-        (other / "recipe.py").unlink()
+        (other / "recipe.json").unlink()
         publish(other, handle)
-        assert not (tmp_path / "hub" / "robust" / "recipe.py").exists()
+        assert not (tmp_path / "hub" / "robust" / "recipe.json").exists()
         assert load_model(handle).robustness.name == "mlp.natural_digits"
 
     def test_a_full_disk_leaves_the_old_version(self, checkpoint, tmp_path, monkeypatch):

@@ -1,0 +1,114 @@
+"""A resolved recipe: every value that took part in a training, and how it went; recipe.json of a checkpoint.
+
+The recipe's Python file may change, or not be there; this says what it was when it trained the weights.
+"""
+
+import functools
+import json
+import pathlib
+
+import keras
+
+from robust_zoo.classifier import without_names
+from robust_zoo.datasets import Dataset
+from robust_zoo.defenses import Defense
+from robust_zoo.fingerprint import fingerprint
+from robust_zoo.weights import sha256
+
+
+def resolve(recipe, trainer: keras.Model, train: Dataset, validation: Dataset) -> dict:
+    """The values of a `Recipe` and of what it made, as JSON values.
+
+    A run that goes on must have all of them in common with the one that was interrupted.
+
+    Args:
+        recipe: the `Recipe`.
+        trainer: compiled: a defense, or the classifier itself.
+        train: trained on.
+        validation: watched, and what an epoch is chosen by.
+    """
+    classifier = getattr(trainer, "classifier", trainer)
+    base = getattr(classifier, "base_model", None)
+    defense = None
+    if isinstance(trainer, Defense):
+        defense = {"name": type(trainer).__name__, **trainer.hyperparameters()}
+    values = {
+        "dataset": {
+            "name": train.name,
+            "version": train.version,
+            **{part.split: {"n": len(part), "sha256": part.sha256} for part in (train, validation)},
+        },
+        "start": recipe.start
+        and {
+            "name": recipe.start,
+            "weights_sha256": base.weights_sha256 if base else "",
+        },
+        "classifier": {
+            "name": classifier.name,
+            "parameters": classifier.count_params(),
+            "sha256": _sha256_of_layers(classifier),
+        },
+        "defense": defense,
+        "label_smoothing": recipe.label_smoothing,
+        "optimizer": {
+            **_plain(keras.saving.serialize_keras_object(trainer.optimizer)),
+            "code_sha256": fingerprint(recipe.optimizer),
+        },
+        "augment": recipe.augment
+        and {
+            **_function(recipe.augment),
+            "code_sha256": fingerprint(recipe.augment),
+        },
+        "epochs": recipe.epochs,
+        "steps_per_epoch": len(train) // recipe.batch_size,
+        "batch_size": recipe.batch_size,
+        "dtype_policy": recipe.dtype_policy,
+        "seed": recipe.seed,
+        "validation_attack": _attack(recipe.validation_attack),
+        "attacks": [_attack(attack) for attack in recipe.attacks],
+    }
+    return json.loads(json.dumps(values))
+
+
+def finished(resolved: dict, source: str | pathlib.Path | None, history: list[dict]) -> bytes:
+    """The content of recipe.json.
+
+    Args:
+        resolved: of `resolve`.
+        source: the recipe's file, if there is one.
+        history: the logs of each epoch.
+    """
+    told = {
+        "source": source and {"file": pathlib.Path(source).name, "sha256": sha256(source)},
+        **resolved,
+        "history": [{"epoch": epoch, **row} for epoch, row in enumerate(history, start=1)],
+    }
+    return (json.dumps(told, indent=2) + "\n").encode()
+
+
+def _attack(attack) -> dict | None:
+    return attack and {"name": type(attack).__name__, **attack.get_config()}
+
+
+def _plain(node):
+    """A configuration of Keras as {"name": class, argument: value}, without the names it counts up in a process."""
+    if isinstance(node, dict) and "class_name" in node:
+        config = {key: _plain(value) for key, value in node["config"].items() if key != "name"}
+        return {"name": node["class_name"], **config}
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    return [_plain(item) for item in node] if isinstance(node, list) else node
+
+
+def _function(function) -> dict:
+    """A function's name, and the arguments that a `functools.partial` gives it."""
+    if isinstance(function, functools.partial):
+        return {**_function(function.func), **function.keywords}
+    return {"name": f"{function.__module__}.{function.__qualname__}"}
+
+
+def _sha256_of_layers(classifier: keras.Model) -> str:
+    """Of the layers, their configurations and how they are connected, and of custom layers' code."""
+    config = without_names(keras.saving.serialize_keras_object(classifier))
+    kinds = [type(layer) for layer in classifier._flatten_layers()]
+    return fingerprint(json.dumps(config, sort_keys=True, default=str), kinds)
