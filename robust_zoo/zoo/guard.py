@@ -13,11 +13,13 @@ import os
 import re
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
-from huggingface_hub.utils import get_session
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils import _http
 
 from robust_zoo.zoo.errors import HubError
 
@@ -35,35 +37,62 @@ class _GivenUpError(BaseException):
 _PATIENCE = 60.0  # seconds in which so many bytes a second must move, or an answer begin
 _LEAST = 1024
 _LONGEST = 2**26  # bytes of an answer that is read into the memory
+# Of models, files and commits in the JSON of a hub; the client makes names of files of some.
+_HASHES = ("sha", "oid", "xetHash", "commitOid", "targetCommit", "blobId")
 COMMIT, _HASH = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+
+_MOST = 1000  # answers of a hub to one call of the client
 
 _lock = threading.Lock()
 _moved = 0.0  # bytes either way; an answer that begins counts as enough of them
+_answers = 0
+_inside = 0  # how many `guarded` are entered
+
+
+class _Factory:
+    """Makes clients as somebody else's factory does, whose requests and answers are looked at."""
+
+    def __init__(self, factory: Callable[[], httpx2.Client]):
+        self.factory = factory
+
+    def __call__(self) -> httpx2.Client:
+        client = self.factory()
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks["request"], _if_inside(_before)],
+            "response": [*hooks["response"], _if_inside(_after)],
+        }
+        return client
+
+
+def _if_inside(hook):
+    return lambda message: hook(message) if _inside else None
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Inside, requests of the client that is shared by the process are looked at.
+    """Inside, requests of the client that is shared by the process are looked at, whenever it is made anew.
+
+    Xet, a protocol of its own that nobody can look into, is off; the hub serves the same files without it.
 
     Raises:
         GuardError: from the client's functions: a hash that is none, an answer without end, or a token that would
             travel unencrypted.
     """
-    hooks = {"request": _before, "response": _after}
+    global _inside, _xet_was_off
     with _lock:
-        session = get_session()
-        session.event_hooks = {
-            name: [*there, hooks[name]] for name, there in session.event_hooks.items()
-        }
+        if not isinstance(_http._GLOBAL_CLIENT_FACTORY, _Factory):
+            set_client_factory(_Factory(_http._GLOBAL_CLIENT_FACTORY))
+        if not _inside:
+            _xet_was_off, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+        _inside += 1
     try:
         yield
     finally:
         with _lock:
-            left = {name: list(there) for name, there in session.event_hooks.items()}
-            for name, hook in hooks.items():
-                if hook in left[name]:
-                    left[name].remove(hook)
-            session.event_hooks = left
+            _inside -= 1
+            if not _inside:
+                constants.HF_HUB_DISABLE_XET = _xet_was_off
 
 
 def watched(call: Callable[[], Any]) -> Any:
@@ -82,19 +111,22 @@ def watched(call: Callable[[], Any]) -> Any:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    since, then = time.monotonic(), _moved
+    since, then, asked = time.monotonic(), _moved, _answers
     while not concurrent.futures.wait([outcome], timeout=_PATIENCE / 20).done:
         now = time.monotonic()
         if _moved - then >= _LEAST * _PATIENCE:
             since, then = now, _moved
-        elif now - since > _PATIENCE:
+        reason = ""
+        if now - since > _PATIENCE:
+            reason = f"it took the connection, but sent next to nothing for {_PATIENCE:g} s"
+        elif _answers - asked > _MOST:
+            reason = f"it answered {_MOST} times and is not done"
+        if reason:
             # As soon as it gets a byte or its own timeout: it must not go on to publish, say.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUpError)
             )
-            raise GuardError(
-                f"it took the connection, but sent next to nothing for {_PATIENCE:g} s"
-            )
+            raise GuardError(reason)
     return outcome.result()
 
 
@@ -142,17 +174,22 @@ def _before(request: httpx2.Request) -> None:
 
 
 def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, and no proxy stands between."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+    proxies = urllib.request.getproxies()
+    return here and (not {"http", "all"} & set(proxies) or bool(urllib.request.proxy_bypass(host)))
 
 
 def _after(response: httpx2.Response) -> None:
+    global _answers
+    with _lock:
+        _answers += 1
     _count(_LEAST * _PATIENCE)
+    about_models = _is_about_models(response.request.url)
     is_json = response.headers.get("content-type", "").startswith("application/json")
-    path = response.request.url.path
-    about_models = "/api/" in path and "/resolve/" not in path
     response.stream = _Counted(
         response.stream, _LONGEST if is_json or about_models else float("inf")
     )
@@ -163,10 +200,35 @@ def _after(response: httpx2.Response) -> None:
         etag = response.headers.get("x-linked-etag") or response.headers.get("etag")
         if etag is not None and not _HASH.fullmatch(etag.removeprefix("W/").strip('"')):
             raise GuardError(f"it names a file that is no hash, {etag[:80]!r}")
-    if about_models and response.request.method == "GET" and response.is_success:
+    if not about_models:
+        return
+    if response.has_redirect_location:
+        target = response.request.url.join(response.headers["location"])
+        if not _is_about_models(target):
+            raise GuardError(
+                f"it sends {response.request.url.path!r} elsewhere, to {str(target)[:80]!r}"
+            )
+    if response.is_success:
         response.read()
         with contextlib.suppress(ValueError):
-            told = json.loads(response.content)
-            commit = told.get("sha") if isinstance(told, dict) else None
-            if commit is not None and not COMMIT.fullmatch(str(commit)):
-                raise GuardError(f"it names a commit that is no hash, {str(commit)[:80]!r}")
+            _check_hashes(json.loads(response.content))
+
+
+def _is_about_models(url: httpx2.URL) -> bool:
+    """Whether what is asked for are facts, whose hashes the client uses, and no file."""
+    endpoint = httpx2.URL(constants.ENDPOINT).path.rstrip("/")
+    path = url.path.removeprefix(endpoint)
+    return path.startswith("/api/") and not path.startswith("/api/resolve-cache/")
+
+
+def _check_hashes(told) -> None:
+    """Raises GuardError for what stands where a hash must, anywhere in a hub's JSON."""
+    if isinstance(told, list):
+        for item in told:
+            _check_hashes(item)
+    elif isinstance(told, dict):
+        for key, value in told.items():
+            if key in _HASHES and value is not None and not _HASH.fullmatch(str(value)):
+                what = "commit" if key in ("sha", "commitOid", "targetCommit") else "file"
+                raise GuardError(f"it names a {what} that is no hash, {str(value)[:80]!r}")
+            _check_hashes(value)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 import time
 import traceback
@@ -556,12 +557,83 @@ def test_an_answer_without_end(hub, published, monkeypatch):
         load_model(HANDLE)
 
 
-def test_the_client_is_left_as_it_was(hub, published):
-    from huggingface_hub.utils import get_session
+def test_other_requests_of_the_client_are_left_alone(hub, published, monkeypatch):
+    """The client looks at nothing, and uses Xet again, once we are done."""
+    from huggingface_hub import constants, hf_hub_download
 
-    before = {name: list(hooks) for name, hooks in get_session().event_hooks.items()}
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     load_model(HANDLE)
-    assert get_session().event_hooks == before
+    assert constants.HF_HUB_DISABLE_XET is False
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    hub.fault("HEAD .*json", headers={"ETag": '"abc"'})
+    assert hf_hub_download("me/robust", "config.json", force_download=True)
+
+
+def test_hashes_in_a_listing_of_files_are_looked_at(hub, published, tmp_path, monkeypatch):
+    """With Xet, the client would name files by them without asking for their headers."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+
+    def hostile(body):
+        files = json.loads(body)
+        for file in files:
+            file["lfs"] = {"oid": "../../../../evil.pth", "size": 1, "pointerSize": 1}
+            file["xetHash"] = "a" * 64
+        return json.dumps(files).encode()
+
+    hub.fault("GET .*/tree/", change=hostile)
+    with pytest.raises(HubError, match="it names a file that is no hash"):
+        publish(published, HANDLE)
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_a_client_that_is_made_anew_is_looked_at_too(hub, published, tmp_path, monkeypatch):
+    """As the Hugging Face client does after a refused connection."""
+    import huggingface_hub
+    from huggingface_hub.utils import close_session
+
+    download = huggingface_hub.snapshot_download
+
+    def anew(*args, **options):
+        close_session()
+        return download(*args, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", anew)
+    hub.fault("HEAD .*json", headers={"ETag": '"../../../../../evil.pth"'})
+    with pytest.raises(HubError, match="it names a file that is no hash"):
+        load_model(HANDLE)
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_facts_from_somewhere_else_are_refused(hub, published, tmp_path):
+    hub.fault("GET .*/revision/", status=307, headers={"Location": f"{hub.endpoint}/elsewhere"})
+    with pytest.raises(HubError, match=r"sends '/api/models/me/robust/revision/main' elsewhere"):
+        load_model(HANDLE)
+
+
+def test_a_commit_that_is_none_is_not_returned(hub, checkpoint):
+    hub.fault("POST .*/commit/", change=lambda body: re.sub(rb"[0-9a-f]{40}", b"<x>", body))
+    with pytest.raises(HubError, match="it names a commit that is no hash"):
+        publish(checkpoint(), HANDLE)
+
+
+def test_pages_without_end(hub, published, monkeypatch):
+    monkeypatch.setattr("robust_zoo.zoo.guard._MOST", 30)
+    monkeypatch.setattr("robust_zoo.zoo.guard._PATIENCE", 2.0)  # looked at ten times a second
+    link = f'<{hub.endpoint}/api/models/me/robust/tree/main>; rel="next"'
+    hub.fault("GET .*/tree/", headers={"Link": link})
+    with pytest.raises(HubError, match="it answered 30 times and is not done"):
+        publish(published, HANDLE)
+
+
+def test_this_machine_behind_a_proxy_is_somewhere_else(monkeypatch):
+    from robust_zoo.zoo.guard import _is_loopback
+
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://10.0.0.1:3128")
+    assert not _is_loopback("localhost")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    assert _is_loopback("localhost")
 
 
 def test_models_of_others_are_not_listed(hub, published):
