@@ -21,6 +21,7 @@ from robust_zoo.contract import (
 )
 from robust_zoo.copies import agree, copy_state, probe_images
 from robust_zoo.record import Configuration
+from robust_zoo.sentences import one_line
 
 _FORMATS = ("channels_last", "channels_first")
 
@@ -30,8 +31,18 @@ def serialise(model: keras.Model) -> dict:
 
     That is what `compile` added, initial values, that batch normalisation shares statistics between replicas, and
     options of layers that are off: versions of Keras that do not know an option refuse to read it.
+
+    Raises:
+        TypeError: a layer that cannot tell how it was made.
     """
-    return _lean(_uncompiled(keras.saving.serialize_keras_object(model)))
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"model {model.name!r} has a layer that cannot tell how it was made, which the record needs: give it a "
+            f"get_config that returns all of its arguments as plain values ({one_line(error)})."
+        ) from error
+    return _lean(_uncompiled(config))
 
 
 def _lean(node):
@@ -228,7 +239,7 @@ def _cut(tensor, kind: str, name: str):
     if found == kind:
         linear = type(operation).from_config({**operation.get_config(), "activation": "linear"})
         made = linear(sources[0])
-        copy_state(operation, linear)
+        copy_state(operation, linear, without=operation.activation)
         return made
     passes = only_reshapes(operation)
     linear = getattr(operation, "activation", None) is keras.activations.linear

@@ -5,7 +5,6 @@ allowed and what came.
 """
 
 import math
-import re
 from numbers import Integral
 
 import keras
@@ -119,22 +118,33 @@ def check_batch_size(batch_size) -> int:
 SQUASHING = (
     "softmax", "sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softplus", "softsign", "log_sigmoid", "relu6",
     "sparse_sigmoid", "sparsemax", "sparse_plus", "squareplus", "exponential", "clip", "arctan", "erf",
+    "relu", "prelu", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "mish",
+    "hard_shrink", "soft_shrink", "tanh_shrink", "threshold", "glu", "where",
 )  # fmt: skip
 """Final activations that hide how far the logits are: attacks on what comes out of them are weak."""
+_BY_CLASS = {name.replace("_", ""): name for name in SQUASHING}  # LeakyReLU is leaky_relu
+_KEEPING = ("linear", "log_softmax")  # activations that hide nothing
 
 OUTPUTS = ("logits", "softmax", "sigmoid")  # what `as_classifier` takes
 
 
 def squashing_of(operation) -> str | None:
     """The squashing activation that an operation ends in, by its name in Keras, or None."""
-    kind = type(operation).__name__
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
-    if isinstance(operation, keras.layers.Layer):
-        name = "softmax" if isinstance(operation, keras.layers.Softmax) else None
-        if isinstance(operation, keras.layers.ReLU) and operation.max_value is not None:
-            name = "relu6"
-        name = getattr(getattr(operation, "activation", None), "__name__", name)
-    return name if name in SQUASHING else None
+    if isinstance(operation, keras.layers.ReLU) and operation.max_value is not None:
+        return "relu6"
+    name = type(operation).__name__
+    activation = getattr(operation, "activation", None)
+    if isinstance(operation, keras.layers.Layer) and activation is not None:
+        if isinstance(activation, keras.layers.Layer):
+            return squashing_of(activation)
+        name = getattr(activation, "__name__", "")
+        # Of Keras's own activations, those that are not known to hide nothing.
+        if name not in _KEEPING and getattr(keras.activations, name or "-", None) is activation:
+            return name
+    elif name in ("Maximum", "Minimum") and not isinstance(operation, keras.layers.Layer):
+        one = len(operation._inbound_nodes[0].input_tensors) == 1  # and a constant
+        return name.lower() if one else None
+    return _BY_CLASS.get(name.replace("_", "").lower())
 
 
 def _final_activation(model) -> str | None:
@@ -188,8 +198,33 @@ def _remedy(kind: str) -> str:
 
 
 def _has_channels_first(shape) -> bool:
-    """Whether an image shape can only be (channels, height, width)."""
-    return shape[0] in (1, 3) and shape[1] == shape[2] and (shape[2] or 0) > 4
+    """Whether an image shape is (channels, height, width), as far as one can tell."""
+    few, (height, width) = (1, 2, 3, 4), shape[1:]
+    return (
+        shape[0] in few
+        and width not in few
+        and all(side is None or side > 4 for side in (height, width))
+    )
+
+
+def _reads_channels_first(model: keras.Model) -> bool:
+    """Whether what the images of a model go into takes (batch, channels, height, width)."""
+    for node in _consumers(model.inputs[0], model):
+        layer = node.operation
+        if isinstance(layer, keras.Model) and graph_of(layer):
+            if _reads_channels_first(layer):
+                return True
+        elif getattr(layer, "data_format", None) == "channels_first" or (
+            isinstance(layer, keras.layers.Permute) and tuple(layer.dims) == (2, 3, 1)
+        ):
+            return True
+    return False
+
+
+def _consumers(tensor, model: keras.Model):
+    """The nodes of a model's graph that read a tensor."""
+    nodes = [node for layer in model.layers for node in layer._inbound_nodes]
+    return [node for node in nodes if any(source is tensor for source in node.input_tensors)]
 
 
 def graph_of(model: keras.Model):
@@ -204,7 +239,10 @@ def graph_of(model: keras.Model):
     if not inputs or not outputs:
         return None
     if isinstance(model, keras.Sequential):  # has an `input` of its own only once it was called
-        return inputs[0], outputs[0]
+        last = model.layers[-1] if model.layers else None
+        ends = graph_of(last) if isinstance(last, keras.Model) else None
+        structured = ends is not None and not isinstance(ends[1], keras.KerasTensor)
+        return inputs[0], ends[1] if structured else outputs[0]
     return model.input, model.output
 
 
@@ -233,7 +271,9 @@ def check_classifier(model) -> keras.Model:
             f"model must take floating point images in [0, 1], got input dtype {given.dtype} of {model.name!r}: "
             "give it a float input."
         )
-    if len(given.shape) == 4 and _has_channels_first(given.shape[1:]):
+    if len(given.shape) == 4 and (
+        _has_channels_first(given.shape[1:]) or _reads_channels_first(model)
+    ):
         raise ValueError(
             f"model must take images (height, width, channels), got shape {given.shape[1:]}, which looks like "
             "channels first: use robust_zoo.as_classifier(model, data_format='channels_first')."

@@ -61,10 +61,13 @@ def agree(found: np.ndarray, expected: np.ndarray, *, within: float) -> bool:
     return bool(np.all(same | (found == expected) | (np.isnan(found) & np.isnan(expected))))
 
 
-def copy_state(original, copy) -> None:
-    """Gives `copy`, a layer or model of the same structure, all that `original` saves: weights and whatever else."""
-    pairs = zip(original._flatten_layers(), copy._flatten_layers(), strict=True)
-    for old, new in pairs:
+def copy_state(original, copy, *, without=None) -> None:
+    """Gives `copy`, a layer or model of the same structure, all that `original` saves: weights and whatever else.
+
+    `without` is a layer inside `original` that `copy` does not have.
+    """
+    layers = [layer for layer in original._flatten_layers() if layer is not without]
+    for old, new in zip(layers, copy._flatten_layers(), strict=True):
         _copy_layer_state(old, new)
 
 
@@ -111,14 +114,12 @@ def prove(original: keras.Model, copy: keras.Model) -> None:
         [layer.compute_dtype for layer in model._flatten_layers()] for model in (original, copy)
     ]
     same = dtypes[0] == dtypes[1] or {*dtypes[0], *dtypes[1]} <= {"float32", "float64"}
-    images = probe_images(original)
-    logits = [
-        ops.convert_to_numpy(ops.cast(model(images, training=False), "float32"))
-        for model in (original, copy)
-    ]
-    again = ops.convert_to_numpy(ops.cast(original(images, training=False), "float32"))
+    logits, again = [_probed(model) for model in (original, copy)], _probed(original)
     if not agree(again, logits[0], within=1e-6):
-        return  # random: nothing to compare
+        raise CopyError(
+            f"a copy of model {original.name!r} cannot be compared with it: it draws random numbers that Keras does "
+            "not seed. Let its layers draw them with keras.random and a keras.random.SeedGenerator."
+        )
     if not agree(logits[1], logits[0], within=_EXACT if same else _ROUGH):
         difference = np.nanmax(np.abs(logits[1] - logits[0]))
         raise CopyError(
@@ -126,6 +127,18 @@ def prove(original: keras.Model, copy: keras.Model) -> None:
             "of its layers keeps state that Keras does not save: let it save that in save_own_variables and read it "
             "in load_own_variables."
         )
+
+
+def _probed(model: keras.Model) -> np.ndarray:
+    """The logits of the probe images, with the random numbers of one seed."""
+    generators = [part for layer in model._flatten_layers() for part in layer._seed_generators]
+    seeds = [
+        (each.state, np.full(each.state.shape, number, each.state.dtype))
+        for number, each in enumerate(generators)
+    ]
+    with keras.StatelessScope(state_mapping=seeds):
+        logits = model(probe_images(model), training=False)
+    return ops.convert_to_numpy(ops.cast(logits, "float32"))
 
 
 def _clone(model: keras.Model, change=None, *, fresh=None, dtype=None, state=True) -> keras.Model:

@@ -15,11 +15,15 @@ import filelock
 
 _LOOKS = 20  # at a directory that changes while it is read
 _SUFFIX, _LOCK, _NEW, _OLD = ".partial", "lock", "new", "old"
+_RANDOM = rf"\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}"  # how the name of a scratch folder ends
 
 
 @contextlib.contextmanager
 def scratch_beside(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside `path`, to make in it what will take its place; removed at the end."""
+    """A folder beside `path`, to make in it what will take its place; removed at the end.
+
+    It is left for the next writer where it has the old directory, which could not be put back.
+    """
     path = pathlib.Path(path)
     sweep_beside(path)
     scratch, lock = _locked_folder(path)
@@ -27,7 +31,8 @@ def scratch_beside(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         yield scratch
     finally:
         lock.release()
-        shutil.rmtree(scratch, ignore_errors=True)
+        if path.exists() or not (scratch / _OLD).exists():
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _locked_folder(path: pathlib.Path) -> tuple[pathlib.Path, filelock.BaseFileLock]:
@@ -49,7 +54,7 @@ def _locked_folder(path: pathlib.Path) -> tuple[pathlib.Path, filelock.BaseFileL
 
 def is_scratch(path: pathlib.Path) -> bool:
     """Whether a path looks like a folder of `scratch_beside`."""
-    return path.name.startswith(".") and path.name.endswith(_SUFFIX)
+    return bool(re.fullmatch(rf"\..+{_RANDOM}", path.name)) and path.is_dir()
 
 
 def sweep_beside(path: pathlib.Path) -> None:
@@ -57,7 +62,7 @@ def sweep_beside(path: pathlib.Path) -> None:
 
     An old directory that such a process had moved away comes back if nothing took its place.
     """
-    own = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
+    own = re.compile(rf"\.{re.escape(path.name)}{_RANDOM}")
     for left in path.parent.glob(f".*{_SUFFIX}"):
         if not own.fullmatch(left.name):
             continue
@@ -85,8 +90,9 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """A directory to fill, put in the place of `directory` once it is on the disk; nothing is left on an error.
 
-    What cannot be cleaned up afterwards is no error: the new directory is in its place.
+    What cannot be cleaned up afterwards is no error: the new directory is in its place. A link is followed.
     """
+    directory = pathlib.Path(os.path.realpath(directory))
     directory.parent.mkdir(parents=True, exist_ok=True)
     with scratch_beside(directory) as scratch:
         partial = scratch / _NEW
@@ -175,6 +181,9 @@ def replace_directory(new: pathlib.Path, directory: pathlib.Path) -> None:
 
     One step where the system can exchange two directories (Linux, most local file systems). Elsewhere the
     old one is moved away first, so for a moment there is none, and comes back if the second step fails.
+
+    Raises:
+        OSError: it cannot be done; the message says where the old one lies if it could not be put back.
     """
     if not directory.exists():
         try:
@@ -190,7 +199,11 @@ def replace_directory(new: pathlib.Path, directory: pathlib.Path) -> None:
     try:
         new.rename(directory)
     except BaseException:
-        old.rename(directory)
+        try:
+            old.rename(directory)
+        except OSError as error:
+            text = f"{error.strerror}, and what was there lies in {str(old)!r} until the next writer puts it back"
+            raise OSError(error.errno, text, str(directory)) from error
         raise
 
 

@@ -1,5 +1,6 @@
 """A hash of what a value does: for functions and objects of code, not only of data."""
 
+import contextlib
 import functools
 import hashlib
 import types
@@ -15,7 +16,8 @@ def fingerprint(*values, array=lambda value: None) -> str:
     """Hexadecimal SHA-256 of values and all that they refer to: equal for equal ones, in another process too.
 
     Of a function: its code, constants, defaults, what it closes over and the globals that it names. Of an object of
-    other people's classes: its attributes, and the code of its class. What is a library's stands for its name.
+    other people's classes: its attributes, and the code of its class. What is a library's stands for its name, and its
+    configuration if it has one.
 
     Args:
         *values: anything.
@@ -85,6 +87,9 @@ def _parts(value):
         yield getattr(value, "__dict__", None)
     else:
         yield f"{type(value).__module__} {getattr(value, '__name__', type(value).__qualname__)}"
+        if hasattr(value, "get_config") and not isinstance(value, type):
+            with contextlib.suppress(Exception):  # of an object that is not made yet, say
+                yield value.get_config()
 
 
 def _class_parts(kind: type):

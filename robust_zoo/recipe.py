@@ -532,7 +532,14 @@ def _fit(
     robust = None
     if recipe.validation_attack is not None:
         data = (validation.images, validation.labels)
-        robust = RobustValidation(recipe.validation_attack, *data, file=state / "best.npz")
+        try:
+            robust = RobustValidation(recipe.validation_attack, *data, file=state / "best.npz")
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+        if progress.epochs_done and not robust.best_epoch:
+            raise RecipeError(
+                f"{str(robust.file)!r}, the best epoch of the interrupted training, is missing: start over without resume."
+            )
     if robust is not None and robust.collapsed:
         getattr(trainer, "classifier", trainer).set_weights(robust.best_weights)
         return progress, _remarks(robust, recipe)

@@ -1,9 +1,11 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from robust_zoo.classifier import as_classifier
+from robust_zoo.classifier import as_classifier, serialise
 from robust_zoo.contract import SQUASHING, check_classifier, check_logits
 
 
@@ -200,7 +202,7 @@ def test_one_sigmoid_unit_becomes_two_logits(images):
 
 
 @pytest.mark.parametrize(
-    "activation", sorted(set(SQUASHING) - {"softmax", "arctan", "clip", "erf"})
+    "activation", sorted(set(SQUASHING) - {"softmax", "arctan", "clip", "erf", "prelu", "where"})
 )
 def test_final_squashing_is_refused_by_name(activation):
     inputs = keras.Input((5, 5, 3))
@@ -283,5 +285,33 @@ def test_squashing_that_is_scaled_or_cut_is_refused(end, name):
     z = layers.Dense(4)(layers.Flatten()(inputs))
     with pytest.raises(ValueError, match=f"ends in {name}: "):
         check_classifier(keras.Model(inputs, end(z)))
-    for harmless in (2 * z - 1, z - ops.mean(z, axis=1, keepdims=True), layers.ReLU()(z)):
+    for harmless in (2 * z - 1, z - ops.mean(z, axis=1, keepdims=True)):
         check_classifier(keras.Model(inputs, harmless))
+
+
+class Unkept(keras.layers.Layer):
+    """Without a get_config for its argument."""
+
+    def __init__(self, scale, **options):
+        super().__init__(**options)
+        self.scale = scale
+
+    def call(self, x):
+        return x * float(self.scale)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Unkept(np.float32(2)),
+        lambda: keras.layers.Activation(
+            functools.partial(keras.activations.leaky_relu, negative_slope=0.1)
+        ),
+    ],
+)
+def test_layers_that_do_not_tell_how_they_were_made_are_refused_in_a_sentence(layer):
+    inputs = keras.Input((6, 6, 1))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(layer()(inputs))))
+    with pytest.raises(TypeError, match=r"cannot tell how it was made.*get_config") as info:
+        serialise(model)
+    assert "\n" not in str(info.value)

@@ -4,6 +4,7 @@ import pytest
 
 from robust_zoo import contract
 from robust_zoo.attacks import FGSM
+from robust_zoo.classifier import as_classifier
 
 
 @pytest.fixture
@@ -102,3 +103,85 @@ def test_the_callers_images_are_not_changed(small_cnn, attack):
     kept = x.copy()
     attack.run(small_cnn, x)
     np.testing.assert_array_equal(x, kept)
+
+
+def ending(operation):
+    inputs = keras.Input((6, 6, 1))
+    return keras.Model(inputs, operation(keras.layers.Dense(5)(keras.layers.Flatten()(inputs))))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        *(
+            keras.layers.Activation(name)
+            for name in ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "hard_silu", "mish", "celu",
+                         "hard_shrink", "soft_shrink", "tanh_shrink", "threshold", "softplus")
+        ),
+        keras.layers.LeakyReLU(), keras.layers.PReLU(), keras.layers.ReLU(), keras.layers.ELU(),
+        keras.layers.Activation(keras.layers.ReLU(6.0)),
+        keras.ops.relu, keras.ops.silu, keras.ops.leaky_relu,
+        lambda z: keras.ops.maximum(z, 0.0), lambda z: keras.ops.minimum(z, 5.0),
+        lambda z: keras.ops.where(z > 3, 3.0, z), lambda z: keras.ops.clip(z, -3, 3),
+    ],
+)  # fmt: skip
+def test_any_final_activation_is_refused(operation):
+    with pytest.raises(
+        ValueError, match=r"must return logits, but .* ends in \w+: make a keras.Model"
+    ):
+        contract.check_classifier(ending(operation))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        keras.layers.Activation("linear"),
+        keras.layers.Activation("log_softmax"),
+        keras.layers.BatchNormalization(),
+        lambda z: z * 2 + 1,
+        lambda z: keras.ops.maximum(z, keras.layers.Dense(5)(z)),  # of two models
+    ],
+)
+def test_what_hides_nothing_is_taken(operation):
+    assert contract.check_classifier(ending(operation))
+
+
+@pytest.mark.parametrize(
+    ("shape", "taken"),
+    [
+        ((3, None, None), False), ((3, 32, 48), False), ((4, 32, 32), False), ((2, 16, 16), False),
+        ((3, 12, 16), False), ((1, 28, 28), False), ((8, 8, 1), True), ((32, 32, 3), True), ((28, 28, 4), True),
+        ((None, None, 3), True), ((4, 4, 4), True), ((8, 8, 16), True),
+    ],
+)  # fmt: skip
+def test_shapes_that_look_like_channels_first(shape, taken):
+    inputs = keras.Input(shape)
+    pooled = keras.layers.GlobalMaxPooling2D("channels_last" if shape[-1] else "channels_first")
+    model = keras.Model(inputs, keras.layers.Dense(5)(pooled(inputs)))
+    if taken:
+        assert contract.check_classifier(model)
+    else:
+        with pytest.raises(ValueError, match="looks like channels first"):
+            contract.check_classifier(model)
+
+
+@pytest.mark.parametrize(
+    "first", [keras.layers.Permute((2, 3, 1)), keras.layers.Flatten("channels_first")]
+)
+def test_layers_that_read_channels_first_tell(first):
+    inputs = keras.Input((3, 4, 4))
+    model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(first(inputs))))
+    with pytest.raises(ValueError, match="looks like channels first"):
+        contract.check_classifier(model)
+    right = as_classifier(model, data_format="channels_first")
+    assert contract.check_classifier(right).input_shape == (None, 4, 4, 3)
+
+
+def test_a_dictionary_from_the_last_model_of_a_sequential_one():
+    inner_inputs = keras.Input((6, 6, 1))
+    logits = keras.layers.Dense(5)(keras.layers.Flatten()(inner_inputs))
+    inner = keras.Model(inner_inputs, {"logits": logits})
+    model = keras.Sequential([keras.Input((6, 6, 1)), inner])
+    with pytest.raises(TypeError, match="one output tensor"):
+        contract.check_classifier(model)
+    np.testing.assert_array_equal(as_classifier(model)(GOOD), model(GOOD)["logits"])

@@ -199,3 +199,41 @@ def test_neither_a_mask_nor_an_offset_hides_a_difference(change, same, offset):
     )
     masked[0, 0] = np.nan
     assert agree(masked, masked, within=1e-4)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Noisy(layers.Layer):
+    """Random by a seed generator, or by other means; and with state that is not saved."""
+
+    def __init__(self, seeded=True, **options):
+        super().__init__(**options)
+        self.seeded, self.shift = seeded, 0.0
+        self.seeds = keras.random.SeedGenerator(3)
+
+    def call(self, x):
+        if self.seeded:
+            noise = keras.random.normal(ops.shape(x), seed=self.seeds, dtype=x.dtype)
+        else:
+            noise = ops.convert_to_tensor(np.random.default_rng().normal(size=x.shape[1:]), x.dtype)
+        return x + 0.1 * noise + ops.cast(self.shift, x.dtype)
+
+
+def noisy(**options):
+    inputs = keras.Input((6, 6, 1))
+    layer = Noisy(**options)
+    outputs = layers.Dense(4, dtype="float32")(layers.Flatten(dtype="bfloat16")(layer(inputs)))
+    return keras.Model(inputs, outputs), layer
+
+
+def test_copies_of_random_models_are_compared_too():
+    model, layer = noisy()
+    assert in_float32(model) is not model
+    layer.shift = 5.0
+    with pytest.raises(CopyError, match="computes something else"):
+        in_float32(model)
+
+
+def test_randomness_that_keras_does_not_seed_cannot_be_compared():
+    model, _ = noisy(seeded=False)
+    with pytest.raises(CopyError, match=r"random numbers that Keras does not seed.*SeedGenerator"):
+        in_float32(model)

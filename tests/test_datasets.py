@@ -297,7 +297,7 @@ def claiming(path, shape):
 
 def test_a_file_that_claims_more_than_it_has(tmp_path):
     claiming(tmp_path / "mine.npz", (6 * 10**12, 2, 2, 1))
-    with pytest.raises(DatasetError, match=r"images\.npy claims 96,000,000,000,000 bytes"):
+    with pytest.raises(DatasetError, match=r"images\.npy claims shape .*96,000,000,000,000 bytes"):
         load_dataset(str(tmp_path / "mine.npz"))
 
 
@@ -306,7 +306,7 @@ def test_a_file_that_unpacks_to_very_much(tmp_path, monkeypatch):
     zeros = np.zeros((2**14, 16, 16, 1), "float32")
     np.savez_compressed(path, images=zeros, labels=np.arange(2**14) % 3)
     assert len(load_dataset(path)) == 2**14
-    monkeypatch.setattr("robust_zoo.datasets._MOST_BYTES", 2**20)
+    monkeypatch.setattr("robust_zoo.npz.MOST_BYTES", 2**20)
     with pytest.raises(DatasetError, match="it unpacks from"):
         load_dataset(path)
 
@@ -314,7 +314,7 @@ def test_a_file_that_unpacks_to_very_much(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([0, 1, 2, 2**31 - 2]), "must be below 100,000 unless it holds class_names"),
+        (np.array([0, 1, 2, 2**31 - 2]), "must be below 100,000, got"),
         (np.array([0, 1, 2, np.nan]), "labels must be integer classes, got dtype float64"),
         (np.array([0, 1, 2, np.inf], "float32"), "integer classes"),
         (np.array([0, 1, 2, -1]), r"0\.\.2, got values from -1 to 2"),

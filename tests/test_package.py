@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # Who may know whom, from the ground up; a module may import from lower layers and itself.
 LAYERS = [
-    {"attack_names", "backend", "citations", "fingerprint", "places", "sentences"},
+    {"attack_names", "backend", "citations", "fingerprint", "npz", "places", "sentences"},
     {"contract", "record", "progress", "files"},
     {"architectures", "copies", "datasets", "describe", "weights"},
     {"classifier"},

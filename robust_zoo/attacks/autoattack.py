@@ -13,7 +13,7 @@ from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack
 from robust_zoo.attacks.fab import FAB
 from robust_zoo.attacks.losses import CrossEntropy, unit_of
 from robust_zoo.attacks.square import Square
-from robust_zoo.attacks.working_set import WorkingSet, predict
+from robust_zoo.attacks.working_set import WorkingSet, like, predict
 from robust_zoo.backend import random
 from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check
@@ -96,8 +96,9 @@ class AutoAttack(FixedBudgetAttack):
         accuracy = []
         saved = state.load()
         if saved:
-            found = {name: saved[name] for name in found}
-            accuracy = saved["accuracy"].tolist()
+            with state.restoring():
+                found = {name: like(array, saved, name) for name, array in found.items()}
+                accuracy = _falling(saved.get("accuracy"), len(components))
         inner = {
             name.removeprefix("inside/"): value
             for name, value in saved.items()
@@ -120,7 +121,8 @@ class AutoAttack(FixedBudgetAttack):
                     # FAB has no ball of its own: what it finds inside ours is enough.
                     stop_distance=self.epsilon if isinstance(attack, FAB) else None,
                 )
-                working_set.restore(inner)
+                with state.restoring():
+                    working_set.restore(inner)
 
                 def snapshot(working_set=working_set):
                     inside = working_set.snapshot()
@@ -155,3 +157,11 @@ class AutoAttack(FixedBudgetAttack):
         found["queries"][robust] += queries
         found["broken_by"][robust[broken]] = name
         found["x_adv"][robust[broken]] = x_adv[broken]
+
+
+def _falling(accuracy, most: int) -> list[float]:
+    """The accuracy after each component that is done, of a state; ValueError if it cannot be that."""
+    values = [1.0, *np.ravel([] if accuracy is None else accuracy).tolist()]
+    if accuracy is None or len(values) > most + 1 or sorted(values, reverse=True) != values:
+        raise ValueError(f"accuracy must be at most {most} falling numbers, got {accuracy!r}")
+    return values[1:]

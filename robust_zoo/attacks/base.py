@@ -288,7 +288,8 @@ class Attack:
     def _search(self, model, x, y, *, seed, batch_size, progress, state: StateFile) -> dict:
         """The fields of the result, without distance and seconds."""
         working_set = WorkingSet(self, model, x, y, key=random.key(seed), batch_size=batch_size)
-        working_set.restore(state.load())
+        with state.restoring():
+            working_set.restore(state.load())
         title = type(self).__name__
         with progress_bar(
             title, working_set.work, done=working_set.done, enabled=progress

@@ -1,11 +1,11 @@
 """State files: how far a long attack is, so that an interrupted one can go on."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from robust_zoo import __version__
 from robust_zoo.classifier import config_sha256, serialise, without_names
 from robust_zoo.files import replacing
+from robust_zoo.npz import read_npz
+from robust_zoo.sentences import one_line
 from robust_zoo.weights import describe_weights
 
 _SECONDS = 30.0  # between two writes
@@ -71,14 +73,13 @@ class StateFile:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                arrays = dict(content)
+            arrays = read_npz(self._path)
             saved = json.loads(str(arrays.pop(_IDENTITY)))
             seconds = float(arrays.pop(_SPENT))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"state_file {str(self._path)!r} is no readable state: {error}."
-            ) from None
+            if not isinstance(saved, dict) or not 0 <= seconds < float("inf"):
+                raise ValueError("its identity or its seconds are none")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise self.unreadable(error) from None
         for part, value in self._identity.items():
             if saved.get(part) != value:
                 raise ValueError(
@@ -87,6 +88,22 @@ class StateFile:
                 )
         self.seconds_before = seconds
         return arrays
+
+    @contextlib.contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Inside, a ValueError that tells why arrays are no state becomes one that names the file."""
+        try:
+            yield
+        except ValueError as error:
+            if str(error).startswith("state_file "):
+                raise
+            raise self.unreadable(error) from None
+
+    def unreadable(self, reason) -> ValueError:
+        """What to raise for a state that cannot be gone on with."""
+        return ValueError(
+            f"state_file {str(self._path)!r} is no readable state: {one_line(reason)}. Remove it to start over."
+        )
 
     def save(self, snapshot: Callable[[], dict[str, np.ndarray]], *, now: bool = False) -> None:
         """Writes `snapshot()` in the file's place, at most once in half a minute unless `now`."""

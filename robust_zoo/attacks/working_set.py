@@ -1,5 +1,6 @@
 """The working set: images that are not done yet, packed into batches of a few fixed sizes."""
 
+import functools
 import weakref
 
 import keras
@@ -40,7 +41,32 @@ _TRAINER = {
     "run_eagerly",
     "steps_per_execution",
     "auto_scale_loss",
+    "history",
+    "optimizer",
+    "predict_function",
+    "stop_evaluating",
+    "stop_predicting",
+    "stop_training",
+    "test_function",
+    "train_function",
+    "training",
+    "_compile_config",
+    "_compile_loss",
+    "_compile_metrics",
+    "_compiled_trainable_state",
+    "_jax_state",
+    "_jax_state_synced",
+    "_loss_tracker",
 }
+
+
+@functools.cache
+def _of_every_model() -> frozenset[str]:
+    """Private names of what every `keras.Model` keeps for itself."""
+    functional = keras.Sequential([keras.Input((1,)), keras.layers.Identity(name="of")], name="of")
+    functional(np.zeros((1, 1), "float32"))
+    found = {*vars(functional), *vars(functional._functional)}
+    return frozenset(name for name in found if name.startswith("_"))
 
 
 def _state_of(model) -> str:
@@ -50,7 +76,7 @@ def _state_of(model) -> str:
         is_model = isinstance(layer, keras.Model)
         parts.append(type(layer))
         for name, value in sorted(vars(layer).items()):
-            private = is_model and (name.startswith(("_", "stop_")) or name in _TRAINER)
+            private = is_model and (name in _TRAINER or name in _of_every_model())
             if not private and name not in _BOOKKEEPING:
                 parts += (name, value)
     return fingerprint(*parts, array=_as_array)
@@ -164,6 +190,15 @@ def _compile(attack, model):
     return tuple(backend.function(part, model, *attack.models) for part in (start, follow, judge))
 
 
+def like(expected: np.ndarray, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """The array of a name; ValueError unless it has the shape and dtype of `expected`."""
+    found = arrays.get(name)
+    if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        got = "nothing" if found is None else f"{found.dtype} {found.shape}"
+        raise ValueError(f"{name} must be {expected.dtype} {expected.shape}, got {got}")
+    return found
+
+
 class WorkingSet:
     """Runs one attack over all images. See `Attack.run`.
 
@@ -242,14 +277,24 @@ class WorkingSet:
         return arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to where `snapshot` was taken; nothing happens if `arrays` is empty."""
+        """Goes back to where `snapshot` was taken; nothing happens if `arrays` is empty.
+
+        Raises:
+            ValueError: arrays that no snapshot of this attack has.
+        """
         if not arrays:
             return
         for name in ("x_adv", "closest", "worst", "queries"):
-            setattr(self, f"_{name}", arrays[name])
-        self._first, self._attempt, self._done = map(int, arrays["cursor"])
+            setattr(self, f"_{name}", like(getattr(self, f"_{name}"), arrays, name))
+        cursor = like(np.zeros(3, "int64"), arrays, "cursor")
+        self._first, self._attempt, self._done = map(int, cursor)
+        if np.isnan(self._closest).any() or self._queries.min() < 1 or cursor.min() < 0:
+            raise ValueError("it has distances, queries or places that no attack makes")
         if "active" in arrays:
+            window = len(self._todo[self._first : self._first + self._window])
             self._active = arrays["active"]
+            if self._active.dtype.kind != "i" or not np.isin(self._active, np.arange(window)).all():
+                raise ValueError("it is at work on images that are not there")
             self._state = {
                 name.removeprefix("state/"): value
                 for name, value in arrays.items()

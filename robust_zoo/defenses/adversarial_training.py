@@ -46,10 +46,10 @@ class AdversarialTraining(Defense):
             without.
         random_epsilon: whether each training example has an epsilon of its own, the absolute value of a
             normal number of standard deviation epsilon / 2, truncated at epsilon.
-        ramp_steps: training steps over which epsilon (and the step size with it) rises linearly from
-            zero. 0, the papers' choice, trains at full strength from the start; a ramp spares short budgets
+        ramp_steps: updates of the optimizer (batches, unless it accumulates gradients) over which epsilon (and the
+            step size with it) rises linearly from zero. 0, the papers' choice, trains at full strength from the start; a ramp spares short budgets
             the long plateau at the beginning.
-        delay_steps: training steps on clean images alone before the first adversarial one (and before the
+        delay_steps: updates of the optimizer on clean images alone before the first adversarial one (and before the
             ramp). Robust accuracy is 0 in the logs for as long.
         attack_mode: see `Defense`. The papers do not say; Madry's code attacks in training mode.
         seed: see `Defense`.

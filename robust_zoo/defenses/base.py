@@ -163,6 +163,8 @@ class Defense(backend.DefenseSteps, keras.Model):
         batch = kwargs.get("validation_batch_size") or batch_size
         for size in _batch_sizes(watched, batch, 1.0, replicas):
             Defense.check_batch(self, size, replicas)
+        if isinstance(x, keras.utils.PyDataset):
+            x = _CheckedBatches(x, lambda size: self.check_batch(size, replicas))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.insert(0, StopOnDivergence())
             callbacks.set_model(self)
@@ -201,12 +203,30 @@ class Defense(backend.DefenseSteps, keras.Model):
             ) from error
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
-        """Keras's `evaluate`, with robust accuracy; images and labels are checked as in `fit`."""
-        if (
-            "_use_cached_eval_dataset" not in kwargs
-        ):  # not the validation of `fit`, which has checked it
-            x = self._check_data(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+        """Keras's `evaluate`, with robust accuracy; images, labels and batches are checked as in `fit`."""
+        if "_use_cached_eval_dataset" in kwargs:  # the validation of `fit`, which has checked it
+            return super().evaluate(x, y, *args, **kwargs)
+        replicas = backend.replica_count(self)
+        x = self._check_data(x, y)
+        batch_size = args[0] if args else kwargs.get("batch_size")
+        for size in _batch_sizes(x, batch_size, 1.0, replicas):
+            Defense.check_batch(self, size, replicas)
+        if isinstance(x, keras.utils.PyDataset):
+            x = _CheckedBatches(x, lambda size: Defense.check_batch(self, size, replicas))
+        with self._labels_in_words():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Keras's `train_on_batch`; images, labels and the batch are checked as in `fit`."""
+        x = self._check_data(x, y)
+        self.check_batch(len(x), backend.replica_count(self))
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Keras's `test_on_batch`; images, labels and the batch are checked as in `fit`."""
+        x = self._check_data(x, y)
+        Defense.check_batch(self, len(x), backend.replica_count(self))
+        return super().test_on_batch(x, y, *args, **kwargs)
 
     def _check_data(self, x, y):
         """`x`, or what stands for it, after checking arrays or the first batch of a stream."""
@@ -433,6 +453,29 @@ def _batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[
             "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
         )
     return [] if size is None else [size]
+
+
+class _CheckedBatches(keras.utils.PyDataset):
+    """A dataset each of whose batches is checked by its size before it is used."""
+
+    def __init__(self, data: keras.utils.PyDataset, check):
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self.data, self.check = data, check
+
+    @property
+    def num_batches(self):
+        return self.data.num_batches
+
+    def __getitem__(self, index):
+        batch = self.data[index]
+        self.check(len(keras.tree.flatten(batch[0])[0]))
+        return batch
+
+    def on_epoch_begin(self):
+        self.data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.data.on_epoch_end()
 
 
 def first_batch(x):

@@ -5,7 +5,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.defenses.base import Defense, check_count, finite
+from robust_zoo.defenses.base import Defense, check_count
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -90,7 +90,7 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         )
         self.optimizer.apply(gradients[:-1], weights)
         geometry, epsilon = self.attack.geometry, self.attack.epsilon
-        direction = geometry.direction(finite(gradients[-1]))
+        direction = geometry.direction(backend.finite_gradient(gradients[-1]))
         moved = geometry.shrink(self.perturbation + epsilon * direction, epsilon)
         # Every replica moves its own rows and learns of the others'.
         step = backend.replica_sum(moved - self.perturbation)

@@ -16,6 +16,8 @@ _NEVER = (
     "Poisson",
     "Dice",
     "Tversky",
+    "categorical_generalized_cross_entropy",
+    "CategoricalGeneralizedCrossEntropy",
 )
 
 

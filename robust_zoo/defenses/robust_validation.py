@@ -12,6 +12,8 @@ from robust_zoo.attacks.working_set import predict
 from robust_zoo.contract import check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.files import replacing
+from robust_zoo.npz import read_npz
+from robust_zoo.sentences import one_line
 
 _COLLAPSED = 0.5  # of the best accuracy so far
 
@@ -50,11 +52,20 @@ class RobustValidation(keras.callbacks.Callback):
         self.best_weights, self._measured, self._found = None, None, None
         self._trained = []  # epochs and the accuracy under the training attack in each
         if self.file is not None and self.file.exists():
-            with np.load(self.file) as kept:
-                told = json.loads(str(kept["told"]))
-                self.best_weights = [kept[f"weight{index}"] for index in range(told.pop("weights"))]
-            for name, value in told.items():
-                setattr(self, name, value)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            kept = read_npz(self.file)
+            told = json.loads(str(kept["told"]))
+            self.best_weights = [kept[f"weight{index}"] for index in range(int(told["weights"]))]
+            self.best, self.best_epoch = float(told["best"]), int(told["best_epoch"])
+            self.collapsed, self._trained = int(told["collapsed"]), list(told["_trained"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"{str(self.file)!r}, the best epoch of an interrupted training, cannot be read: {one_line(error)}. "
+                "Remove it, and the training's state with it, to start over."
+            ) from None
 
     @property
     def _classifier(self) -> keras.Model:

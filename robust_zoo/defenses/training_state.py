@@ -6,12 +6,12 @@ import os
 import pathlib
 import tempfile
 import time
-import zipfile
 
 import keras
 import numpy as np
 
 from robust_zoo.files import write_bytes
+from robust_zoo.npz import read_npz
 from robust_zoo.sentences import one_line
 
 _CURRENT, _PREVIOUS = "training.npz", "training.previous.npz"
@@ -107,12 +107,19 @@ class TrainingState(keras.callbacks.Callback):
 
 
 def _read(path: pathlib.Path) -> tuple[dict, bytes] | None:
+    """What a file tells of a training, and its weights; None if it cannot be read."""
     try:
-        # Opened here: np.load leaves the file open when it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            return json.loads(str(content["told"])), content["weights"].tobytes()
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        arrays = read_npz(path)
+        told, weights = json.loads(str(arrays["told"])), arrays["weights"].tobytes()
+        whole = (
+            isinstance(told["settings"], dict)
+            and isinstance(told["seconds"], (int, float))
+            and 0 < int(told["epochs_done"]) == told["epochs_done"] == len(told["history"])
+            and all(isinstance(row, dict) for row in told["history"])
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    return (told, weights) if whole else None
 
 
 def _saved(model: keras.Model) -> bytes:

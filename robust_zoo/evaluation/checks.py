@@ -5,7 +5,7 @@ After Athalye et al., "Obfuscated gradients give a false sense of security" (arX
 measured, when it fires and what to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -167,7 +167,7 @@ def clean_above_chance(model, logits: np.ndarray, y: np.ndarray) -> Check:
 
 def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
     """The layer that first scales pixels, and their range, if it was made for another one than [0, 1]."""
-    for layer in model._flatten_layers():
+    for layer in _in_order(model):
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = (
                 np.ravel(value).astype("float64") for value in (layer.scale, layer.offset)
@@ -183,9 +183,18 @@ def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
             if mean is not None and float(keras.ops.max(mean)) > 2:
                 return layer.name, 0.0, 255.0
             return None
-        if layer.weights and not isinstance(layer, keras.Model):
+        if layer.weights:
             return None
     return None
+
+
+def _in_order(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of those in it, as they follow each other. (`_flatten_layers` reverses inner ones.)"""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _in_order(layer)
+        else:
+            yield layer
 
 
 def curve_agrees(curve: Curve, alone: Sequence[Accuracy]) -> Check:

@@ -45,7 +45,7 @@ from robust_zoo.record import (
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import describe_weights, variables_sha256
 
-_COMPARED = 8  # images on which compiled and uncompiled logits are compared
+_COMPARED = 64  # images on which compiled and uncompiled logits are compared
 
 
 def evaluate(

@@ -67,8 +67,9 @@ def publish(staged: pathlib.Path, handle: str, *, private: None, tag: None) -> s
                 for name in names:
                     shutil.copyfile(staged / name, partial / name)
         except OSError as error:
+            state = "and is as it was: " if directory.exists() or not here else ""
             raise HubError(
-                f"{handle} cannot be written, and is as it was: {error.strerror or error}."
+                f"{handle} cannot be written, {state}{error.strerror or error}."
             ) from error
     return handle
 

@@ -27,8 +27,7 @@ MODEL_FILES = (CONFIG, METADATA, WEIGHTS)
 GENERATOR_FILES = (GENERATOR, GENERATOR_WEIGHTS)
 FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *GENERATOR_FILES)
 
-# What may lie in a directory that is replaced: "assets" is Keras's own empty folder.
-_REPLACEABLE = {*FILES, "assets"}
+_ASSETS = "assets"  # Keras's own empty folder, which may lie in a directory that is replaced
 
 
 def check_target(directory: str | pathlib.Path) -> None:
@@ -36,7 +35,10 @@ def check_target(directory: str | pathlib.Path) -> None:
     directory = pathlib.Path(directory)
     found = directory.iterdir() if directory.is_dir() else ()
     names = {path.name for path in found if not is_scratch(path)}
-    if directory.is_file() or (names and not {CONFIG, WEIGHTS} <= names <= _REPLACEABLE):
+    assets = directory / _ASSETS
+    if assets.is_dir() and not any(assets.iterdir()):
+        names -= {_ASSETS}
+    if directory.is_file() or (names and not {CONFIG, WEIGHTS} <= names <= set(FILES)):
         raise CheckpointError(
             f"{str(directory)!r} exists and is not a checkpoint: it is left alone."
         )

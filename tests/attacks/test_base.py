@@ -185,6 +185,47 @@ def test_a_changed_model_is_compiled_anew(small_cnn, images):
     assert not np.array_equal(before, after.x_adv)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Signed(keras.Model):
+    """A model whose call depends on what is neither a variable nor public."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(3)
+        self._sign = 1.0
+        self.factor = keras.initializers.Constant(1.0)
+
+    def call(self, x):
+        return self._sign * self.factor.value * self.dense(keras.ops.reshape(x, (-1, 36)))
+
+
+@pytest.mark.parametrize("how", ["private attribute of a model inside", "object of Keras"])
+def test_state_that_is_no_variable_is_seen_by_compiled_code(images, how):
+    inputs = keras.Input((6, 6, 1))
+    signed = Signed()
+    model = keras.Model(inputs, signed(inputs))
+    x = images(20)
+    y = ops.convert_to_numpy(model(x)).argmax(1)
+    assert not FGSM(epsilon=1e-6).run(model, x, y).success.any()
+    if how == "object of Keras":
+        signed.factor.value = -1.0
+    else:
+        signed._sign = -1.0
+    assert FGSM(epsilon=1e-6).run(model, x, y).success.all()
+
+
+def test_training_alone_compiles_nothing_anew(images):
+    inputs = keras.Input((6, 6, 1))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    x, y = images(20), np.arange(20) % 3
+    before = working_set._state_of(model)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    model.fit(x, y, validation_data=(x, y), verbose=0)
+    model.predict(x, verbose=0)
+    assert working_set._state_of(model) == before
+
+
 def test_images_of_several_sizes(images):
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))

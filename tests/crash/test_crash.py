@@ -5,6 +5,7 @@ nothing is left beside it.
 """
 
 import errno
+import os
 import shutil
 
 import keras
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from robust_zoo import architectures
+from robust_zoo import architectures, files
 from robust_zoo.attacks import FGSM, PGD
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import evaluate
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.recipe import Recipe, RecipeError, _build, run
-from robust_zoo.zoo import HubError, load_model, publish, save_model
+from robust_zoo.zoo import CheckpointError, HubError, load_model, publish, save_model
 
 FAILURES = pytest.mark.parametrize("how", ["kill", errno.EIO, errno.ENOSPC])
 
@@ -48,7 +50,11 @@ STEPS = [pytest.param(7, id="some"), EVERY]
 @FAILURES
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("before", [True, False], ids=["over another", "new"])
-def test_save_model(disk, tmp_path, how, step, before):
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+def test_save_model(disk, tmp_path, monkeypatch, how, step, before, exchange):
+    """Also where a system cannot exchange two directories in one step."""
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     target = tmp_path / "zoo" / "model"
     old, new = model(0), model(1)
     versions = [contents(save_model(each, tmp_path / each.layers[-2].name)) for each in (old, new)]
@@ -66,6 +72,8 @@ def test_save_model(disk, tmp_path, how, step, before):
     for at in points(disk.count, step):
         reset()
         failed = disk.run(save, at, how)
+        if not exchange:
+            files.sweep_beside(target)  # as the next writer does
         found = contents(target) if target.exists() else None
         assert found in ([*versions] if before else [None, versions[1]])
         assert failed is not None or found == versions[1]
@@ -74,6 +82,49 @@ def test_save_model(disk, tmp_path, how, step, before):
         save()
         assert contents(target) == versions[1]
         assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_an_old_version_that_cannot_be_put_back_is_not_removed(tmp_path, monkeypatch):
+    """Two renames fail in a row, where directories cannot be exchanged; the next writer finds it."""
+    record_of, target = load_model("mlp.pgd_digits"), tmp_path / "hub" / "model"
+    save_model(record_of, target, record_of.robustness)
+    before, rename = contents(target), os.rename
+
+    def failing(path, to, **options):
+        if os.fspath(to) == str(target):
+            raise OSError(errno.EIO, "io")
+        rename(path, to, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_exchange", lambda one, other: False)
+        patch.setattr(os, "rename", failing)
+        with pytest.raises(HubError, match=r"cannot be written, io, and what was there lies in"):
+            publish(checkpoints_directory() / "mlp.natural_digits", target.as_uri())
+    assert not target.exists()
+    files.sweep_beside(target)
+    assert contents(target) == before
+
+
+@pytest.mark.parametrize("theirs", ["assets/thesis.txt", ".notes.partial", ".notes.partial/x"])
+def test_somebodys_files_in_a_checkpoint_are_left_alone(tmp_path, theirs):
+    save_model(model(0), tmp_path / "model")
+    path = tmp_path / "model" / theirs
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("years of work")
+    with pytest.raises(CheckpointError, match="is not a checkpoint: it is left alone"):
+        save_model(model(1), tmp_path / "model")
+    assert path.read_text() == "years of work"
+
+
+def test_links_are_followed(tmp_path):
+    save_model(model(0), tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    new = model(1)
+    save_model(new, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "later")
+    save_model(new, tmp_path / "nowhere")
+    assert contents(tmp_path / "real") == contents(tmp_path / "later")
 
 
 @FAILURES

@@ -1,16 +1,22 @@
 """Files and names from strangers, mutated at random from sound ones: refused in a sentence, or harmless."""
 
+import io
 import json
 import random
+import resource
 import shutil
 import sys
+import time
+import zipfile
 
 import numpy as np
 import pytest
 
 from robust_zoo import cli
-from robust_zoo.attacks import FGSM
+from robust_zoo.attacks import FGSM, PGD
+from robust_zoo.attacks.state_file import StateFile
 from robust_zoo.datasets import DatasetError, load_dataset
+from robust_zoo.defenses import RobustValidation, TrainingState
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.zoo import CheckpointError, HubError, UnknownModelError, load_model, load_record
@@ -151,7 +157,8 @@ def test_handles(load, monkeypatch, tmp_path):
 def test_datasets(seed, tmp_path):
     rng, path = random.Random(seed), tmp_path / "mine.npz"
     images = np.random.default_rng(0).random((6, 4, 4, 1)).astype("float32")
-    np.savez(path, images=images, labels=np.arange(6) % 3, class_names=["a", "b", "c"])
+    save = np.savez_compressed if seed % 2 else np.savez
+    save(path, images=images, labels=np.arange(6) % 3, class_names=["a", "b", "c"])
     data = path.read_bytes()
     for _ in range(40):
         path.write_bytes(damaged(data, rng))
@@ -176,6 +183,109 @@ def test_states(tmp_path):
             one_sentence(error)
         else:
             np.testing.assert_array_equal(found.x_adv, expected.x_adv)
+
+
+def rewritten(path, **changes):
+    """An .npz file with some arrays replaced, or left out where they are None."""
+    with np.load(path) as content:
+        arrays = {**content, **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+STATES = [
+    {"closest": None}, {"queries": None}, {"identity": None}, {"seconds": None}, {"cursor": None},
+    {"identity": np.asarray("[]")}, {"identity": np.asarray("null")}, {"identity": np.asarray("[" * 100_000)},
+    {"seconds": np.asarray(np.nan)}, {"seconds": np.asarray([1.0, 2.0])}, {"seconds": np.asarray("x")},
+    {"closest": np.full(8, np.nan, "float32")}, {"closest": np.zeros(0, "float32")}, {"closest": np.zeros(8)},
+    {"queries": np.zeros(8, "int64")}, {"queries": np.asarray(["x"] * 8)}, {"cursor": np.asarray([-1, 0, 0])},
+    {"x_adv": np.zeros((8, 9, 9, 1), "float32")}, {"worst": np.zeros((8, 1), "float32")},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", STATES)
+def test_states_that_were_made_up(tmp_path, change):
+    path = tmp_path / "state.npz"
+    model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(8, 0)
+    attack = FGSM(epsilon=0.1)
+    attack.run(model, data.images, data.labels, state_file=path, progress=False)
+    rewritten(path, **change)
+    with pytest.raises(
+        ValueError, match=r"^state_file .* is no readable state|not the same"
+    ) as info:
+        attack.run(model, data.images, data.labels, state_file=path, progress=False)
+    one_sentence(info.value)
+
+
+TOLD = [
+    "[]", "null", "{}", "3", "[" * 100_000, '{"settings": [], "epochs_done": 1, "seconds": 1, "history": [{}]}',
+    '{"settings": {}, "epochs_done": "x", "seconds": 1, "history": [{}]}',
+    '{"settings": {}, "epochs_done": -1, "seconds": 1, "history": []}',
+    '{"settings": {}, "epochs_done": 1000000000, "seconds": 1, "history": [{}]}',
+    '{"settings": {}, "epochs_done": 1, "seconds": "x", "history": [{}]}',
+    '{"settings": {}, "epochs_done": 1, "seconds": 1, "history": [3]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_trainings_that_were_made_up(tmp_path, told):
+    """The one before is gone on with, or a sentence says that there is none."""
+    weights = np.zeros(3, "uint8")
+    np.savez(tmp_path / "training.npz", told=told, weights=weights)
+    with pytest.raises(ValueError, match="cannot be read, nor can the one before it") as info:
+        TrainingState(tmp_path)
+    one_sentence(info.value)
+    sound = {"settings": {}, "epochs_done": 1, "seconds": 1.0, "history": [{"loss": 1.0}]}
+    np.savez(tmp_path / "training.previous.npz", told=json.dumps(sound), weights=weights)
+    assert TrainingState(tmp_path).epochs_done == 1
+
+
+@pytest.mark.parametrize("told", [*TOLD, '{"weights": 1, "best": 1.0}'])
+def test_best_epochs_that_were_made_up(tmp_path, told):
+    np.savez(tmp_path / "best.npz", told=told)
+    with pytest.raises(ValueError, match=r"the best epoch of .* cannot be read") as info:
+        RobustValidation(PGD(epsilon=0.1), None, None, file=tmp_path / "best.npz")
+    one_sentence(info.value)
+
+
+def header(shape, dtype="<f8"):
+    """The beginning of an .npy file that claims a shape."""
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        content, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images.npy": header((10**13,))},
+        {"images.npy": header((-5, -20))},
+        {"images.npy": header((1,))[:40]},
+        {"images.npy": b""},
+        {"images.npy": header((10**9,), "|u1") + bytes(2**27)},  # stored as next to nothing
+        {"images": b"what"},
+    ],
+)
+@pytest.mark.parametrize("read", ["dataset", "state", "training", "best"])
+def test_archives_that_claim_more_than_they_have(tmp_path, content, read):
+    names = {"dataset": "mine", "state": "state", "training": "training", "best": "best"}
+    path = tmp_path / f"{names[read]}.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    act = {
+        "dataset": lambda: load_dataset(str(path)),
+        "state": lambda: StateFile(path, dict).load(),
+        "training": lambda: TrainingState(tmp_path),
+        "best": lambda: RobustValidation(PGD(epsilon=0.1), None, None, file=path),
+    }[read]
+    start, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((DatasetError, ValueError)) as info:
+        act()
+    one_sentence(info.value)
+    assert time.monotonic() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20  # KiB
 
 
 def test_the_command_line_says_one_sentence(tmp_path, monkeypatch, capfd):

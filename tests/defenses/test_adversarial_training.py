@@ -518,6 +518,29 @@ class TestMirroredStrategy:
         known = known.batch(8, drop_remainder=True)
         assert defense.fit(known, shuffle=False, verbose=0).epoch == [0]
 
+    def test_an_uneven_batch_in_the_middle_is_refused(self, strategy, images):
+        class Batches(keras.utils.PyDataset):
+            def __len__(self):
+                return 3
+
+            def __getitem__(self, index):
+                n = 9 if index == 1 else 16
+                return images(n), np.arange(n) % 5
+
+        with strategy.scope():
+            defense = self.build(images)
+        message = "divisible by the 2 replicas, got one of 9 examples"
+        with pytest.raises(ValueError, match=message):
+            defense.fit(Batches(), shuffle=False, verbose=0)
+        with pytest.raises(ValueError, match=message):
+            defense.evaluate(Batches(), verbose=0)
+        x, y = images(9), np.arange(9) % 5
+        for call in (defense.train_on_batch, defense.test_on_batch):
+            with pytest.raises(ValueError, match=message):
+                call(x, y)
+        with pytest.raises(ValueError, match=message):
+            defense.evaluate(x, y, batch_size=9, verbose=0)
+
     def test_replicas_start_from_different_points(self, strategy, images):
         import tensorflow as tf
 

@@ -295,3 +295,29 @@ def test_fitting_again_and_again_keeps_nothing(defense, data):
         defense.fit(*data, validation_data=data, **OPTIONS)
         found.append(graphs())
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
+def test_single_batches_are_checked(defense, data, method):
+    x, y = data
+    defense.compile("adam", FROM_LOGITS)
+    call = getattr(defense, method)
+    with pytest.raises(ValueError, match=r"divide 0\.\.255 images by 255"):
+        call(x * 255, y)
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
+        call(x, y + 1)
+    assert len(call(x, y, return_dict=True)) >= 2
+
+
+@pytest.mark.home
+def test_a_label_out_of_range_in_a_later_batch_is_told_in_evaluate(defense, data):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return data[0][:8], data[1][:8] + 15 * index
+
+    defense.compile("adam", FROM_LOGITS)
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2, .* a later batch"):
+        defense.evaluate(Batches(), verbose=0)

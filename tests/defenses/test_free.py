@@ -66,3 +66,19 @@ def test_bad_arguments(linear, images):
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(inputs))
     with pytest.raises(ValueError, match="classifier must have a fixed image shape"):
         FreeAdversarialTraining(keras.Model(inputs, pooled), attack=attack, batch_size=4)
+
+
+def test_pixels_of_infinite_slope_are_perturbed():
+    """A root has one at black: the adversary must not be blind there."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(ops.power(inputs, 0.45)))
+    trainer = FreeAdversarialTraining(
+        keras.Model(inputs, outputs), attack=PGD(epsilon=0.1, steps=1), batch_size=8, replays=2
+    )
+    trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).random((8, 4, 4, 1)).astype("float32")
+    x[:, :2] = 0
+    trainer.fit(x, np.arange(8) % 3, batch_size=8, shuffle=False, verbose=0)
+    perturbation = ops.convert_to_numpy(trainer.perturbation)
+    assert (perturbation[:, :2] != 0).mean() > 0.9

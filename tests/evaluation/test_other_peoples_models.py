@@ -231,6 +231,20 @@ def test_a_forgotten_input_range_is_a_failed_check_with_the_remedy(trained, firs
     assert check_of(right, "clean_above_chance").passed is (right.clean.ci95[0] > 0.2)
 
 
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_the_range_is_found_behind_as_classifier(kind):
+    first = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(10, activation="softmax")]
+    inputs = keras.Input((8, 8, 1))
+    if kind == "sequential":
+        model = keras.Sequential([inputs, *first])
+    else:
+        x = inputs
+        for layer in first:
+            x = layer(x)
+        model = keras.Model(inputs, x)
+    assert trained_range(as_classifier(model, output="softmax"))[1:] == (0.0, 255.0)
+
+
 def test_sixteen_bits_are_no_eight(trained):
     model = behind(trained, layers.Rescaling(1 / 65535))
     assert trained_range(model)[1:] == (0.0, 65535.0)

@@ -34,7 +34,7 @@ COMMON = {
     ),
     "n": (10_000, 10_000, 1_000, 1_000),
     "deviations": (
-        "45,000 training images, since 5,000 are held out: as many epochs, a tenth fewer steps",
+        "49,000 training images, since 1,000 are held out: as many epochs, a fiftieth fewer steps",
         "label smoothing of 0.1, which the authors' checkpoints do not tell",
     ),
 }
