@@ -65,7 +65,8 @@ def main() -> None:
         print(f"robust-zoo: {interrupted}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = " ".join(str(error).split()) or type(error).__name__
+        line = "".join(c if c.isprintable() else " " for c in str(error))
+        sentence = " ".join(line.split()) or type(error).__name__
         print(f"robust-zoo: {in_flags(sentence, _options())}", file=sys.stderr)
         sys.exit(1)
 

@@ -9,19 +9,24 @@ import pathlib
 import re
 import sys
 import tempfile
+import warnings
 
 from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings
+from robust_zoo.sentences import one_line
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
 def quiet():
-    """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start."""
+    """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start. Our warnings are shown."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
         sys.stderr.flush()
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
@@ -34,6 +39,9 @@ def quiet():
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            for warning in warned:  # ours, not those of libraries
+                if pathlib.Path(warning.filename).is_relative_to(_PACKAGE):
+                    print(f"robust-zoo: warning: {one_line(warning.message, 500)}", file=sys.stderr)
 
 
 def console():

@@ -1,7 +1,9 @@
 """Model cards: text and pictures generated from records, never made by hand."""
 
+import json
 import pathlib
 import re
+import shlex
 from collections.abc import Iterable
 
 import pydantic
@@ -278,7 +280,8 @@ def _training(record: RobustnessRecord, recipe: bool) -> list[str]:
             "recipe.",
         ]
     shipped = training.recipe.startswith("training/recipes/")
-    command = f"robust-zoo train {record.name if shipped else training.recipe}"
+    trained_by = shlex.quote(record.name if shipped else training.recipe)
+    command = f"robust-zoo train {trained_by}"
     values = f"; {RECIPE} has every value that took part" if recipe else ""
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     lines = [
@@ -309,7 +312,7 @@ def _use(record: RobustnessRecord, handle: str) -> list[str]:
         "```python",
         "import robust_zoo as rz",
         "",
-        f'model = rz.load_model("{target}"){where}',
+        f"model = rz.load_model({json.dumps(target, ensure_ascii=False)}){where}",
         "model.robustness  # this record",
         "```",
         "",

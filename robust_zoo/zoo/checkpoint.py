@@ -102,7 +102,7 @@ def _load(directory: pathlib.Path) -> keras.Model:
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
         raise CheckpointError(
             f"{str(directory)!r} cannot be loaded by Keras {keras.__version__} (Keras {written_by} wrote it): "
-            f"{one_line(_cause(error))}."
+            f"{one_line(cause_of(error))}."
         ) from error
     if record is not None:
         _check_description(model, record, directory)
@@ -136,7 +136,7 @@ def read_model(config: dict, weights: pathlib.Path) -> keras.Model:
     return model
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """What Keras stumbled over, which it says behind whole configurations."""
     return str(error).rpartition("Exception encountered: ")[2]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import filecmp
+import os
 import pathlib
 import shutil
 import urllib.parse
@@ -80,4 +81,4 @@ def handles(hub: str) -> Iterator[str]:
     if not directory.is_dir():
         raise HubError(f"there is no hub at {hub}: no directory {str(directory)!r}.")
     for path in sorted(directory.glob(f"*/{RECORD}")):
-        yield f"{hub.rstrip('/')}/{urllib.parse.quote(path.parent.name)}"
+        yield f"{hub.rstrip('/')}/{urllib.parse.quote(os.fsencode(path.parent.name))}"

@@ -8,12 +8,14 @@ import json
 import math
 import pathlib
 
+import keras
+
 from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import serialise
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import model_files, sha256
 from robust_zoo.zoo import hub
-from robust_zoo.zoo.checkpoint import check_config, read_copy, read_json, read_model
+from robust_zoo.zoo.checkpoint import cause_of, check_config, read_copy, read_json, read_model
 from robust_zoo.zoo.errors import CheckpointError
 from robust_zoo.zoo.layout import (
     GENERATOR,
@@ -97,5 +99,5 @@ def _read_attack(directory: pathlib.Path) -> GeneratorAttack:
         return GeneratorAttack(generator=generator, gradient_scale=scale)
     except Exception as error:  # whatever a damaged file makes Keras and h5py stumble over
         raise CheckpointError(
-            f"the generator of {str(directory)!r} cannot be loaded: {one_line(error)}."
+            f"the generator of {str(directory)!r} cannot be loaded by Keras {keras.__version__}: {one_line(cause_of(error))}."
         ) from error

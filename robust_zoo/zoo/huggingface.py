@@ -342,5 +342,12 @@ def handles(hub: str) -> list[str]:
     return sorted(
         handle
         for handle in found
-        if handle.startswith(f"hf://{match['owner']}/") and _HANDLE.fullmatch(handle)
+        if handle.startswith(f"hf://{match['owner']}/") and _is_handle(handle)
     )
+
+
+def _is_handle(text: str) -> bool:
+    try:
+        return bool(_parse(text))
+    except ValueError:
+        return False

@@ -148,7 +148,7 @@ def write_index(entries: Iterable[IndexEntry], path: pathlib.Path = INDEX) -> No
 
 def natural_order(name: str) -> list:
     """A key to sort names by: mlp.x9 before mlp.x10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def ranked(entries: Iterable[IndexEntry]) -> list[IndexEntry]:

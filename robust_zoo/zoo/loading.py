@@ -6,11 +6,12 @@ import warnings
 import keras
 
 from robust_zoo.copies import with_new_head
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import BaseModel, RobustnessRecord
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.layout import MODEL_FILES, RECORD
-from robust_zoo.zoo.registry import is_handle, resolve
+from robust_zoo.zoo.registry import check_indexed, is_handle, resolve
 
 
 def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
@@ -51,6 +52,9 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
             pinned = hub.with_pin(pinned, model.robustness)
     else:
         model, pinned = load_checkpoint(place), ""
+        own = str(handle).removeprefix("zoo://")
+        if isinstance(handle, str) and "/" not in own and place == checkpoints_directory() / own:
+            check_indexed(place, model.robustness)  # what was read, not what lay there before
     if model.robustness is None:
         warnings.warn(
             f"{handle} has no {RECORD}: its robustness was never measured, and nothing tells whether these are the "

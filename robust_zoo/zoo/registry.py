@@ -91,7 +91,8 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path | str:
             f"or '{_ZOO}{handle}' for the zoo's model."
         )
     if known and not isinstance(handle, pathlib.Path):
-        return _as_indexed(directory)
+        check_indexed(directory, read_record(directory))
+        return directory
     if is_directory:
         return here
     is_model_file = here.suffix.lower() in (".keras", ".h5", ".hdf5")
@@ -123,15 +124,16 @@ def _is_there(path: pathlib.Path, kind) -> bool:
         return False
 
 
-def _as_indexed(directory: pathlib.Path) -> pathlib.Path:
-    """The directory of a model of the zoo, whose record must be the one in the index, if it is there."""
+def check_indexed(directory: pathlib.Path, record: RobustnessRecord | None) -> None:
+    """Raises CheckpointError unless the record of a model of the zoo is the one in the index, if it is there."""
     for entry in index.read_index():
-        if entry.name == directory.name and entry.record_sha256 != read_record(directory).sha256:
+        if entry.name == directory.name and (
+            record is None or entry.record_sha256 != record.sha256
+        ):
             raise CheckpointError(
                 f"the record in {str(directory)!r} is not the one in the zoo's index: it was tampered with, or it is "
                 "new, and robust-zoo index writes it there."
             )
-    return directory
 
 
 def _on_a_hub(entry: index.IndexEntry) -> str:

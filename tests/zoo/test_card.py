@@ -1,3 +1,4 @@
+import ast
 import pathlib
 import re
 import shutil
@@ -335,3 +336,13 @@ def test_text_of_a_record_is_only_ever_text_in_pictures(record, tmp_path):
     evil = record.model_copy(update={"name": HOSTILE})
     write_card(tmp_path, evil)
     assert (tmp_path / "accuracy.png").is_file()
+
+
+def test_names_and_recipes_are_no_code(record):
+    name = 'x"); import os; os.system("evil'
+    training = record.training.model_copy(update={"recipe": "x.py; evil `$(id)`"})
+    card = model_card(record.model_copy(update={"name": name, "training": training}))
+    code = card.split("```python\n")[1].split("```")[0]
+    (_, assignment, _) = ast.parse(code).body
+    assert ast.literal_eval(assignment.value.args[0]) == name
+    assert "`robust-zoo train 'x.py; evil &#96;$(id)&#96;'`" in card

@@ -16,6 +16,7 @@ from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo import (
     CheckpointError,
     UnknownModelError,
+    index,
     list_models,
     load_model,
     load_record,
@@ -219,3 +220,7 @@ def test_defaults_are_those_of_the_classes():
             }
             found |= {name: own} if own else {}
     assert found == DEFAULTS
+
+
+def test_names_of_odd_digits_are_sorted():
+    assert sorted(["x²", "x10", "x9", "①"], key=index.natural_order) == ["x9", "x10", "x²", "①"]

@@ -7,7 +7,9 @@ from robust_zoo import architectures, attacks, evaluation
 from robust_zoo.attacks import FGSM
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
+from robust_zoo.places import checkpoints_directory
 from robust_zoo.zoo import CheckpointError, list_models, load_model, load_record, save_model
+from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.layout import RECORD
 from robust_zoo.zoo.registry import UnknownModelError
 
@@ -180,3 +182,13 @@ def test_a_directory_without_a_record_warns(checkpoint, hide):
         UserWarning, match=r"has no robustness\.json: its robustness was never measured"
     ):
         assert load_model(directory).robustness is None
+
+
+def test_a_model_of_the_zoo_that_is_replaced_while_it_loads_is_refused(monkeypatch):
+    """What was read is compared with the index, not what lay there before."""
+    other = checkpoints_directory() / "mlp.pgd_digits"
+    monkeypatch.setattr(
+        "robust_zoo.zoo.loading.load_checkpoint", lambda directory: load_checkpoint(other)
+    )
+    with pytest.raises(CheckpointError, match="not the one in the zoo's index"):
+        load_model("mlp.natural_digits")
