@@ -379,7 +379,10 @@ def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
         first = next((file for file in sorted(directory.glob("*/*")) if file.is_file()), None)
         if first is None:
             raise DatasetError(f"{str(directory)!r} has no images in its subfolders.")
-        found = keras.utils.img_to_array(keras.utils.load_img(first, color_mode="rgb")).shape
+        try:
+            found = keras.utils.img_to_array(keras.utils.load_img(first, color_mode="rgb")).shape
+        except Exception as error:  # of whatever library reads that kind of picture
+            raise _no_picture(first, error) from error
         height, width, channels = (
             given or own for given, own in zip((height, width, channels), found, strict=True)
         )
@@ -408,6 +411,10 @@ def _stream_folder(path: pathlib.Path, split: str, image_shape, **options):
     return stream, tuple(classes)
 
 
+def _no_picture(file: pathlib.Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{str(file)!r} is no picture that can be read: {one_line(error)}.")
+
+
 def _subfolders(directory: pathlib.Path) -> list[str]:
     """The classes that a folder has, by name; hidden ones are none."""
     return sorted(
@@ -417,7 +424,15 @@ def _subfolders(directory: pathlib.Path) -> list[str]:
 
 def _load_folder(path: pathlib.Path, split: str, image_shape) -> Dataset:
     stream, classes = _stream_folder(path, split, image_shape, batch_size=256, shuffle=False)
-    images, labels = collect(stream, None)
+    try:
+        images, labels = collect(stream, None)
+    except Exception as error:  # of whatever library reads that kind of picture
+        for file in sorted(_folder_of_split(path, split).glob("*/*")):
+            try:
+                keras.utils.load_img(file).close()
+            except Exception as cause:
+                raise _no_picture(file, cause) from error
+        raise DatasetError(f"{str(path)!r} cannot be read: {one_line(error)}.") from error
     # Bilinear resizing may leave the range by a rounding error.
     return Dataset(path.name, "", split, np.clip(images, 0, 1), labels, classes)
 

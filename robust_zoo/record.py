@@ -403,6 +403,11 @@ class RobustnessRecord(_Part):
             self._check_distances(item)
         if self.curve is not None:
             self._check_curve()
+        measured = (*self.attacks, *self.minimum_norm, *filter(None, [self.curve]))
+        if len({part.seed for part in measured}) > 1:
+            raise ValueError("all that is measured must have one seed")
+        if len({check.name for check in self.checks}) < len(self.checks):
+            raise ValueError("a check must be there once")
         return self
 
     def _check_part(self, part: Accuracy, what: str) -> None:
@@ -429,6 +434,11 @@ class RobustnessRecord(_Part):
                         f"{outcome.name} has {key} {outcome.config.get(key)!r}, threat_model "
                         f"{getattr(threat, key)!r}"
                     )
+            left = [1.0, *outcome.components.values()]
+            if left != sorted(left, reverse=True) or left[-1] < outcome.accuracy:
+                raise ValueError(
+                    f"{outcome.name} leaves {outcome.accuracy:.4f}, but its components {outcome.components}"
+                )
             if outcome.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
                 raise ValueError(
                     f"{outcome.name} has max_distance {outcome.max_distance:g} in a ball of {threat.epsilon:g}"
@@ -454,7 +464,17 @@ class RobustnessRecord(_Part):
             )
         if item.n_examples > self.clean.n_examples:
             raise ValueError(f"{item.name} has more examples than clean accuracy")
+        if item.config.get("norm", item.norm) != item.norm:
+            raise ValueError(
+                f"{item.name} has norm {item.norm!r}, but {item.config['norm']!r} in its config"
+            )
+        if item.clean_correct_only.n_examples > self.clean.correct:
+            raise ValueError(f"{item.name} has more images classified correctly than there are")
         for part in (item.found, item.clean_correct_only):
+            if any((value is None) != (not part.n_examples) for value in (part.mean, part.median)):
+                raise ValueError(
+                    f"{item.name} must have a mean and a median exactly if it found any"
+                )
             if any(value is not None and value > farthest for value in (part.mean, part.median)):
                 raise ValueError(
                     f"{item.name} has distances beyond {farthest:g}, farther than any image"
@@ -465,7 +485,14 @@ class RobustnessRecord(_Part):
             raise ValueError("curve needs a threat_model")
         if not self.checks:
             raise ValueError("curve is there, but not the checks that are made with it")
-        points = self.curve.points
+        points, threat = self.curve.points, self.threat_model
+        for key in ("norm", "epsilon"):
+            if self.curve.config.get(key) != getattr(threat, key):
+                raise ValueError(
+                    f"curve has {key} {self.curve.config.get(key)!r}, threat_model {getattr(threat, key)!r}"
+                )
+        if points[-1].epsilon > max(_farthest(threat.norm, self.input.shape), threat.epsilon):
+            raise ValueError(f"curve goes on to {points[-1].epsilon:g}, farther than any image")
         for point in points:
             self._check_part(point, f"the curve at epsilon {point.epsilon:g}")
         if len({point.n_examples for point in points}) > 1 or any(

@@ -11,6 +11,7 @@ import numpy as np
 from robust_zoo.record import Weights
 
 FILE = "model.weights.h5"
+_MOST_ITEMS = 20_000  # of a file, of which a layer has about four
 _KERAS_FILES = ("config.json", "metadata.json", FILE)
 
 
@@ -90,6 +91,8 @@ def check_layout(path: str | pathlib.Path) -> int:
             if address in seen:
                 raise ValueError(f"{item.name} of the weights is there twice.")
             seen.add(address)
+            if len(seen) > _MOST_ITEMS:
+                raise ValueError(f"the weights are in more than {_MOST_ITEMS:,} groups and arrays")
             if isinstance(item, h5py.Group):
                 check(item)
             elif item.external or item.is_virtual or item.id.get_storage_size() < item.nbytes:

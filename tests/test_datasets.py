@@ -324,3 +324,19 @@ def test_a_file_that_unpacks_to_very_much(tmp_path, monkeypatch):
 def test_labels_that_are_none(npz, images, labels, message):
     with pytest.raises((TypeError, ValueError), match=message):
         load_dataset(npz(images=images(4), labels=labels))
+
+
+@pytest.mark.parametrize("bad", ["first", "later"])
+def test_a_picture_that_is_none_is_named(tmp_path, bad):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            image = np.full((6, 6, 3), 100 * number, "uint8")
+            keras.utils.save_img(tmp_path / label / f"{number}.png", image, scale=False)
+    broken = tmp_path / ("cat/0.png" if bad == "first" else "dog/1.png")
+    broken.write_bytes(b"no picture")
+    with pytest.raises(
+        DatasetError, match=rf"{broken.name}' is no picture that can be read"
+    ) as info:
+        load_dataset(str(tmp_path))
+    assert "\n" not in str(info.value)

@@ -124,7 +124,7 @@ def test_a_curve_ascends():
 def test_curve_and_base_model_survive_json(record):
     curve = Curve(
         name="PGD",
-        config={"epsilon": 0.1},
+        config={"epsilon": 0.1, "norm": "linf"},
         seed=0,
         points=(CurvePoint.count(3, 5, epsilon=0.1),),
     )
@@ -158,7 +158,8 @@ def distances(n=50, found=50, only=45, mean=0.5):
 
 def curve(*corrects, n=50):
     points = [counted(k, n, epsilon=0.1 * (i + 1)) for i, k in enumerate(corrects)]
-    return {"name": "PGD", "config": {}, "seed": 0, "points": points}
+    config = {"norm": "linf", "epsilon": 0.1}
+    return {"name": "PGD", "config": config, "seed": 0, "points": points}
 
 
 CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "fine"}]
@@ -192,6 +193,18 @@ CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "
         ({"minimum_norm": [distances(found=40)]}, "found 40 of 50 examples, 45 of them"),
         ({"minimum_norm": [distances(mean=1.1)]}, "beyond 1.* farther than any image"),
         ({"curve": curve(30)}, "curve is there, but not the checks"),
+        ({"checks": CHECKS * 2}, "a check must be there once"),
+        ({"curve": curve(20) | {"seed": 5}, "checks": CHECKS}, "must have one seed"),
+        (
+            {"curve": curve(20) | {"config": {"norm": "l2", "epsilon": 0.1}}, "checks": CHECKS},
+            "curve has norm 'l2', threat_model 'linf'",
+        ),
+        (
+            {"curve": curve(20) | {"config": {"norm": "linf", "epsilon": 1e9}}, "checks": CHECKS},
+            "curve has epsilon 1000000000.0, threat_model 0.1",
+        ),
+        ({"curve": curve(*[0] * 11), "checks": CHECKS}, "goes on to 1.1, farther than any image"),
+        ({"attacks": [attack(components={"a": 0.0, "b": 1.0})]}, "but its components"),
         ({"curve": curve(46), "checks": CHECKS}, "the curve at epsilon 0.1 has 46 correct"),
         ({"curve": curve(20, 21), "checks": CHECKS}, "curve must fall"),
         ({"name": "x" * 201}, "at most 200 characters, got 201"),

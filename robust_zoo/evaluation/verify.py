@@ -54,7 +54,7 @@ def verify(
         state_directory: see `evaluate`.
 
     Returns:
-        Clean accuracy first, then each attack. On all examples the counts may differ by half a percent of them, as
+        Clean accuracy first, then each attack, then the worst case of those with a budget. On all examples the counts may differ by half a percent of them, as
         between machines; on fewer, the recorded count must not be one that chance gives less than once in a
         thousand (hypergeometric).
 
@@ -93,6 +93,8 @@ def verify(
     found = [("clean", _count(record.clean), _count(again.clean))]
     for old, new in zip(parts, (*again.attacks, *again.minimum_norm), strict=True):
         found.append((describe_attack(old), _count(old), _count(new)))
+    if record.worst_case is not None:
+        found.append(("worst case", _count(record.worst_case), _count(again.worst_case)))
     return tuple(Agreement(name, old, new, _agree(old, new)) for name, old, new in found)
 
 

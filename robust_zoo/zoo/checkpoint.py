@@ -45,8 +45,8 @@ if hasattr(keras.quantizers, "QuantizationConfig"):  # since Keras 3.13
 _REFUSED = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
 _REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline")
 _DEEPEST = 100  # levels of a configuration; a model in a model in a model has 30
-_LONGEST = 2**24  # bytes of one; a PreActResNet-18 has 65,000
-_MOST_OBJECTS = 50_000  # in one, of which a layer has about five
+_LONGEST = 2**22  # bytes of one; a PreActResNet-18 has 65,000
+_MOST_OBJECTS = 8_000  # in one, of which a layer has about four
 _FEW_WEIGHTS = (
     10**6
 )  # that a model may have beside those in its file: seeds, low-rank updates that were merged

@@ -28,8 +28,8 @@ def test_an_honest_record_agrees(trained, record):
     model = with_record(trained, record)
     whole, part = verify(model, progress=False), verify(model, n=60, progress=False)
     assert [item.recorded for item in whole] == [item.measured for item in whole]
-    assert [item.measured[1] for item in whole] == [300, 300, 100]
-    assert [item.measured[1] for item in part] == [60, 60, 60]
+    assert [item.measured[1] for item in whole] == [300, 300, 100, 300]
+    assert [item.measured[1] for item in part] == [60, 60, 60, 60]
     assert all(item.agrees for item in (*whole, *part))
     # The first 60 of the very sample, not any 60.
     sample = load_dataset("digits").sample(60, 3)
@@ -44,8 +44,9 @@ def test_a_lie_does_not(trained, record):
         part |= {key: clean[key] for key in ("correct", "accuracy", "ci95")}
     model = with_record(trained, record, attacks=[attack], worst_case=worst)
     for n in (None, 60):
-        clean, fgsm, deepfool = verify(model, n=n, progress=False)
+        clean, fgsm, deepfool, worst = verify(model, n=n, progress=False)
         assert (clean.agrees, fgsm.agrees, deepfool.agrees) == (True, False, True)
+        assert worst.agrees is False
 
 
 def test_other_data_are_refused(trained, record):

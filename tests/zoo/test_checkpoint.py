@@ -305,8 +305,9 @@ def test_truncated_json(saved, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": "' + "x" * 2**24 + '"}', "more than 16,777,216"),
-        ('{"a": [' + '{"class_name": "ReLU"},' * 200_000 + "1]}", "200,000 layers and their parts"),
+        ('{"a": "' + "x" * 2**22 + '"}', "more than 4,194,304"),
+        ('{"a": [' + '{"class_name": "ReLU"},' * 100_000 + "1]}", "100,000 layers and their parts"),
+        ('{"a": [' + '{"class_name": "ReLU"},' * 9_000 + "1]}", "9,000 layers and their parts"),
     ],
 )
 def test_a_configuration_of_any_size_is_refused_at_once(saved, text, message):
