@@ -151,7 +151,7 @@ class Defense(backend.DefenseSteps, keras.Model):
                 `BackupAndRestore` callback still holds the last good epoch.
         """
         backend.check_scope(self.classifier, self)
-        replicas = backend.replica_count(self)
+        replicas, y = backend.replica_count(self), _alone(y)
         validating = isinstance(validation_data, (tuple, list))
         watched, labels = validation_data[:2] if validating else (validation_data, None)
         x = self._check_data(x, y)
@@ -206,7 +206,7 @@ class Defense(backend.DefenseSteps, keras.Model):
         """Keras's `evaluate`, with robust accuracy; images, labels and batches are checked as in `fit`."""
         if "_use_cached_eval_dataset" in kwargs:  # the validation of `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
-        replicas = backend.replica_count(self)
+        replicas, y = backend.replica_count(self), _alone(y)
         x = self._check_data(x, y)
         batch_size = args[0] if args else kwargs.get("batch_size")
         for size in _batch_sizes(x, batch_size, 1.0, replicas):
@@ -453,6 +453,12 @@ def _batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[
             "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
         )
     return [] if size is None else [size]
+
+
+def _alone(y):
+    """Labels out of a list of one, which Keras takes for a model of one output."""
+    one = isinstance(y, (list, tuple)) and len(y) == 1 and hasattr(y[0], "__array__")
+    return y[0] if one and np.ndim(y[0]) else y
 
 
 class _CheckedBatches(keras.utils.PyDataset):

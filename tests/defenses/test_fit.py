@@ -321,3 +321,10 @@ def test_a_label_out_of_range_in_a_later_batch_is_told_in_evaluate(defense, data
     defense.compile("adam", FROM_LOGITS)
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2, .* a later batch"):
         defense.evaluate(Batches(), verbose=0)
+
+
+def test_images_and_labels_in_lists_of_one(defense, data):
+    x, y = data
+    assert_same(trained(defense, [x], [y]), trained(defense, x, y))
+    defense.compile("adam", FROM_LOGITS)
+    assert defense.evaluate([x], [y], verbose=0) == defense.evaluate(x, y, verbose=0)
