@@ -20,6 +20,7 @@ SCHEMA_VERSION = 1
 LONGEST_NAME = 200
 _LONGEST_FILE, _LONGEST_TEXT, _MOST_ITEMS = 2**22, 5_000, 10_000
 _LARGEST = 10**15
+_MOST_STEPS = 10**6  # of an attack, and restarts
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -116,6 +117,10 @@ def _plain_settings(config: dict[str, Any]) -> dict[str, Any]:
             counts = part in ("steps", "restarts", "targets")
             if counts and (isinstance(single, bool) or not isinstance(single, int)):
                 raise ValueError(f"{part} of an attack must be an integer")
+            if counts and not 0 <= single <= _MOST_STEPS:
+                raise ValueError(
+                    f"{part} of an attack must lie in 0..{_MOST_STEPS:,}, got {single}"
+                )
             if part == "scale" and isinstance(single, (str, bool)):
                 raise ValueError("scale of an attack must be a number")
             if isinstance(single, (dict, list, tuple)):

@@ -194,6 +194,14 @@ CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "
         ({"minimum_norm": [distances(mean=1.1)]}, "beyond 1.* farther than any image"),
         ({"curve": curve(30)}, "curve is there, but not the checks"),
         ({"checks": CHECKS * 2}, "a check must be there once"),
+        (
+            {"attacks": [attack(config={"epsilon": 0.1, "norm": "linf", "steps": 10**12})]},
+            r"steps of an attack must lie in 0\.\.1,000,000",
+        ),
+        (
+            {"attacks": [attack(config={"epsilon": 0.1, "norm": "linf", "restarts": -1})]},
+            r"restarts of an attack must lie in",
+        ),
         ({"curve": curve(20) | {"seed": 5}, "checks": CHECKS}, "must have one seed"),
         (
             {"curve": curve(20) | {"config": {"norm": "l2", "epsilon": 0.1}}, "checks": CHECKS},
