@@ -47,6 +47,7 @@ _lock = threading.Lock()
 _moved = 0.0  # bytes either way; an answer that begins counts as enough of them
 _answers = 0
 _inside = 0  # how many `guarded` are entered
+_xet_was_off = False  # before the first of them
 
 
 class _Factory:
