@@ -67,7 +67,7 @@ def test_attacks_that_are_none(trained, record):
     told = json.loads(record.to_json())["minimum_norm"][0]
     for change, message in (
         ({"name": "np"}, "'np' of the record cannot be made again: it is none of"),
-        ({"config": {"steps": -1}}, "'DeepFool' of the record cannot be made again: steps"),
+        ({"config": {"steps": 0}}, "'DeepFool' of the record cannot be made again: steps"),
         ({"config": {"nothing": 1}}, "cannot be made again"),
     ):
         model = with_record(trained, record, minimum_norm=[{**told, **change}])
