@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -22,7 +21,7 @@ from robust_zoo.zoo import (
     load_record,
     publish,
 )
-from robust_zoo.zoo.index import make_index, ranked, read_index, write_index
+from robust_zoo.zoo.index import make_index, read_index, write_index
 from robust_zoo.zoo.publishing import publish_zoo
 
 NAME = "mlp.pgd_digits"
@@ -158,21 +157,25 @@ def test_a_record_that_is_not_the_one_in_the_index_is_refused(elsewhere):
     assert load_model(elsewhere / "empty" / NAME).robustness.training.deviations[0] == "none"
 
 
-def test_ten_thousand_models_are_listed_in_no_time(tmp_path, monkeypatch):
+def test_ten_thousand_models_are_listed_in_no_time(tmp_path):
     some = read_index()
     many = [
         some[i % len(some)].model_copy(update={"name": f"{some[i % len(some)].name}{i}"})
         for i in range(10_000)
     ]
     write_index(many, tmp_path / "index.json")
-    monkeypatch.setattr(
-        "robust_zoo.zoo.index.read_index", lambda: read_index(tmp_path / "index.json")
-    )
-    begin = time.process_time()
-    found = list_models("*mnist*", role="all", norm="linf")
-    assert time.process_time() - begin < 1.5
-    assert len(found) > 5_000
-    assert found == ranked(found)
+    # In a process of its own: collecting the garbage of one with many models takes longer than the list.
+    code = f"""
+import pathlib, time
+from robust_zoo.zoo import index
+begin = time.process_time()
+entries = index.read_index(pathlib.Path({str(tmp_path / "index.json")!r}))
+found = index.chosen(entries, "*mnist*", role="all", norm="linf")
+assert time.process_time() - begin < 1.5, time.process_time() - begin
+assert len(found) > 5_000
+assert found == index.ranked(found)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
