@@ -22,9 +22,8 @@ from robust_zoo.sentences import one_line
 SPLITS = ("train", "validation", "test")
 
 _HELD_OUT = {"cifar10": 1000}  # validation examples, where not 5,000
-
-
 _MOST_CLASSES = 100_000  # of a file
+_TFDS_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*][\w.*]*)?")  # name/config:version
 
 
 class DatasetError(ValueError):
@@ -345,7 +344,12 @@ def _load_npz(path: pathlib.Path, split: str) -> Dataset:
 def is_folder(name: str) -> bool:
     """Whether a dataset's name is a folder of images: a path, or one of subfolders in this directory."""
     path = pathlib.Path(name)
-    return path.is_dir() and ("/" in str(name) or any(part.is_dir() for part in path.iterdir()))
+    try:
+        if not str(name) or not path.is_dir():
+            return False
+        return "/" in str(name) or any(part.is_dir() for part in path.iterdir())
+    except (OSError, ValueError):  # what cannot be the name of a folder, or may not be read
+        return False
 
 
 def _folder_of_split(path: pathlib.Path, split: str) -> pathlib.Path:
@@ -445,10 +449,13 @@ def _tfds_builder(name: str, data_dir: str | None):
             f"dataset {name!r} comes from TFDS, which needs TensorFlow: pip install 'robust-zoo[cpu]'."
         ) from error
     try:
+        # Others ("huggingface:x", "gs://x") are made by asking the network.
+        if not _TFDS_NAME.fullmatch(str(name)):
+            raise ValueError("no name of TFDS's own")
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError):
         raise DatasetError(
-            f"unknown dataset {name!r}: it must be 'digits', a path ending in '.npz', a folder of "
+            f"unknown dataset {one_line(name)!r}: it must be 'digits', a path ending in '.npz', a folder of "
             "images, or a TFDS image dataset such as 'mnist', 'cifar10' or 'cifar100'."
         ) from None
     if not {"image", "label"} <= set(builder.info.features):
@@ -476,16 +483,17 @@ def _tfds_split(builder, split: str) -> str:
 
 
 def _read_tfds(builder, split: str, **options):
+    wanted = _tfds_split(builder, split)
     try:
-        return builder.as_dataset(
-            split=_tfds_split(builder, split), as_supervised=True, shuffle_files=False, **options
-        )
+        if builder.info.splits[wanted].num_examples < 1:
+            raise DatasetError(f"split {split!r} of {builder.name!r} has no examples.")
+        return builder.as_dataset(split=wanted, as_supervised=True, shuffle_files=False, **options)
     except DatasetError:
         raise
-    except (ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError) as error:
         available = tuple(builder.info.splits)
         raise DatasetError(
-            f"split of {builder.name!r} must be one of {available}, got {split!r}."
+            f"split of {builder.name!r} must be one of {available}, got {one_line(split)!r}."
         ) from error
 
 

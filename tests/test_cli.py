@@ -294,6 +294,11 @@ def test_verify(command, tmp_path):
     status, out, err = command("verify", lying, "--n", 100)
     assert (status, "DISAGREES" in out) == (1, True)
     assert re.search(r"does not hold: FGSM.*worst case came out otherwise", err)
+    told["dataset"]["name"] = "mine.npz"
+    (lying / "robustness.json").write_text(json.dumps(told))
+    status, out, err = command("verify", lying)
+    assert (status, out) == (1, "")
+    assert "--dataset must be given: the record was measured on 'mine.npz'" in err
     for path, message in (
         (tmp_path / "none", "no checkpoint directory"),
         ("nosuch", "unknown model"),

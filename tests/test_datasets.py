@@ -112,6 +112,26 @@ def test_bad_datasets(npz, images, load, message):
         load(npz, 0.6 * images(3) / images(3).max())
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["huggingface:mnist", "huggingface:user/x", "gs://x", "kaggle:x", "", "\n", "\0", "x" * 5000],
+)
+def test_names_that_are_none(name, monkeypatch):
+    """Names of other hosts' datasets ask the network; the others are no names at all."""
+    import socket
+
+    monkeypatch.delattr(socket, "getaddrinfo")
+    with pytest.raises(DatasetError, match="unknown dataset"):
+        load_dataset(name)
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("split", ["test[5:2]", "test[:0]", "test[", "test[:200%]", "nope", ""])
+def test_splits_without_examples(split):
+    with pytest.raises(DatasetError, match=r"has no examples|split of 'mnist' must be one of"):
+        load_dataset("mnist", split)
+
+
 def test_a_file_that_is_no_npz(tmp_path):
     path = tmp_path / "broken.npz"
     path.write_bytes(b"PK\x03\x04 and nothing more")

@@ -1,6 +1,7 @@
 """The command `verify`."""
 
 import pathlib
+import re
 from typing import Annotated
 
 import typer
@@ -39,7 +40,10 @@ def verify(
     if state is not None:
         kept = "the same command goes on from there"
     with interruptible(f"interrupted; {kept}."):
-        found = rz.verify(loaded, data=data, n=n, batch_size=batch_size, state_directory=state)
+        try:
+            found = rz.verify(loaded, data=data, n=n, batch_size=batch_size, state_directory=state)
+        except ValueError as error:
+            raise ValueError(re.sub("^data must", "--dataset must", str(error))) from None
     table = Table("", "recorded", "n", "measured", "n", "")
     for part in found:
         row = []

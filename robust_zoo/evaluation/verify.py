@@ -1,6 +1,7 @@
 """verify(): measures again what a record says, on the same examples and with the same attacks."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import keras
@@ -12,8 +13,12 @@ from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.evaluate import evaluate
 from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
+from robust_zoo.sentences import one_line
 
 _CHANCE = 1e-3  # below which a smaller sample is said to disagree
+_PUBLIC = re.compile(
+    r"\w+(/\w[\w.+-]*)?(:\d+(,\d+)*)?"
+)  # a dataset, its configuration, some classes
 _ROUNDING = 0.005  # share of the same examples whose verdict another machine may turn
 
 
@@ -47,16 +52,16 @@ def verify(
 
     Args:
         model: with a record, from `load_model`.
-        data: the split that it was measured on; by default that of the recorded name, from `load_dataset`.
+        data: the split that it was measured on. By default that of the recorded name, if it is "digits" or of TFDS.
         n: at most so many of the recorded examples of each attack; by default all.
         batch_size: images in a batch; no number depends on it.
         progress: whether to show progress bars (on a terminal only).
         state_directory: see `evaluate`.
 
     Returns:
-        Clean accuracy first, then each attack, then the worst case of those with a budget. On all examples the counts may differ by half a percent of them, as
-        between machines; on fewer, the recorded count must not be one that chance gives less than once in a
-        thousand (hypergeometric).
+        Clean accuracy first, then each attack, then the worst case of those with a budget. On all examples the
+        counts may differ by half a percent of them, as between machines; on fewer, the recorded count must not be
+        one that chance gives less than once in a thousand (hypergeometric).
 
     Raises:
         ValueError: no record, an attack that cannot be made from it, or data that it was not measured on.
@@ -76,7 +81,7 @@ def verify(
     seeds = sorted({part.seed for part in parts}) or [0]
     if len(seeds) > 1:
         raise ValueError(f"the record must have one seed, it has {seeds}.")
-    data = load_dataset(record.dataset.name, record.dataset.split) if data is None else data
+    data = _recorded_data(record) if data is None else data
     _check_data(record, data, seeds[0])
     sizes = [min(part.n_examples, n or part.n_examples) for part in parts]
     again = evaluate(
@@ -96,6 +101,16 @@ def verify(
     if record.worst_case is not None:
         found.append(("worst case", _count(record.worst_case), _count(again.worst_case)))
     return tuple(Agreement(name, old, new, _agree(old, new)) for name, old, new in found)
+
+
+def _recorded_data(record: RobustnessRecord) -> Dataset:
+    """The split that the record names, which is a stranger's text: no file of this machine is opened for it."""
+    name = record.dataset.name
+    if not _PUBLIC.fullmatch(name):
+        raise ValueError(
+            f"data must be given: the record was measured on {one_line(name)!r}, which is not public by that name."
+        )
+    return load_dataset(name, record.dataset.split)
 
 
 def _check_data(record: RobustnessRecord, data: Dataset, seed: int) -> None:

@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import numpy as np
@@ -61,6 +62,18 @@ def test_other_data_are_refused(trained, record):
     few = replace(data, images=data.images[:200], labels=data.labels[:200])
     with pytest.raises(ValueError, match="must have the 300 examples"):
         verify(model, data=few)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc", "../data", "huggingface:x/y", "mine.npz", "gs://x", "a folder"]
+)
+def test_no_file_is_opened_for_a_recorded_name(trained, record, name, monkeypatch):
+    monkeypatch.delattr(importlib.import_module("robust_zoo.evaluation.verify"), "load_dataset")
+    dataset = {**json.loads(record.to_json())["dataset"], "name": name}
+    model = with_record(trained, record, dataset=dataset)
+    with pytest.raises(ValueError, match=r"data must be given: .* is not public by that name"):
+        verify(model, n=10, progress=False)
+    assert verify(model, data=load_dataset("digits"), n=10, progress=False)[0].agrees
 
 
 def test_attacks_that_are_none(trained, record):
