@@ -134,6 +134,9 @@ Settings = Annotated[dict[str, Any], AfterValidator(_plain_settings)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Norm = Literal["linf", "l2", "l0"]
+Seconds = Annotated[float, Field(ge=0, le=_LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Side = Annotated[int, Field(ge=1, le=_LARGEST)]
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
 
 
@@ -175,9 +178,9 @@ class AttackOutcome(Accuracy):
 
     name: str
     config: Settings
-    seed: int
+    seed: Seed
     max_distance: float = Field(ge=0)
-    seconds: float = Field(ge=0)
+    seconds: Seconds
     components: dict[str, Fraction] = {}
     """Of an ensemble: the accuracy left after each of its attacks, in their order."""
 
@@ -209,7 +212,7 @@ class Curve(_Part):
 
     name: str
     config: Settings
-    seed: int
+    seed: Seed
     points: Annotated[tuple[CurvePoint, ...], Field(min_length=1), AfterValidator(_ascending)]
 
 
@@ -234,12 +237,12 @@ class MinimumNorm(_Part):
 
     name: str
     config: Settings
-    seed: int
+    seed: Seed
     norm: Norm
     n_examples: int = Field(ge=1)
     found: Distances
     clean_correct_only: Distances
-    seconds: float = Field(ge=0)
+    seconds: Seconds
 
 
 class Check(_Part):
@@ -263,10 +266,13 @@ class Reported(_Part):
 
 
 class Input(_Part):
-    """Shape (height, width, channels) and pixel range of the images."""
+    """Shape (height, width, channels) of the images, sides that are not fixed as None, and their range, always [0, 1]."""
 
-    shape: tuple[int | None, ...]
-    range: tuple[float, float] = (0.0, 1.0)
+    shape: tuple[Side | None, Side | None, Side | None]
+    range: tuple[Annotated[float, Field(ge=0, le=0)], Annotated[float, Field(ge=1, le=1)]] = (
+        0.0,
+        1.0,
+    )
 
 
 class DatasetInfo(_Part):
@@ -318,8 +324,8 @@ class Training(_Part):
     recipe: str
     recipe_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     commit: str
-    epochs: int = Field(ge=0)
-    seconds: float = Field(ge=0)
+    epochs: int = Field(ge=0, le=_LARGEST)
+    seconds: Seconds
     hardware: str
     backend: str
     deviations: tuple[str, ...] = ()
@@ -392,9 +398,9 @@ class RobustnessRecord(_Part):
         """What is said twice, or follows from something else, must fit."""
         _check_plain(self.model_dump())
         for name in (self.name, self.architecture, self.dataset.name):
-            if len(name) > LONGEST_NAME:
+            if not name.strip() or len(name) > LONGEST_NAME:
                 raise ValueError(
-                    f"a name must have at most {LONGEST_NAME} characters, got {len(name)}"
+                    f"a name must have 1 to {LONGEST_NAME} characters, got {len(name.strip())}"
                 )
         if (self.threat_model is None) != (not self.attacks):
             raise ValueError(

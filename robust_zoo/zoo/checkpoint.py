@@ -85,6 +85,12 @@ def _load(directory: pathlib.Path) -> keras.Model:
     record = None
     if (directory / RECORD).is_file():
         record = RobustnessRecord.read(directory / RECORD)
+        size = (directory / WEIGHTS).stat().st_size
+        if size != record.weights.bytes:
+            raise CheckpointError(
+                f"{str(directory / WEIGHTS)!r} is truncated or was tampered with: it has {size:,} bytes, the record "
+                f"says {record.weights.bytes:,}."
+            )
         digests = {
             record.weights: sha256(directory / WEIGHTS),
             record.config: config_sha256(config),
@@ -145,13 +151,11 @@ def _check_description(
     model: keras.Model, record: RobustnessRecord, directory: pathlib.Path
 ) -> None:
     """Raises CheckpointError unless what the record says of the model is so."""
-    weights = directory / WEIGHTS
     found = {
         "num_classes": (record.num_classes, model.output_shape[1]),
         "input.shape": (record.input.shape, tuple(model.input_shape[1:])),
         "parameters": (record.parameters, model.count_params()),
-        "weights.bytes": (record.weights.bytes, weights.stat().st_size),
-        "weights.dtype": (record.weights.dtype, stored_dtype(weights)),
+        "weights.dtype": (record.weights.dtype, stored_dtype(directory / WEIGHTS)),
     }
     for name, (said, is_) in found.items():
         if said != is_:

@@ -235,10 +235,13 @@ def truncate(path: pathlib.Path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate])
-def test_damaged_weights_are_refused(saved, damage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(flip_a_bit, "its sha256 is"), (truncate, r"it has [\d,]+ bytes, the record says [\d,]+")],
+)
+def test_damaged_weights_are_refused(saved, damage, message):
     damage(saved / FILE)
-    with pytest.raises(CheckpointError, match=r"truncated or was tampered with: its sha256 is"):
+    with pytest.raises(CheckpointError, match=f"truncated or was tampered with: {message}"):
         load_model(saved)
 
 
@@ -358,7 +361,6 @@ def test_a_configuration_of_more_weights_than_are_stored_is_refused_at_once(save
         ("num_classes", 7),
         ("parameters", 1),
         ("input", {"shape": [8, 8, 3], "range": [0.0, 1.0]}),
-        ("weights.bytes", 5),
         ("weights.dtype", "float16"),
     ],
 )

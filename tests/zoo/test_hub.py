@@ -470,7 +470,7 @@ def test_only_models_with_their_own_evidence_are_published(hub, checkpoint, tmp_
     handle = handle.format(tmp_path)
     directory = checkpoint()
     shutil.copy(checkpoint("mlp.natural_digits") / FILE, directory / FILE)
-    with pytest.raises(CheckpointError, match=r"truncated or was tampered with: its sha256 is"):
+    with pytest.raises(CheckpointError, match=r"truncated or was tampered with: it"):
         publish(directory, handle)
     (directory / "robustness.json").unlink()
     with pytest.raises(CheckpointError, match="nothing is published without its evidence"):
