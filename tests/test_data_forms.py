@@ -120,8 +120,13 @@ TRAINED = {
     "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 16}),
     "labels in a column": lambda x, y: ((x, y[:, None]), {"batch_size": 16}),
     "images in a list": lambda x, y: (([x], y), {"batch_size": 16}),
+    "images in a dictionary": lambda x, y: (({"image": x}, y), {"batch_size": 16}),
     "weights": lambda x, y: ((x, y), {"batch_size": 16, "sample_weight": np.ones((len(x), 1))}),
     "tf.data": lambda x, y: ((stream(x, y),), {}),
+    "tf.data of dictionaries": lambda x, y: (
+        (stream(x, y).map(lambda images, labels: ({"image": images}, labels)),),
+        {},
+    ),
     "PyDataset": lambda x, y: ((Batches(x, y),), {}),
     "generator": lambda x, y: (
         (iter([Batches(x, y)[k] for k in range(3)]),),

@@ -108,9 +108,10 @@ class Defense(backend.DefenseSteps, keras.Model):
         """Keras's `compile`.
 
         Raises:
-            ValueError: a loss or metric that takes the classifier's logits for probabilities.
+            ValueError: a loss or metric that takes the classifier's logits for probabilities. A loss that is not one
+                of Keras's is called once, on a few logits, to find out.
         """
-        check_compiled(loss, metrics, weighted_metrics)
+        check_compiled(self.classifier.output_shape[1], loss, metrics, weighted_metrics)
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -230,8 +231,7 @@ class Defense(backend.DefenseSteps, keras.Model):
 
     def _check_data(self, x, y):
         """`x`, or what stands for it, after checking arrays or the first batch of a stream."""
-        if isinstance(x, (list, tuple)) and len(x) == 1:
-            x = x[0]
+        x = only_input(x)
         if x is None:
             return x
         if hasattr(x, "__array__"):
@@ -239,8 +239,7 @@ class Defense(backend.DefenseSteps, keras.Model):
             return x
         first, x = first_batch(x)
         if isinstance(first, (list, tuple)) and len(first) >= 2:
-            images = first[0]
-            images = images[0] if isinstance(images, (list, tuple)) and len(images) == 1 else images
+            images = only_input(first[0])
             if hasattr(images, "__array__"):
                 self._check_batch_of(images, first[1])
         return x
@@ -276,7 +275,7 @@ class Defense(backend.DefenseSteps, keras.Model):
         width, channels), and which of the latter were attacked, "attacked", bool (batch,).
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = x[0] if isinstance(x, (list, tuple)) and len(x) == 1 else x
+        x = only_input(x)
         classes = self.classifier.output_shape[1]
         shape = None if y is None else tuple(y.shape)
         if shape is None or len(shape) not in (1, 2) or shape[1:] not in ((), (1,), (classes,)):
@@ -453,6 +452,13 @@ def _batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[
             "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
         )
     return [] if size is None else [size]
+
+
+def only_input(x):
+    """Images out of a list of one, or a dictionary of one, which Keras takes by the names of a model's inputs."""
+    if isinstance(x, (list, tuple, dict)) and len(x) == 1:
+        (x,) = x.values() if isinstance(x, dict) else x
+    return x
 
 
 def _alone(y):

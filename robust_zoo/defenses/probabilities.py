@@ -5,6 +5,8 @@ import types
 from numbers import Real
 
 import keras
+import numpy as np
+from keras import ops
 
 # Have no from_logits.
 _NEVER = (
@@ -21,10 +23,16 @@ _NEVER = (
 )
 
 
-def check_compiled(loss, *metrics) -> None:
-    """Raises ValueError for a loss, or a metric in (nested) collections of them, that takes probabilities."""
+def check_compiled(classes: int, loss, *metrics) -> None:
+    """Raises ValueError for a loss, or a metric in (nested) collections of them, that takes probabilities.
+
+    Args:
+        classes: of the classifier.
+        loss: as in `compile`.
+        *metrics: as in `compile`.
+    """
     for part in keras.tree.flatten(loss):
-        if _takes_probabilities(part, keras.losses.get):
+        if _takes_probabilities(part, keras.losses.get) or _clips_or_normalises(part, classes):
             raise ValueError(
                 f"loss must take logits, which is what a classifier returns here, got {_name(part)}, which takes "
                 "probabilities: give the class with from_logits=True, such as "
@@ -68,6 +76,30 @@ def _takes_probabilities(part, get) -> bool:
     except (TypeError, ValueError):
         return False
     return argument is not None and argument.default is False
+
+
+def _clips_or_normalises(loss, classes: int) -> bool:
+    """Whether the values of a loss, not one of Keras's, show that it takes probabilities.
+
+    On logits it has no value (a logarithm of what is negative), is the same for all above 1 (which it clips), or is
+    the same for their multiples, of either sign (which it divides by their sum).
+    """
+    if not callable(loss) or (getattr(loss, "__module__", None) or "").startswith("keras."):
+        return False
+    z = np.random.default_rng(0).uniform(2, 5, (classes + 1, classes)).astype("float32")
+    labels = z.argmin(axis=1)  # wrong ones: a hinge has a value
+    for y in (labels, np.eye(classes, dtype="float32")[labels]):
+        try:
+            first, *others = (
+                np.asarray(ops.convert_to_numpy(loss(ops.convert_to_tensor(y), value)))
+                for value in map(ops.convert_to_tensor, (z, 2 * z, z[::-1].copy() + 1, -z))
+            )
+        except Exception:  # of whatever the loss does with labels of the other form
+            continue
+        double, other, negative = (np.allclose(first, part, rtol=1e-5) for part in others)
+        undefined = not all(np.isfinite(part).all() for part in (first, *others))
+        return undefined or (double and (other or negative))
+    return False
 
 
 def _thresholds(part) -> bool:

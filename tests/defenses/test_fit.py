@@ -48,6 +48,22 @@ def assert_same(first, second):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+class OnProbabilities(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+def margin(y, z):
+    """A hinge of logits, by integer labels."""
+    others = ops.where(ops.one_hot(y, z.shape[1], dtype="bool"), -1e9, z)
+    true = ops.take_along_axis(z, ops.reshape(y, (-1, 1)), axis=1)[:, 0]
+    return ops.maximum(0.0, 1 + ops.max(others, axis=1) - true)
+
+
+def cosine(y, z):
+    return -ops.sum(y * z, axis=1) / ops.sqrt(ops.sum(z * z, axis=1))
+
+
 @pytest.mark.parametrize(
     "loss",
     [
@@ -65,6 +81,11 @@ def assert_same(first, second):
         "kl_divergence",
         keras.losses.Dice(),
         "tversky",
+        lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p),
+        lambda y, p: keras.losses.categorical_crossentropy(y, p, label_smoothing=0.1),
+        lambda y, p: -ops.sum(y * ops.log(p), axis=-1),
+        lambda y, p: -ops.sum(y * ops.log(ops.clip(p, 1e-7, 1)), axis=-1),
+        OnProbabilities(),
     ],
 )
 def test_a_loss_on_probabilities_is_refused(defense, loss):
@@ -100,6 +121,11 @@ def test_a_metric_on_probabilities_is_refused(defense, metric):
         "mse",
         keras.losses.CategoricalHinge(),
         lambda y, z: ops.mean(z, axis=1),
+        lambda y, z: keras.losses.sparse_categorical_crossentropy(y, z, from_logits=True),
+        lambda y, z: keras.losses.categorical_crossentropy(y, ops.softmax(z)),
+        lambda y, z: keras.losses.sparse_categorical_crossentropy(y, z / 10, from_logits=True),
+        margin,
+        cosine,
     ],
 )
 def test_other_losses_are_taken(defense, loss):
@@ -328,4 +354,9 @@ def test_images_and_labels_in_lists_of_one(defense, data):
     x, y = data
     assert_same(trained(defense, [x], [y]), trained(defense, x, y))
     defense.compile("adam", FROM_LOGITS)
-    assert defense.evaluate([x], [y], verbose=0) == defense.evaluate(x, y, verbose=0)
+    expected = defense.evaluate(x, y, verbose=0)
+    assert defense.evaluate([x], [y], verbose=0) == expected
+    assert defense.evaluate({"image": x}, y, verbose=0) == expected
+    with pytest.raises(ValueError, match=r"divide 0\.\.255 images by 255"):
+        defense.fit({"image": x * 255}, y)
+    assert len(defense.train_on_batch({"image": x}, y, return_dict=True)) >= 2
