@@ -9,6 +9,7 @@ from numbers import Integral
 
 import keras
 import numpy as np
+from keras import ops
 
 
 def check_images(x, model: keras.Model | None = None) -> np.ndarray:
@@ -172,6 +173,53 @@ def _final_activation(model) -> str | None:
         tensor = sources[0]
 
 
+def _flattening_end(model) -> str | None:
+    """The operation, not one of Keras's, that makes the output and hides how large what goes into it is, or None.
+
+    Its output stays where it is, in places, between a thousand and ten thousand times the same input. (That of what
+    only normalises stays everywhere, and between one and ten times the input as well; of a logarithm of softmax, the
+    largest output of an image does.)
+    """
+    tensor = model.outputs[0]
+    while True:
+        history = tensor._keras_history
+        operation = history.operation
+        sources = operation._inbound_nodes[history.node_index].input_tensors
+        if len(sources) != 1:
+            return None
+        if isinstance(operation, keras.Model):
+            if not graph_of(operation):
+                return None
+            tensor = operation.outputs[0]
+        elif only_reshapes(operation):
+            tensor = sources[0]
+        else:
+            break
+    built_in = type(operation).__module__.startswith("keras.")
+    if built_in and not isinstance(operation, keras.layers.Lambda):
+        return None
+    shape = [side or 1 for side in sources[0].shape]
+    some = np.random.default_rng(0).normal(size=(8, *shape[1:])).astype("float32")
+
+    def at(scale):
+        given = ops.cast(ops.convert_to_tensor(some * scale), sources[0].dtype)
+        made = ops.convert_to_numpy(ops.cast(operation(given), "float32"))
+        return np.reshape(made, (len(some), -1))
+
+    try:
+        near, far = (at(1), at(10)), (at(1e3), at(1e4))
+    except Exception:  # of whatever the operation does with numbers that are no features of images
+        return None
+
+    def same(one, other):
+        equal = np.isclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(near).max())
+        return equal[np.arange(equal.shape[1]) != one.argmax(axis=1)[:, None]].mean()
+
+    flattens = same(*far) > _FLAT and same(*near) < 1 - _FLAT
+    return f"{type(operation).__name__} {operation.name!r}" if flattens else None
+
+
+_FLAT = 0.1  # share of outputs
 _RESHAPING = (
     *("Flatten", "Reshape", "Identity", "Dropout", "Permute"),  # layers
     *("Squeeze", "Cast", "GetItem"),  # operations; some have a layer's name
@@ -286,7 +334,7 @@ def check_classifier(model) -> keras.Model:
         )
     if len(shape) != 2 or shape[1] is None or shape[1] < 2:
         raise ValueError(f"model must return logits (batch, classes >= 2), got shape {shape}.")
-    activation = _final_activation(model)
+    activation = _final_activation(model) or _flattening_end(model)
     if activation is not None:
         raise ValueError(
             f"model must return logits, but {model.name!r} ends in {activation}: {_remedy(activation)}"
@@ -325,8 +373,17 @@ def check_logits(logits: np.ndarray, model: keras.Model) -> np.ndarray:
             f"model must return logits, but all outputs of {model.name!r} lie in [-1, 1] and reach its ends "
             f"({low:.4g} to {high:.4g}), as those of a tanh do: {_remedy('tanh')}"
         )
+    edge = _EDGE * (high - low)
+    at_the_top = (logits.max(axis=1) > high - edge).mean()
+    at_the_bottom = (logits < low + edge).mean()
+    if some and len(logits) >= _SEVERAL and high > low and min(at_the_top, at_the_bottom) > 0.5:
+        raise ValueError(
+            f"model must return logits, but most outputs of {model.name!r} lie at the ends of [{low:.4g}, {high:.4g}], "
+            f"as those of a scaled sigmoid do: {_remedy('activation')}"
+        )
     return logits
 
 
-_ENOUGH = 64  # outputs that a verdict on their range needs
+_ENOUGH, _SEVERAL = 64, 16  # outputs, and images, that a verdict on their range needs
 _SATURATED = 0.99
+_EDGE = 1e-3  # share of the range

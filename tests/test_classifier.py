@@ -289,6 +289,58 @@ def test_squashing_that_is_scaled_or_cut_is_refused(end, name):
         check_classifier(keras.Model(inputs, harmless))
 
 
+class Scaled(keras.layers.Layer):
+    """An operation of the author's own, with a dense layer before it or without."""
+
+    def __init__(self, end, units=None):
+        super().__init__()
+        self.end = end
+        self.dense = None if units is None else layers.Dense(units)
+
+    def build(self, shape):
+        if self.dense is not None:
+            self.dense.build(shape)
+
+    def call(self, z):
+        return self.end(z if self.dense is None else self.dense(z))
+
+
+def cosine(z):
+    """What only depends on the direction: its logits are as far as they look."""
+    return 20 * z / ops.sqrt(ops.sum(z * z, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("wrap", [Scaled, lambda end: Scaled(end, 4), layers.Lambda])
+def test_squashing_in_the_authors_own_layers_is_refused(wrap):
+    inputs = keras.Input((2, 2, 1))
+    z = layers.Dense(4)(layers.Flatten()(inputs))
+    for end in (
+        lambda z: 10 * ops.sigmoid(z),
+        lambda z: 30 * ops.tanh(z / 30),
+        lambda z: ops.softmax(z) - 0.1,
+        lambda z: ops.relu(z),
+        lambda z: ops.log(ops.softmax(z) + 1e-3),
+    ):
+        for made in (wrap(end)(z), layers.Reshape((4,))(wrap(end)(z))):
+            with pytest.raises(
+                ValueError, match=r"ends in (Scaled|Lambda) '.*make a keras\.Model of"
+            ):
+                check_classifier(keras.Model(inputs, made))
+    for end in (lambda z: 3 * z - 1, ops.log_softmax, cosine, lambda z: ops.sign(z) * z * z):
+        check_classifier(keras.Model(inputs, wrap(end)(z)))
+
+
+def test_outputs_at_both_ends_of_a_range_are_squashed():
+    model = keras.Sequential([keras.Input((5, 5, 3)), layers.Flatten(), layers.Dense(4)])
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 4)) + 12 * np.eye(4)[rng.integers(0, 4, 40)] - 6
+    assert check_logits(z, model) is z
+    squashed = 10 / (1 + np.exp(-2 * z))
+    with pytest.raises(ValueError, match=r"lie at the ends of .*as those of a scaled sigmoid do"):
+        check_logits(squashed, model)
+    assert check_logits(np.zeros((40, 4)), model).shape == (40, 4)
+
+
 class Unkept(keras.layers.Layer):
     """Without a get_config for its argument."""
 
