@@ -53,7 +53,7 @@ class StopOnDivergence(keras.callbacks.Callback):
 
 def _cause(trainer) -> str:
     """What to do: the classifier with fresh weights tells whether its slope is infinite at some pixels."""
-    usual = "Lower the learning rate, or ramp epsilon up."
+    usual = "Lower the learning rate or ramp epsilon up, unless a later batch of a stream has NaN in it."
     classifier = getattr(trainer, "classifier", trainer)
     try:
         fresh = fresh_copy(classifier)
