@@ -36,7 +36,7 @@ import numpy as np
 import robust_zoo
 from robust_zoo import attacks, backend
 from robust_zoo.attacks.norms import get_norm
-from robust_zoo.attacks.working_set import predict
+from robust_zoo.inference import predict
 
 BATCH_SIZE = 128
 TOLERANCE = 1e-5

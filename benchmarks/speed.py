@@ -55,7 +55,8 @@ from robust_zoo.attacks import (
     Square,
     autoattack,
 )
-from robust_zoo.attacks.working_set import WorkingSet, predict
+from robust_zoo.attacks.working_set import WorkingSet
+from robust_zoo.inference import predict
 
 ROBUST, BROKEN = "madry_cnn.pgd_mnist", "madry_cnn.natural_mnist"
 DEEPFOOL_STEPS, CANDIDATES, SEARCH_STEPS = 50, 10, 9

@@ -37,7 +37,6 @@ from rich.table import Table
 import robust_zoo
 from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, NormalStartPGD
-from robust_zoo.attacks.working_set import predict
 from robust_zoo.classifier import in_float32
 from robust_zoo.defenses import (
     PGN,
@@ -49,6 +48,7 @@ from robust_zoo.defenses import (
     NaturalTraining,
     ParsevalTraining,
 )
+from robust_zoo.inference import predict
 
 EPSILON, STEP_SIZE = 0.3, 0.06
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {"attack_names", "backend", "citations", "fingerprint", "npz", "places", "sentences"},
     {"contract", "record", "progress", "files"},
-    {"architectures", "copies", "datasets", "describe", "weights"},
+    {"architectures", "copies", "datasets", "describe", "inference", "weights"},
     {"classifier"},
     {"attacks"},
     {"defenses", "evaluation"},

@@ -10,6 +10,8 @@ from robust_zoo import backend
 from robust_zoo.attacks.base import FixedBudgetAttack
 from robust_zoo.attacks.labels import ranked_class
 from robust_zoo.attacks.losses import Loss, get_loss
+from robust_zoo.attacks.norms import over_images
+from robust_zoo.inference import logits_of
 
 _MOMENTUM = 0.75  # weight of the new step against the last one
 
@@ -99,7 +101,7 @@ class APGD(FixedBudgetAttack):
             "rises": ops.zeros_like(y),
         }
         if self.targets:
-            logits = ops.cast(model(x, training=False), "float32")
+            logits = logits_of(model, x)
             state["targets"] = ranked_class(logits, 1 + attempt // self.restarts)
         return state
 
@@ -115,13 +117,12 @@ class APGD(FixedBudgetAttack):
         return ops.any(here, axis=1), length
 
     def step(self, model, x, state, epsilon):
-        shape = (-1,) + (1,) * (len(x.shape) - 1)
 
         def choose(mask, yes, no):
-            return ops.where(ops.reshape(mask, shape), yes, no)
+            return ops.where(over_images(mask, x), yes, no)
 
         def ascended(x_adv):
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             return self.loss_value(logits, state), logits
 
         x_adv = state["x_adv"]
@@ -158,7 +159,7 @@ class APGD(FixedBudgetAttack):
         gradient = choose(halve, state["best_gradient"], gradient)
 
         project = self.geometry.project
-        size = ops.reshape(state["step_size"], shape) * epsilon
+        size = over_images(state["step_size"], x) * epsilon
         forward = project(point + size * self.geometry.direction(gradient), x, epsilon)
         mixed = (
             point + _MOMENTUM * (forward - point) + (1 - _MOMENTUM) * (point - state["previous"])

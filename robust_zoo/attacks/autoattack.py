@@ -13,8 +13,9 @@ from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack
 from robust_zoo.attacks.fab import FAB
 from robust_zoo.attacks.losses import CrossEntropy, unit_of
 from robust_zoo.attacks.square import Square
-from robust_zoo.attacks.working_set import WorkingSet, like, predict
+from robust_zoo.attacks.working_set import WorkingSet, like
 from robust_zoo.backend import random
+from robust_zoo.inference import predict
 from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo.attack_names import check_epsilon
-from robust_zoo.attacks.norms import get_norm
+from robust_zoo.attacks.norms import get_norm, over_images
 from robust_zoo.attacks.state_file import StateFile, identity
 from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
@@ -23,6 +23,7 @@ from robust_zoo.contract import (
     check_labels,
 )
 from robust_zoo.copies import in_float32
+from robust_zoo.inference import logits_of
 from robust_zoo.progress import progress_bar
 
 _KINDS = {
@@ -214,7 +215,6 @@ class Attack:
 
         Only successes closer than `closest` (batch,) are kept; without one, the clean image and `closest`.
         """
-        shape = (-1,) + (1,) * (len(x.shape) - 1)
 
         def body(_, carry):
             state, found, closest = carry
@@ -223,7 +223,7 @@ class Attack:
             distance = ops.reshape(self.geometry.length(candidate - x), (-1,))
             closer = ops.logical_and(self.succeeded(logits, y), distance < closest)
             closer = ops.logical_and(closer, ops.logical_not(finished))
-            found = ops.where(ops.reshape(closer, shape), candidate, found)
+            found = ops.where(over_images(closer, x), candidate, found)
             # Detached at each step: torch would keep the graph of all of them.
             state = keras.tree.map_structure(ops.stop_gradient, state)
             return state, ops.stop_gradient(found), ops.where(closer, distance, closest)
@@ -347,7 +347,7 @@ class FixedBudgetAttack(Attack):
         x = ops.convert_to_tensor(x, dtype="float32")
         epsilon = self.epsilon if epsilon is None else ops.cast(epsilon, "float32")
         if len(getattr(epsilon, "shape", ())) == 1:
-            epsilon = ops.reshape(epsilon, (-1,) + (1,) * (len(x.shape) - 1))
+            epsilon = over_images(epsilon, x)
         y, key = self._prepare_call(model, x, y, key)
 
         def advance(_, state):
@@ -369,11 +369,10 @@ class FixedBudgetAttack(Attack):
 
         def better(number, best):
             x_adv, state = attempt(number)
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             loss = self.loss_value(logits, state)
             wins = loss > best[1]
-            shape = (-1,) + (1,) * (len(x.shape) - 1)
-            x_adv = ops.where(ops.reshape(wins, shape), x_adv, best[0])
+            x_adv = ops.where(over_images(wins, x), x_adv, best[0])
             return x_adv, ops.maximum(loss, best[1])
 
         lowest = ops.full((ops.shape(x)[0],), -np.inf, dtype="float32")
@@ -421,9 +420,8 @@ class MinimumNormAttack(Attack):
         """
         x = ops.convert_to_tensor(x, dtype="float32")
         y, key = self._prepare_call(model, x, y, key)
-        # One more step looks at what the last one made.
-        steps, shape = self.steps_on(x.shape[1:]) + 1, (-1,) + (1,) * (len(x.shape) - 1)
-        logits = ops.cast(model(x, training=False), "float32")
+        steps = self.steps_on(x.shape[1:]) + 1  # one more looks at what the last one made
+        logits = logits_of(model, x)
         y = ops.cast(self.reference(logits, y), "int32")
         done = ops.where(self.succeeded(logits, y), 0.0, np.inf)
 
@@ -432,7 +430,6 @@ class MinimumNormAttack(Attack):
             keys = random.fold_in(key, number)
             state = self.start(model, x, y, keys, 0.0, number)
             _, found, distance = self.follow(model, x, y, state, closest, 0.0, steps)
-            closer = ops.reshape(distance < closest, shape)
-            return ops.where(closer, found, x_adv), distance
+            return ops.where(over_images(distance < closest, x), found, x_adv), distance
 
         return ops.stop_gradient(ops.fori_loop(0, self.attempts_on(model), attempt, (x, done))[0])

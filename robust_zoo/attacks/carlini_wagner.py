@@ -11,6 +11,8 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 from robust_zoo.attacks.losses import CWMargin, unit_of
+from robust_zoo.attacks.norms import over_images
+from robust_zoo.inference import logits_of
 
 _SMOOTH = 0.999999  # keeps the inverse of tanh finite at 0 and 1
 _BETA_1, _BETA_2, _TINY = 0.9, 0.999, 1e-8  # Adam
@@ -75,7 +77,7 @@ class CarliniWagner(MinimumNormAttack):
             return ops.cast(ops.zeros_like(y), "float32") + value
 
         w = ops.arctanh((2 * x - 1) * _SMOOTH)
-        logits = ops.cast(model(x, training=False), "float32")
+        logits = logits_of(model, x)
         return {
             "unit": unit_of(logits),
             "x_adv": (ops.tanh(w) + 1) / 2,
@@ -100,14 +102,13 @@ class CarliniWagner(MinimumNormAttack):
         return super().succeeded(logits + handicap, y)
 
     def step(self, model, x, state, epsilon):
-        shape = (-1,) + (1,) * (len(x.shape) - 1)
         per_image = tuple(range(1, len(x.shape)))
         origin = (ops.tanh(ops.arctanh((2 * x - 1) * _SMOOTH)) + 1) / 2
         margin = CWMargin(confidence=self.confidence)
 
         def objective(w):
             x_adv = (ops.tanh(w) + 1) / 2
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             # CWMargin is to be raised and has the floor -confidence.
             excess = state["unit"] * (self.confidence - margin(logits, state["labels"]))
             distance = ops.sum(ops.square(x_adv - origin), axis=per_image)
@@ -117,7 +118,7 @@ class CarliniWagner(MinimumNormAttack):
             objective, state["w"], has_aux=True
         )
         done = state["done"] + 1
-        exponent = ops.reshape(ops.cast(done, "float32"), shape)
+        exponent = over_images(ops.cast(done, "float32"), x)
         first = _BETA_1 * state["first_moment"] + (1 - _BETA_1) * gradient
         second = _BETA_2 * state["second_moment"] + (1 - _BETA_2) * ops.square(gradient)
         mean = first / (1 - _BETA_1**exponent)
@@ -145,7 +146,7 @@ class CarliniWagner(MinimumNormAttack):
             middle = ops.where(last, ops.minimum(upper, _LARGEST), middle)
 
         def again(fresh, going):
-            return ops.where(ops.reshape(over, shape), fresh, going)
+            return ops.where(over_images(over, x), fresh, going)
 
         w = again(ops.arctanh((2 * x - 1) * _SMOOTH), w)
         state = {

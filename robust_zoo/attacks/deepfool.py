@@ -9,6 +9,7 @@ from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 from robust_zoo.attacks.losses import LOWEST
 from robust_zoo.attacks.norms import divided_by_largest
+from robust_zoo.inference import logits_of
 
 REFERENCES = ("predicted", "true")
 
@@ -62,7 +63,7 @@ class DeepFool(MinimumNormAttack):
         return ops.cast(ops.argmax(logits, axis=1), "int32") if self.labels == "predicted" else y
 
     def start(self, model, x, y, keys, epsilon, attempt):
-        logits = ops.cast(model(x, training=False), "float32")
+        logits = logits_of(model, x)
         # Whatever is to be left comes first, even where it is not the most likely class.
         given = ops.one_hot(y, logits.shape[1], dtype="bool")
         order = ops.argsort(ops.where(given, LOWEST, -logits), axis=1)
@@ -75,7 +76,7 @@ class DeepFool(MinimumNormAttack):
 
     def step(self, model, x, state, epsilon):
         def chosen(x_adv):
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             return ops.take_along_axis(logits, state["classes"], axis=1), logits
 
         (z, logits), jacobian = backend.input_jacobian(chosen, state["x_adv"], has_aux=True)

@@ -13,6 +13,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.losses import at
+from robust_zoo.attacks.norms import over_images
 
 
 def find_path(logits, x, y, *, steps: int, overshoot: float):
@@ -49,7 +50,7 @@ def find_path(logits, x, y, *, steps: int, overshoot: float):
             normal = ops.take_along_axis(rows, target[:, None, None], axis=1)
             normal = normal - ops.take_along_axis(rows, base[:, None, None], axis=1)
             step = _step(at(gaps, target), ops.reshape(normal, ops.shape(x)))
-            change = change + ops.where(_spatial(moves, x), step, 0.0)
+            change = change + ops.where(over_images(moves, x), step, 0.0)
             now = _argmax(logits(x + (1 + overshoot) * change))
             crossed = ops.where(correct, now != y, now == y)
             moves = ops.logical_and(moves, ops.logical_not(crossed))
@@ -66,7 +67,7 @@ def perturbation(logits, x, path, *, overshoot: float):
             return at(values, target) - at(values, base)
 
         value, normal = backend.value_and_input_gradient(gap, x + change)
-        change = change + ops.where(_spatial(moves, x), _step(value, normal), 0.0)
+        change = change + ops.where(over_images(moves, x), _step(value, normal), 0.0)
     return (1 + overshoot) * change
 
 
@@ -80,10 +81,6 @@ def _argmax(logits):
     return ops.cast(ops.argmax(logits, axis=1), "int32")
 
 
-def _spatial(values, x):
-    return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
-
-
 def _size(normal):
     """L2 norm along the last axis as the authors' code takes it on MNIST: 5e-6 is added to each entry."""
     return ops.sqrt(ops.maximum(ops.sum(ops.square(normal + 5e-6), axis=-1), 1e-24))
@@ -92,4 +89,4 @@ def _size(normal):
 def _step(gap, normal):
     """The step to a linearised boundary: |gap| / ||normal|| along the normal over its length."""
     size = _size(ops.reshape(normal, (ops.shape(normal)[0], -1)))
-    return _spatial(ops.abs(gap) / ops.square(size), normal) * normal
+    return over_images(ops.abs(gap) / ops.square(size), normal) * normal

@@ -8,7 +8,8 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 from robust_zoo.attacks.labels import ranked_class
-from robust_zoo.attacks.norms import divided_by_largest
+from robust_zoo.attacks.norms import divided_by_largest, over_images
+from robust_zoo.inference import logits_of
 
 
 def project_on_hyperplane(x, w, offset, norm: str):
@@ -110,7 +111,7 @@ class FAB(MinimumNormAttack):
             )
 
     def start(self, model, x, y, keys, epsilon, attempt):
-        logits = ops.cast(model(x, training=False), "float32")
+        logits = logits_of(model, x)
         return {
             "x_adv": x,
             "labels": y,
@@ -118,14 +119,13 @@ class FAB(MinimumNormAttack):
         }
 
     def step(self, model, x, state, epsilon):
-        shape = (-1,) + (1,) * (len(x.shape) - 1)
         candidate = state["x_adv"]
-        logits = ops.cast(model(candidate, training=False), "float32")
-        fooled = ops.reshape(self.succeeded(logits, state["labels"]), shape)
+        logits = logits_of(model, candidate)
+        fooled = over_images(self.succeeded(logits, state["labels"]), x)
         point = ops.where(fooled, x + (candidate - x) * self.beta, candidate)
 
         def gap(x_adv):
-            z = ops.cast(model(x_adv, training=False), "float32")
+            z = logits_of(model, x_adv)
             pairs = ops.stack([state["targets"], state["labels"]], axis=1)
             z = ops.take_along_axis(z, pairs, axis=1)
             return z[:, 0] - z[:, 1]

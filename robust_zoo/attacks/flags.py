@@ -12,8 +12,8 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.losses import CWMargin, span_of
-from robust_zoo.attacks.working_set import batch_sizes, batches, call, once
 from robust_zoo.contract import softmax_deviation
+from robust_zoo.inference import batch_sizes, batches, call, logits_of, once
 from robust_zoo.record import Check, wilson_interval
 
 _REPETITIONS, _REPEATED = 5, 32  # forward passes, and images in each
@@ -30,11 +30,11 @@ def gradient_checks(model, x, y, *, batch_size: int) -> tuple[Check, Check]:
     reference = weakref.ref(model)
 
     def cross_entropy(x, y):
-        logits = ops.cast(reference()(x, training=False), "float32")
+        logits = logits_of(reference(), x)
         return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
 
     def margin(x, y):
-        logits = ops.cast(reference()(x, training=False), "float32")
+        logits = logits_of(reference(), x)
         return CWMargin(confidence=np.inf)(logits, y)
 
     def find(x, y):

@@ -10,6 +10,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
+from robust_zoo.inference import logits_of
 
 GRADIENT_SCALE = 1 / 128
 """The paper's: the generator sees the gradient of a batch mean, in batches of 128."""
@@ -40,7 +41,7 @@ def generate(
     label = ops.one_hot(y, classifier.output_shape[1])
 
     def probability(x):
-        logits = ops.cast(classifier(x, training=False), "float32")
+        logits = logits_of(classifier, x)
         return ops.sum(label * ops.softmax(logits, axis=1), axis=1)
 
     _, gradient = backend.value_and_input_gradient(probability, x)
@@ -85,7 +86,7 @@ class GeneratorAttack(MinimumNormAttack):
         return {"x_adv": x_adv}
 
     def step(self, model, x, state, epsilon):
-        return state, ops.cast(model(state["x_adv"], training=False), "float32")
+        return state, logits_of(model, state["x_adv"])
 
     def get_config(self):
         """The norm and a hash of the generator's weights, which stand for it."""

@@ -15,6 +15,7 @@ from robust_zoo.attacks.labels import choose_labels
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.backend import random
+from robust_zoo.inference import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class GradientAttack(FixedBudgetAttack):
         chosen = y
         clean = None
         if self.labels != "true" or self.targeted or self.loss.needs_clean:
-            clean = ops.cast(model(x, training=False), "float32")
+            clean = logits_of(model, x)
             chosen = choose_labels(self.labels, clean, y, random.fold_in(keys, 1))
         x_adv = x
         if self.random_start:
@@ -92,7 +93,7 @@ class GradientAttack(FixedBudgetAttack):
 
     def step(self, model, x, state, epsilon):
         def loss(x_adv):
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             return self.loss_value(logits, state), logits
 
         (_, logits), gradient = backend.value_and_input_gradient(loss, state["x_adv"], has_aux=True)

@@ -11,6 +11,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.base import MinimumNormAttack
 from robust_zoo.attacks.losses import unit_of
+from robust_zoo.inference import logits_of
 
 OUTPUTS = ("probabilities", "logits")
 _BLOCK = 2**22  # pairs looked at in one go, over the whole batch
@@ -132,7 +133,7 @@ class JSMA(MinimumNormAttack):
         finished = ops.zeros_like(y, dtype="bool")
         state = {"x_adv": x, "labels": y, "targets": targets, "finished": finished}
         if self.output == "probabilities":
-            state["unit"] = unit_of(ops.cast(model(x, training=False), "float32"))
+            state["unit"] = unit_of(logits_of(model, x))
         return state
 
     def step(self, model, x, state, epsilon):
@@ -168,7 +169,7 @@ class JSMA(MinimumNormAttack):
         """
 
         def probability(x_adv):
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             p = ops.softmax(logits * unit[:, None], axis=1)
             p = ops.take_along_axis(p, targets[:, None], axis=1)
             return p[:, 0], logits
@@ -180,7 +181,7 @@ class JSMA(MinimumNormAttack):
 
     def _pair_of_logits(self, model, x_adv, targets, allowed):
         def target_and_others(x_adv):
-            logits = ops.cast(model(x_adv, training=False), "float32")
+            logits = logits_of(model, x_adv)
             own = ops.take_along_axis(logits, targets[:, None], axis=1)
             others = ops.sum(logits, axis=1, keepdims=True) - own
             return ops.concatenate([own, others], axis=1), logits

@@ -13,6 +13,11 @@ from keras import ops
 from robust_zoo.backend import random
 
 
+def over_images(values, x):
+    """Values (batch,) in a shape (batch, 1, ...) that broadcasts over images `x`."""
+    return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
+
+
 def _axes(x) -> tuple[int, ...]:
     return tuple(range(1, len(x.shape)))
 

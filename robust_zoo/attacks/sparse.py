@@ -11,6 +11,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.base import FixedBudgetAttack
 from robust_zoo.attacks.losses import CrossEntropy
+from robust_zoo.inference import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class ExtremeWeights(SparseAttack):
 
 def _weights(model, x):
     def gap(x):
-        logits = ops.cast(model(x, training=False), "float32")
+        logits = logits_of(model, x)
         return logits[:, 1] - logits[:, 0]
 
     return backend.value_and_input_gradient(gap, x)[1]

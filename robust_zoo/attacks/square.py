@@ -10,6 +10,7 @@ from keras import ops
 from robust_zoo.attacks.base import FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
 from robust_zoo.backend import random
+from robust_zoo.inference import logits_of
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _MARGIN = CWMargin(confidence=math.inf)  # without a floor
@@ -122,7 +123,7 @@ class Square(FixedBudgetAttack):
         }
 
     def step(self, model, x, state, epsilon):
-        logits = ops.cast(model(state["x_adv"], training=False), "float32")
+        logits = logits_of(model, state["x_adv"])
         loss = self.loss_value(logits, state)
         better = ops.reshape(loss > state["best_loss"], (-1, 1, 1, 1))
         best = ops.where(better, state["x_adv"], state["best"])

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.attacks.norms import over_images
 from robust_zoo.backend import random
 from robust_zoo.defenses.base import Defense, check_count, check_number
 
@@ -137,7 +138,7 @@ class AdversarialTraining(Defense):
         if self.noise:
             radius = self.noise * (self.attack.epsilon if epsilon is None else epsilon)
             if len(getattr(radius, "shape", ())) == 1:
-                radius = ops.reshape(radius, (-1,) + (1,) * (len(x.shape) - 1))
+                radius = over_images(radius, x)
             x = self.attack.geometry.random_start(random.fold_in(keys, 3), x, radius)
         return self.attack(self.adversary_view(True), x, y, key=keys, epsilon=epsilon)
 

@@ -7,6 +7,7 @@ from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.deepfool_path import find_path, length, perturbation
 from robust_zoo.defenses.base import Mean, check_count, check_number, integer_labels, reading
 from robust_zoo.defenses.natural_training import NaturalTraining
+from robust_zoo.inference import logits_of
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -83,7 +84,7 @@ class DeepDefense(NaturalTraining):
         return loss + self.strength * self._mean(penalty, sample_weight)
 
     def _logits(self, x):
-        return ops.cast(self.classifier(x, training=False), "float32")
+        return logits_of(self.classifier, x)
 
     def _masked(self, variable, value):
         if self.layer_names is None or any(

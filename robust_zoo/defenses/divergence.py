@@ -6,6 +6,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.copies import fresh_copy, probe_images
+from robust_zoo.inference import logits_of
 
 
 class DivergenceError(ArithmeticError):
@@ -76,7 +77,7 @@ def _cause(trainer) -> str:
 def _infinite(model, images) -> bool:
     tensor = ops.convert_to_tensor(images)
     _, gradient = backend.value_and_input_gradient(
-        lambda x: ops.sum(ops.cast(model(x, training=False), "float32"), axis=1),
+        lambda x: ops.sum(logits_of(model, x), axis=1),
         tensor,
         cleaned=False,
     )

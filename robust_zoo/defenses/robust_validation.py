@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.attacks.working_set import predict
 from robust_zoo.contract import check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.files import replacing
+from robust_zoo.inference import predict
 from robust_zoo.npz import read_npz
 from robust_zoo.sentences import one_line
 

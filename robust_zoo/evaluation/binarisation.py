@@ -16,9 +16,9 @@ from keras import layers, ops
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
-from robust_zoo.attacks.working_set import batch_sizes, in_batches, predict
 from robust_zoo.contract import graph_of
 from robust_zoo.describe import describe_attack
+from robust_zoo.inference import batch_sizes, in_batches, predict
 from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check, ThreatModel, wilson_interval
 

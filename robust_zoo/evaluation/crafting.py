@@ -7,10 +7,10 @@ import numpy as np
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.attacks.working_set import batch_sizes, in_batches, once
 from robust_zoo.backend import random
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
+from robust_zoo.inference import batch_sizes, in_batches, once
 
 
 def craft(

@@ -10,9 +10,9 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.deepfool_path import find_path, length, perturbation
 from robust_zoo.attacks.losses import CrossEntropy
-from robust_zoo.attacks.working_set import batch_sizes, in_batches, predict
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
+from robust_zoo.inference import batch_sizes, in_batches, logits_of, predict
 from robust_zoo.record import Accuracy
 
 _GRID = np.linspace(0, 1, 65)[1:]  # where epsilon_50 is looked for before bisection
@@ -165,7 +165,7 @@ def accuracy_columns(
 
 
 def _logits(model: keras.Model):
-    return lambda x: ops.cast(model(x, training=False), "float32")
+    return lambda x: logits_of(model, x)
 
 
 def _in_batches(function, model: keras.Model, batch_size: int, *arrays: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from keras import ops
 
 from robust_zoo import __version__, backend
 from robust_zoo.attacks import PGD, Attack, AttackResult, FixedBudgetAttack
-from robust_zoo.attacks.working_set import forget, predict
 from robust_zoo.classifier import describe_config
 from robust_zoo.contract import (
     check_batch_size,
@@ -24,6 +23,7 @@ from robust_zoo.copies import agree, in_float32
 from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, load_dataset
 from robust_zoo.evaluation.checks import run_checks
 from robust_zoo.evaluation.curve import Evidence, accuracy_curve
+from robust_zoo.inference import forget, predict
 from robust_zoo.record import (
     LONGEST_NAME,
     Accuracy,

@@ -10,10 +10,10 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import PGD, CrossEntropy
-from robust_zoo.attacks.working_set import batch_sizes, batches, call, predict
 from robust_zoo.backend import random
 from robust_zoo.contract import check_batch_size, check_classifier
 from robust_zoo.copies import in_float32
+from robust_zoo.inference import batch_sizes, batches, call, logits_of, predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def rubbish_test(
 
     def direction(x, target):
         def ascended(x):
-            return loss(ops.cast(model(x, training=False), "float32"), target, target)
+            return loss(logits_of(model, x), target, target)
 
         return ops.sign(backend.value_and_input_gradient(ascended, x)[1])
 

@@ -9,10 +9,10 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import JSMA
-from robust_zoo.attacks.working_set import batch_sizes, in_batches
 from robust_zoo.backend import random
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
+from robust_zoo.inference import batch_sizes, in_batches, logits_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def jsma_table(
         state = largest.start(model, x, target, random.key(0), 0.0, 0)
         x_adv = ops.fori_loop(0, steps, body, state)["x_adv"]
         changed = ops.sum(ops.cast(x_adv != x, "float32"), axis=(1, 2, 3))
-        logits = ops.cast(model(x_adv, training=False), "float32")
+        logits = logits_of(model, x_adv)
         reached = ops.cast(largest.succeeded(logits, target), "float32")
         return ops.stack([changed, reached], axis=1)
 

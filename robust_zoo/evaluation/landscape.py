@@ -8,11 +8,11 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import PGD
-from robust_zoo.attacks.working_set import predict
 from robust_zoo.backend import random
 from robust_zoo.contract import check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.adversarial_loss import cross_entropy
+from robust_zoo.inference import logits_of, predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def loss_landscape(
             return state, ops.where(columns == number, loss, losses)
 
         def clean_loss(x):
-            return loss_of(ops.cast(model(x, training=False), "float32"))
+            return loss_of(logits_of(model, x))
 
         start = attack.start(model, x, y, random.fold_in(keys, 0), attack.epsilon, 0)
         empty = ops.zeros((restarts, attack.steps), "float32")
