@@ -4,8 +4,8 @@ from functools import partial
 
 from robust_zoo.attack_names import NAMES
 from robust_zoo.attacks.apgd import APGD
+from robust_zoo.attacks.attack import Attack, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.attacks.autoattack import AutoAttack, AutoAttackResult
-from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.attacks.carlini_wagner import CarliniWagner
 from robust_zoo.attacks.deepfool import DeepFool
 from robust_zoo.attacks.fab import FAB
@@ -21,6 +21,7 @@ from robust_zoo.attacks.gradient import (
 from robust_zoo.attacks.jsma import JSMA
 from robust_zoo.attacks.losses import DLR, CrossEntropy, CWMargin, Entropy, KLDivergence, Loss
 from robust_zoo.attacks.noise import SignNoise, TruncatedNormalNoise
+from robust_zoo.attacks.run import AttackResult
 from robust_zoo.attacks.sparse import ExtremeWeights, PixelSwap
 from robust_zoo.attacks.square import Square
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.labels import ranked_class
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import over_images

@@ -9,9 +9,10 @@ from keras import ops
 
 from robust_zoo.attacks import flags
 from robust_zoo.attacks.apgd import APGD
-from robust_zoo.attacks.base import Attack, AttackResult, FixedBudgetAttack
+from robust_zoo.attacks.attack import Attack, FixedBudgetAttack
 from robust_zoo.attacks.fab import FAB
 from robust_zoo.attacks.losses import CrossEntropy, unit_of
+from robust_zoo.attacks.run import AttackResult
 from robust_zoo.attacks.square import Square
 from robust_zoo.attacks.working_set import WorkingSet, like
 from robust_zoo.backend import random
@@ -58,7 +59,7 @@ class AutoAttack(FixedBudgetAttack):
         {'apgd-ce': 0.54, 'apgd-t': 0.51, 'fab-t': 0.51, 'square': 0.51}
     """
 
-    _result: ClassVar = AutoAttackResult
+    result: ClassVar = AutoAttackResult
 
     def __call__(self, model, x, y=None, *, key, epsilon=None):
         raise TypeError("AutoAttack is for measuring: use run, or another attack inside training.")
@@ -86,7 +87,7 @@ class AutoAttack(FixedBudgetAttack):
         }
         return components, changes
 
-    def _search(self, model, x, y, *, seed, batch_size, progress, state):
+    def search(self, model, x, y, *, seed, batch_size, progress, state):
         num_classes = model.output_shape[1]
         logits = predict(model, x, batch_size)
         scale = float(np.median(ops.convert_to_numpy(unit_of(logits))))

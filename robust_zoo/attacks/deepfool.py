@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks.base import MinimumNormAttack
+from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.losses import LOWEST
 from robust_zoo.attacks.norms import divided_by_largest
 from robust_zoo.inference import logits_of

@@ -10,7 +10,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attack_names import LABELS
-from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.labels import choose_labels
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import get_norm

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks.base import MinimumNormAttack
+from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.losses import unit_of
 from robust_zoo.inference import logits_of
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.losses import CrossEntropy
 from robust_zoo.backend import random
 

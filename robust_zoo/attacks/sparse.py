@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.losses import CrossEntropy
 from robust_zoo.inference import logits_of
 

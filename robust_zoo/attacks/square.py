@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from robust_zoo.attacks.base import FixedBudgetAttack
+from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of

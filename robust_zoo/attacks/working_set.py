@@ -7,6 +7,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.norms import over_images
+from robust_zoo.attacks.state import finished
 from robust_zoo.backend import random
 from robust_zoo.inference import batch_sizes, batches, call, logits_of, once, predict
 
@@ -177,6 +178,10 @@ class WorkingSet:
         closest = self._closest[window[rows]]
         return rows[np.isinf(closest) | (closest > self._stop)]
 
+    def _going_on(self, rows):
+        done = finished(self._state)
+        return rows if done is False else rows[~done[rows]]
+
     def _run_attempt(self, window: np.ndarray, tick, save) -> None:
         """One attempt on the images `window`; `rows` and the state count within the window."""
         attack, x, y = self.attack, self.x[window], self.y[window]
@@ -203,13 +208,11 @@ class WorkingSet:
             self._done += count
             tick(count * len(window))
             self._active = self._resisting(self._active, window)
-            if "finished" in self._state:
-                self._active = self._active[~self._state["finished"][self._active]]
+            self._active = self._going_on(self._active)
             save()
         tick((max(self._steps, 1) - self._done) * len(window))
         left = self._resisting(everyone, window)
-        if len(left) and "finished" in self._state:
-            left = left[~self._state["finished"][left]]
+        left = self._going_on(left) if len(left) else left
         for rows in self._batches(left):
             distance, loss, strongest = self._call(self._judge, rows, x, y, self._state)
             last, images = self._state["x_adv"][rows], window[rows]

@@ -1,8 +1,7 @@
-"""What every attack is: immutable hyperparameters, a pure call, and a batched run."""
+"""What every attack is: immutable hyperparameters, a pure call, and what `run` needs to know."""
 
 import dataclasses
 import pathlib
-import time
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, get_args
@@ -13,16 +12,11 @@ from keras import ops
 
 from robust_zoo.attack_names import check_epsilon
 from robust_zoo.attacks.norms import get_norm, over_images
-from robust_zoo.attacks.state_file import StateFile, identity
+from robust_zoo.attacks.run import AttackResult, run
+from robust_zoo.attacks.state import AttackState, finished, strongest
+from robust_zoo.attacks.state_file import StateFile
 from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
-from robust_zoo.contract import (
-    check_batch_size,
-    check_classifier,
-    check_images,
-    check_labels,
-)
-from robust_zoo.copies import in_float32
 from robust_zoo.inference import logits_of
 from robust_zoo.progress import progress_bar
 
@@ -31,34 +25,6 @@ _KINDS = {
     int: (Integral, "an integer"),
     float: (Real, "a number"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class AttackResult:
-    """What `Attack.run` found, as NumPy arrays over the n images in their order.
-
-    Attributes:
-        x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the candidate of
-            highest loss among those that its attempts ended with (fixed budget) or the clean image (minimum
-            norm); where the clean image is misclassified already, that image.
-        success: bool (n,), whether some candidate fooled the model; the closest one seen is in `x_adv`.
-        distance: float64 (n,), from the clean image in the attack's norm.
-        queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
-            pass that chooses labels is not counted).
-        seconds: wall-clock time, that before an interruption included.
-    """
-
-    x_adv: np.ndarray
-    success: np.ndarray
-    distance: np.ndarray
-    queries: np.ndarray
-    seconds: float
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(n={len(self.success)}, success={self.success.mean():.4f}, "
-            f"max_distance={self.distance.max():.6g}, seconds={self.seconds:.1f})"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +139,8 @@ class Attack:
         """The attack that stands for all whose compiled steps are the same as this one's."""
         return self
 
-    def start(self, model, x, y, keys, epsilon, attempt) -> dict[str, Any]:
-        """The state before the first step: tensors (batch, ...), the first candidate as "x_adv".
-
-        A state may hold "finished", bool (batch,): these images need no more steps in this attempt, and
-        no later candidate of theirs counts. It may hold "best" and "best_loss", the candidate of highest
-        loss so far, which a fixed-budget attack then hands out where it fails, instead of the last one.
+    def start(self, model, x, y, keys, epsilon, attempt) -> AttackState:
+        """The state before the first step, with the first candidate.
 
         Args:
             model: the classifier.
@@ -190,7 +152,7 @@ class Attack:
         """
         raise NotImplementedError
 
-    def step(self, model, x, state, epsilon) -> tuple[dict[str, Any], Any]:
+    def step(self, model, x, state, epsilon) -> tuple[AttackState, Any]:
         """The next state, and the logits (batch, classes) of the candidate it started from."""
         raise NotImplementedError
 
@@ -218,11 +180,11 @@ class Attack:
 
         def body(_, carry):
             state, found, closest = carry
-            candidate, finished = state["x_adv"], state.get("finished", False)
+            candidate, done = state["x_adv"], finished(state)
             state, logits = self.step(model, x, state, epsilon)
             distance = ops.reshape(self.geometry.length(candidate - x), (-1,))
             closer = ops.logical_and(self.succeeded(logits, y), distance < closest)
-            closer = ops.logical_and(closer, ops.logical_not(finished))
+            closer = ops.logical_and(closer, ops.logical_not(done))
             found = ops.where(over_images(closer, x), candidate, found)
             # Detached at each step: torch would keep the graph of all of them.
             state = keras.tree.map_structure(ops.stop_gradient, state)
@@ -262,31 +224,22 @@ class Attack:
                 attack, model, data or seed.
             RuntimeError: a candidate outside the ball or outside [0, 1], which is a bug in the attack.
         """
-        started = time.perf_counter()
-        model = in_float32(check_classifier(model))
-        x = check_images(x, model)
-        y = None if y is None else check_labels(y, model.output_shape[1], len(x))
-        batch_size = check_batch_size(batch_size)
-        random.key(seed)  # refuses what is no seed before any work
-        if y is None and self.reaches_given_labels:
-            raise ValueError(
-                "labels are needed: they are the targets of a targeted attack, got None."
-            )
-        self.check_model(model)
-        self.check_shape(x.shape[1:])
-        state = StateFile(state_file, lambda: identity(self, model, x, y, seed))
-        found = self._search(
-            model, x, y, seed=seed, batch_size=batch_size, progress=progress, state=state
+        return run(
+            self,
+            model,
+            x,
+            y,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            state_file=state_file,
         )
-        distance = self.geometry.distance(found["x_adv"], x)
-        self._verify(found["x_adv"], distance)
-        seconds = state.seconds_before + time.perf_counter() - started
-        return self._result(**found, distance=distance, seconds=seconds)
 
-    _result: ClassVar[type[AttackResult]] = AttackResult
+    result: ClassVar[type[AttackResult]] = AttackResult
+    """What `run` returns."""
 
-    def _search(self, model, x, y, *, seed, batch_size, progress, state: StateFile) -> dict:
-        """The fields of the result, without distance and seconds."""
+    def search(self, model, x, y, *, seed, batch_size, progress, state: StateFile) -> dict:
+        """The fields of the result, without distance and seconds; see `run`, which checked everything."""
         working_set = WorkingSet(self, model, x, y, key=random.key(seed), batch_size=batch_size)
         with state.restoring():
             working_set.restore(state.load())
@@ -301,7 +254,8 @@ class Attack:
     def check_shape(self, image_shape: tuple[int, ...]) -> None:
         """Raises ValueError if images of that shape cannot be attacked."""
 
-    def _verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
+    def verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
+        """Raises RuntimeError for images outside the ball or outside [0, 1], which is a bug in the attack."""
         if not (x_adv.min() >= 0 and x_adv.max() <= 1):
             raise RuntimeError(
                 f"{self!r} left [0, 1]: values from {x_adv.min():.9g} to {x_adv.max():.9g}."
@@ -361,7 +315,7 @@ class FixedBudgetAttack(Attack):
         def attempt(number):
             state = self.start(model, x, y, random.fold_in(key, number), epsilon, number)
             state = ops.fori_loop(0, steps, advance, state) if steps else state
-            return state.get("best", state["x_adv"]), state
+            return strongest(state), state
 
         attempts = self.attempts_on(model)
         if attempts == 1:
@@ -393,12 +347,12 @@ class FixedBudgetAttack(Attack):
         # A float32 pixel near 1 is only exact to 6e-8, which matters for the smallest epsilons.
         return self.epsilon * (1 + 1e-5) + 1e-7
 
-    def _verify(self, x_adv, distance):
+    def verify(self, x_adv, distance):
         if not (distance <= self.allowed_distance).all():
             raise RuntimeError(
                 f"{self!r} left its ball: {self.norm} distance {distance.max():.9g} > {self.epsilon:.9g}."
             )
-        super()._verify(x_adv, distance)
+        super().verify(x_adv, distance)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,77 @@
+"""An attack on a whole set of images: what is checked before and after it, and what it found."""
+
+import pathlib
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from robust_zoo.attacks.state_file import StateFile, identity
+from robust_zoo.backend import random
+from robust_zoo.contract import (
+    check_batch_size,
+    check_classifier,
+    check_images,
+    check_labels,
+)
+from robust_zoo.copies import in_float32
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What `Attack.run` found, as NumPy arrays over the n images in their order.
+
+    Attributes:
+        x_adv: float32 (n, height, width, channels) in [0, 1]. Where the attack failed, the candidate of
+            highest loss among those that its attempts ended with (fixed budget) or the clean image (minimum
+            norm); where the clean image is misclassified already, that image.
+        success: bool (n,), whether some candidate fooled the model; the closest one seen is in `x_adv`.
+        distance: float64 (n,), from the clean image in the attack's norm.
+        queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
+            pass that chooses labels is not counted).
+        seconds: wall-clock time, that before an interruption included.
+    """
+
+    x_adv: np.ndarray
+    success: np.ndarray
+    distance: np.ndarray
+    queries: np.ndarray
+    seconds: float
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(n={len(self.success)}, success={self.success.mean():.4f}, "
+            f"max_distance={self.distance.max():.6g}, seconds={self.seconds:.1f})"
+        )
+
+
+def run(
+    attack,
+    model: keras.Model,
+    x,
+    y,
+    *,
+    seed: int,
+    batch_size: int,
+    progress: bool,
+    state_file: str | pathlib.Path | None,
+) -> AttackResult:
+    """`Attack.run`, whose arguments these are."""
+    started = time.perf_counter()
+    model = in_float32(check_classifier(model))
+    x = check_images(x, model)
+    y = None if y is None else check_labels(y, model.output_shape[1], len(x))
+    batch_size = check_batch_size(batch_size)
+    random.key(seed)  # refuses what is no seed before any work
+    if y is None and attack.reaches_given_labels:
+        raise ValueError("labels are needed: they are the targets of a targeted attack, got None.")
+    attack.check_model(model)
+    attack.check_shape(x.shape[1:])
+    state = StateFile(state_file, lambda: identity(attack, model, x, y, seed))
+    options = {"seed": seed, "batch_size": batch_size, "progress": progress}
+    found = attack.search(model, x, y, state=state, **options)
+    distance = attack.geometry.distance(found["x_adv"], x)
+    attack.verify(found["x_adv"], distance)
+    seconds = state.seconds_before + time.perf_counter() - started
+    return attack.result(**found, distance=distance, seconds=seconds)
