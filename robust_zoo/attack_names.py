@@ -6,6 +6,7 @@ before a backend starts.
 
 import math
 from dataclasses import dataclass
+from importlib import metadata
 
 _LEAST_LIKELY = {"labels": "least_likely", "targeted": True}
 _RANDOM = {"labels": "random", "targeted": True}
@@ -141,8 +142,14 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+def outside() -> dict[str, metadata.EntryPoint]:
+    """Attacks of other packages that are installed, by their names, not loaded; see `robust_zoo.attacks.registry`."""
+    found = {point.name: point for point in metadata.entry_points(group="robust_zoo.attacks")}
+    return {name: point for name, point in found.items() if name not in NAMES}
+
+
 def check_settings(name: str, settings: dict) -> None:
-    """ValueError for settings of a named attack that do not go together, each of which is allowed by itself."""
+    """ValueError for settings of one of `NAMES` that do not go together, each of which is allowed by itself."""
     kind, own = NAMES[name]
     settings = own | settings
     labels, targeted = settings.get("labels", "true"), settings.get("targeted", False)

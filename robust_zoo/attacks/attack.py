@@ -1,10 +1,11 @@
 """What every attack is: immutable hyperparameters, a pure call, and what `run` needs to know."""
 
 import dataclasses
+import functools
 import pathlib
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import keras
 import numpy as np
@@ -25,6 +26,14 @@ _KINDS = {
     int: (Integral, "an integer"),
     float: (Real, "a number"),
 }
+
+
+@functools.cache
+def hyperparameter_types(kind: type) -> dict[str, tuple]:
+    """The types that each hyperparameter of an attack class may have, by its name."""
+    hints = get_type_hints(kind)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    return {name: get_args(hints[name]) or (hints[name],) for name in fields}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +79,8 @@ class Attack:
 
     def _check_types(self) -> None:
         """Numbers become plain ones; TypeError for what is no number, integer or truth value."""
-        for field in dataclasses.fields(self):
-            value, kinds = getattr(self, field.name), get_args(field.type) or (field.type,)
+        for name, kinds in hyperparameter_types(type(self)).items():
+            value = getattr(self, name)
             if value is None and type(None) in kinds:
                 continue
             for kind, (accepted, what) in _KINDS.items():
@@ -80,8 +89,8 @@ class Attack:
                 if not isinstance(value, accepted) or (
                     isinstance(value, bool) and kind is not bool
                 ):
-                    raise TypeError(f"{field.name} must be {what}, got {value!r}.")
-                object.__setattr__(self, field.name, kind(value))
+                    raise TypeError(f"{name} must be {what}, got {value!r}.")
+                object.__setattr__(self, name, kind(value))
                 break
 
     @property

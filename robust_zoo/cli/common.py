@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 
-from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings
+from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings, outside
 from robust_zoo.sentences import one_line
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
@@ -78,11 +78,11 @@ def read_attack(text: str) -> tuple[str, dict]:
     """
     name, _, settings = text.partition(":")
     name = name.lower()
-    if name not in NAMES:
+    if name not in (known := [*NAMES, *outside()]):
         raise ValueError(
-            f"--attack: unknown attack {name!r}: it must be one of {', '.join(NAMES)}."
+            f"--attack: unknown attack {name!r}: it must be one of {', '.join(known)}."
         )
-    allowed, values = HYPERPARAMETERS[NAMES[name][0]], {}
+    allowed, values = _hyperparameters(text), {}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
         if key not in allowed:
@@ -96,6 +96,8 @@ def read_attack(text: str) -> tuple[str, dict]:
         if key in values:
             raise ValueError(f"--attack: {key} of {name!r} is given twice, got {text!r}.")
         values[key] = _value(name, key, value, allowed[key])
+    if name not in NAMES:
+        return name, values
     try:
         check_settings(name, values)
     except ValueError as error:
@@ -109,6 +111,8 @@ def _value(attack: str, key: str, text: str, allowed):
     if isinstance(allowed, tuple):
         if text not in allowed:
             raise ValueError(f"{where} must be one of {', '.join(allowed)}, got {text!r}.")
+        return text
+    if allowed is str:
         return text
     if allowed is bool:
         if text.lower() not in ("true", "false"):
@@ -135,14 +139,14 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None):
     Raises:
         ValueError: what `read_attack` refuses, or values that do not fit.
     """
-    from robust_zoo.attacks import ATTACKS
+    from robust_zoo.attacks.registry import attack_of
 
     name, settings = read_attack(text)
     values = {"epsilon": epsilon} if needs_epsilon(text) else {}
     fits = needs_epsilon(text) or norm in norms_of(text)
     if norm is not None and fixed_norm(text) is None and fits:
         values["norm"] = norm
-    return ATTACKS[name](**(values | settings))
+    return attack_of(name, **(values | settings))
 
 
 def needs_epsilon(text: str) -> bool:
@@ -158,11 +162,16 @@ def norms_of(text: str) -> tuple[str, ...]:
 def fixed_norm(text: str) -> str | None:
     """The norm that an attack's name or settings give it, if they do."""
     name, settings = read_attack(text)
-    return settings.get("norm", NAMES[name][1].get("norm"))
+    return settings.get("norm", NAMES[name][1].get("norm") if name in NAMES else None)
 
 
 def _hyperparameters(text: str) -> dict:
-    return HYPERPARAMETERS[NAMES[text.partition(":")[0].lower()][0]]
+    name = text.partition(":")[0].lower()
+    if name in NAMES:
+        return HYPERPARAMETERS[NAMES[name][0]]
+    from robust_zoo.attacks.registry import outside_hyperparameters  # starts a backend
+
+    return outside_hyperparameters(name)
 
 
 def check_count(value: int | None, option: str) -> None:

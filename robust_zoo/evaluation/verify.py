@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from robust_zoo import attacks
 from robust_zoo.attacks import Attack
+from robust_zoo.attacks.registry import class_of
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.evaluate import evaluate
@@ -127,10 +127,10 @@ def _check_data(record: RobustnessRecord, data: Dataset, seed: int) -> None:
 
 
 def _attack(part: AttackOutcome | MinimumNorm) -> Attack:
-    kind = getattr(attacks, part.name, None)
     try:
-        if not (isinstance(kind, type) and issubclass(kind, Attack)):
-            raise TypeError("it is none of robust_zoo's")
+        kind = class_of(part.name)
+        if kind is None:
+            raise TypeError("it is none of robust_zoo's or of an installed package's")
         return kind.from_config(part.config)
     except (TypeError, ValueError) as error:
         raise ValueError(
