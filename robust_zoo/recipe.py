@@ -32,7 +32,7 @@ from robust_zoo.defenses import (
     StopOnDivergence,
     TrainingState,
 )
-from robust_zoo.defenses.base import synchronised
+from robust_zoo.defenses.tools import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import scratch_beside
 from robust_zoo.hyperparameters import with_hyperparameter

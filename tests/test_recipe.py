@@ -15,7 +15,7 @@ from robust_zoo import architectures, backend
 from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.datasets import flip_and_crop, load_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
-from robust_zoo.defenses.base import synchronised
+from robust_zoo.defenses.tools import synchronised
 from robust_zoo.places import checkpoints_directory, recipe_files, recipes_directory
 from robust_zoo.recipe import (
     Recipe,

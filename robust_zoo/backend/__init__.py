@@ -14,7 +14,7 @@ from robust_zoo.backend import random
 from robust_zoo.backend.selected import backend as _backend
 from robust_zoo.backend.selected import name
 
-DefenseSteps = _backend.DefenseSteps
+PreparedSteps = _backend.PreparedSteps
 UpdateSteps = _backend.UpdateSteps
 check_scope = _backend.check_scope
 devices = _backend.devices
@@ -28,7 +28,7 @@ replica_sum = _backend.replica_sum
 version = _backend.version
 
 __all__ = [
-    "DefenseSteps",
+    "PreparedSteps",
     "UpdateSteps",
     "check_scope",
     "devices",

@@ -142,8 +142,8 @@ def _state(trainer, state):
         yield lambda: tuple([scope.get_current_value(v) for v in group] for group in groups)
 
 
-class DefenseSteps:
-    """See `robust_zoo.backend.tensorflow.DefenseSteps`; here the variables come in as arguments."""
+class PreparedSteps:
+    """See `robust_zoo.backend.tensorflow.PreparedSteps`; here the variables come in as arguments."""
 
     def train_step(self, state, data):
         with _state(self, state):
@@ -160,7 +160,7 @@ class DefenseSteps:
         return super().test_step(state, data)
 
 
-class UpdateSteps(DefenseSteps):
+class UpdateSteps(PreparedSteps):
     """See `robust_zoo.backend.tensorflow.UpdateSteps`."""
 
     def train_step(self, state, data):

@@ -199,7 +199,7 @@ def gradients(fn, groups, variables):
     return losses, aux, found
 
 
-class DefenseSteps:
+class PreparedSteps:
     """Training and evaluation steps of a trainer that makes its batches itself.
 
     A batch becomes what `self.prepare` makes of it; the update is Keras's. What `self.after_update` and
@@ -216,8 +216,8 @@ class DefenseSteps:
         return super().test_step(self.prepare(data, training=False))
 
 
-class UpdateSteps(DefenseSteps):
-    """`DefenseSteps` of a trainer whose update is its own: all of a training step is `self.update`."""
+class UpdateSteps(PreparedSteps):
+    """`PreparedSteps` of a trainer whose update is its own: all of a training step is `self.update`."""
 
     def train_step(self, data):
         logs = self.update(data)

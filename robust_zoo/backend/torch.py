@@ -126,8 +126,8 @@ def gradients(fn, groups, variables):
     return losses, aux, [list(group) for group in found]
 
 
-class DefenseSteps:
-    """See `robust_zoo.backend.tensorflow.DefenseSteps`."""
+class PreparedSteps:
+    """See `robust_zoo.backend.tensorflow.PreparedSteps`."""
 
     def train_step(self, data):
         with torch.no_grad():
@@ -144,7 +144,7 @@ class DefenseSteps:
         return super().test_step(data)
 
 
-class UpdateSteps(DefenseSteps):
+class UpdateSteps(PreparedSteps):
     """See `robust_zoo.backend.tensorflow.UpdateSteps`."""
 
     def train_step(self, data):

@@ -2,7 +2,6 @@
 
 from robust_zoo.defenses.adversarial_training import AdversarialTraining
 from robust_zoo.defenses.averaged_weights import AveragedWeights
-from robust_zoo.defenses.base import Defense
 from robust_zoo.defenses.deepdefense import DeepDefense
 from robust_zoo.defenses.divergence import DivergenceError, StopOnDivergence
 from robust_zoo.defenses.fixed_set import FixedSetTraining
@@ -12,6 +11,7 @@ from robust_zoo.defenses.parseval import ParsevalTraining
 from robust_zoo.defenses.pgn import PGN
 from robust_zoo.defenses.robust_validation import RobustValidation
 from robust_zoo.defenses.trades import TRADES
+from robust_zoo.defenses.trainer import Defense
 from robust_zoo.defenses.training_state import TrainingState
 from robust_zoo.defenses.weight_decay import with_weight_decay
 from robust_zoo.defenses.weight_perturbation import AdversarialWeightPerturbation

@@ -6,7 +6,8 @@ from keras import ops
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.norms import over_images
 from robust_zoo.backend import random
-from robust_zoo.defenses.base import Defense, check_count, check_number
+from robust_zoo.defenses.tools import check_count, check_number
+from robust_zoo.defenses.trainer import Defense
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

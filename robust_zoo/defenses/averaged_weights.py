@@ -5,7 +5,8 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.defenses.base import Defense, reading
+from robust_zoo.defenses.tools import reading
+from robust_zoo.defenses.trainer import Defense
 
 _IMAGES = 2048  # that statistics are taken from
 

@@ -1,13 +1,23 @@
 """DeepDefense: training on the size of the perturbation that DeepFool needs."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.deepfool_path import find_path, length, perturbation
-from robust_zoo.defenses.base import Mean, check_count, check_number, integer_labels, reading
+from robust_zoo.defenses.batch import Batch, integer_labels
 from robust_zoo.defenses.natural_training import NaturalTraining
+from robust_zoo.defenses.tools import Mean, check_count, check_number, reading
 from robust_zoo.inference import logits_of
+
+
+class PathBatch(Batch, total=False):
+    """A batch and, besides, which images are classified right, bool (batch,), and DeepFool's path from each."""
+
+    correct: Any
+    path: Any
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -65,7 +75,7 @@ class DeepDefense(NaturalTraining):
         self.layer_names = None if layers is None else tuple(layers)
         self._mean = Mean()
 
-    def prepare(self, data, training):
+    def prepare(self, data, training) -> tuple[PathBatch, Any, Any]:
         batch, y, sample_weight = super().prepare(data, training)
         labels = integer_labels(y)
         batch["correct"], batch["path"] = find_path(

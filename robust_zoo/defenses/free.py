@@ -5,7 +5,8 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.defenses.base import Defense, check_count
+from robust_zoo.defenses.tools import check_count
+from robust_zoo.defenses.trainer import Defense
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

@@ -3,7 +3,7 @@
 import keras
 
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.defenses.base import Defense
+from robust_zoo.defenses.trainer import Defense
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

@@ -5,8 +5,8 @@ from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.backend import random
-from robust_zoo.defenses.base import check_number, kernels_of
 from robust_zoo.defenses.natural_training import NaturalTraining
+from robust_zoo.defenses.tools import check_number, kernels_of
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

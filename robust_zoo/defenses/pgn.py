@@ -5,7 +5,9 @@ from keras import ops
 
 from robust_zoo import architectures, backend
 from robust_zoo.attacks.generator import GRADIENT_SCALE, GeneratorAttack, generate
-from robust_zoo.defenses.base import Defense, Mean, check_number, integer_labels
+from robust_zoo.defenses.batch import integer_labels
+from robust_zoo.defenses.tools import Mean, check_number
+from robust_zoo.defenses.trainer import Defense
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

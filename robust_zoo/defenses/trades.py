@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
-from robust_zoo.defenses.base import Defense, Mean, check_number
+from robust_zoo.defenses.tools import Mean, check_number
+from robust_zoo.defenses.trainer import Defense
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

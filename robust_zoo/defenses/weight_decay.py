@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from robust_zoo.copies import copy_model
-from robust_zoo.defenses.base import check_number, kernels_of
+from robust_zoo.defenses.tools import check_number, kernels_of
 
 REDUCTIONS = ("sum", "mean")
 

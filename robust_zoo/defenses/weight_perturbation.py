@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.defenses.base import Defense, check_number, finite, reading
+from robust_zoo.defenses.tools import check_number, finite, reading
+from robust_zoo.defenses.trainer import Defense
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

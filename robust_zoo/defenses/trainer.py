@@ -1,26 +1,34 @@
 """What every defense is: a trainer around a classifier that makes its own batches."""
 
 import contextlib
-import itertools
-from collections.abc import Iterable, Iterator
-from numbers import Integral, Real
+from collections.abc import Iterable
+from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import AutoAttack, FixedBudgetAttack
 from robust_zoo.backend import random
 from robust_zoo.contract import check_classifier, check_images, check_targets
+from robust_zoo.defenses.batch import (
+    Batch,
+    CheckedBatches,
+    batch_sizes,
+    first_batch,
+    integer_labels,
+    only_input,
+    only_labels,
+)
 from robust_zoo.defenses.divergence import StopOnDivergence
 from robust_zoo.defenses.probabilities import check_compiled
+from robust_zoo.defenses.tools import InTrainingMode, synchronised
 from robust_zoo.defenses.training_note import TrainingNote
 
 MODES = ("inference", "training")
 
 
-class Defense(backend.DefenseSteps, keras.Model):
+class Defense(backend.PreparedSteps, keras.Model):
     """Base of the defenses.
 
     `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device
@@ -152,20 +160,20 @@ class Defense(backend.DefenseSteps, keras.Model):
                 `BackupAndRestore` callback still holds the last good epoch.
         """
         backend.check_scope(self.classifier, self)
-        replicas, y = backend.replica_count(self), _alone(y)
+        replicas, y = backend.replica_count(self), only_labels(y)
         validating = isinstance(validation_data, (tuple, list))
         watched, labels = validation_data[:2] if validating else (validation_data, None)
         x = self._check_data(x, y)
         watched = self._check_data(watched, labels)
         validation_data = (watched, *validation_data[1:]) if validating else watched
         kept = 1 - (validation_split or 0)
-        for size in _batch_sizes(x, batch_size, kept, replicas):
+        for size in batch_sizes(x, batch_size, kept, replicas):
             self.check_batch(size, replicas)
         batch = kwargs.get("validation_batch_size") or batch_size
-        for size in _batch_sizes(watched, batch, 1.0, replicas):
+        for size in batch_sizes(watched, batch, 1.0, replicas):
             Defense.check_batch(self, size, replicas)
         if isinstance(x, keras.utils.PyDataset):
-            x = _CheckedBatches(x, lambda size: self.check_batch(size, replicas))
+            x = CheckedBatches(x, lambda size: self.check_batch(size, replicas))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.insert(0, StopOnDivergence())
             callbacks.set_model(self)
@@ -207,13 +215,13 @@ class Defense(backend.DefenseSteps, keras.Model):
         """Keras's `evaluate`, with robust accuracy; images, labels and batches are checked as in `fit`."""
         if "_use_cached_eval_dataset" in kwargs:  # the validation of `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
-        replicas, y = backend.replica_count(self), _alone(y)
+        replicas, y = backend.replica_count(self), only_labels(y)
         x = self._check_data(x, y)
         batch_size = args[0] if args else kwargs.get("batch_size")
-        for size in _batch_sizes(x, batch_size, 1.0, replicas):
+        for size in batch_sizes(x, batch_size, 1.0, replicas):
             Defense.check_batch(self, size, replicas)
         if isinstance(x, keras.utils.PyDataset):
-            x = _CheckedBatches(x, lambda size: Defense.check_batch(self, size, replicas))
+            x = CheckedBatches(x, lambda size: Defense.check_batch(self, size, replicas))
         with self._labels_in_words():
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -268,12 +276,8 @@ class Defense(backend.DefenseSteps, keras.Model):
             if part in x
         }
 
-    def prepare(self, data, training: bool):
-        """A batch (x, y[, sample_weight]) with `x` replaced by a dictionary.
-
-        It holds the images "clean" and, if there is an attack, "adversarial", each float32 (batch, height,
-        width, channels), and which of the latter were attacked, "attacked", bool (batch,).
-        """
+    def prepare(self, data, training: bool) -> tuple[Batch, Any, Any]:
+        """A batch (x, y[, sample_weight]) with `x` replaced by a `Batch`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = only_input(x)
         classes = self.classifier.output_shape[1]
@@ -290,12 +294,12 @@ class Defense(backend.DefenseSteps, keras.Model):
             raise TypeError(
                 f"images must be floating point in [0, 1], got dtype {dtype}: divide 8-bit images by 255."
             )
-        batch = {"clean": ops.cast(x, "float32")}
+        batch: Batch = {"clean": ops.cast(x, "float32")}
         if self.robust_accuracy is not None:
             batch |= self.adversarial_part(batch["clean"], integer_labels(y), training)
         return batch, y, sample_weight
 
-    def adversarial_part(self, x, y, training: bool) -> dict:
+    def adversarial_part(self, x, y, training: bool) -> Batch:
         """The adversarial images of a batch and which of them were attacked, as in `prepare`."""
         x_adv = self.attack(self.adversary_view(training), x, y, key=self.keys(x, training))
         return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
@@ -312,7 +316,7 @@ class Defense(backend.DefenseSteps, keras.Model):
     def adversary_view(self, training: bool):
         """The classifier as the attack sees it."""
         if training and self.attack_mode == "training":
-            return _InTrainingMode(self.classifier)
+            return InTrainingMode(self.classifier)
         return self.classifier
 
     def objective(self, x, y, y_pred, sample_weight):
@@ -407,189 +411,3 @@ class Defense(backend.DefenseSteps, keras.Model):
             elif not isinstance(part, keras.Model):
                 found[name] = value
         return found
-
-
-@contextlib.contextmanager
-def synchronised(classifier: keras.Model, replicas: int):
-    """Inside, batch normalisation shares statistics between several replicas, however it was built.
-
-    Its configuration says so only inside, since backends without replicas refuse to load such layers.
-    """
-    kind = keras.layers.BatchNormalization
-    found = [layer for layer in classifier._flatten_layers() if isinstance(layer, kind)]
-    before = [layer.synchronized for layer in found]
-    for layer in found:
-        layer.synchronized = layer.synchronized or replicas > 1
-    try:
-        yield
-    finally:
-        for layer, value in zip(found, before, strict=True):
-            layer.synchronized = value
-
-
-def _batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[int]:
-    """The sizes of the batches that `fit` will make of `x`.
-
-    Raises:
-        ValueError: sizes that cannot be known, on several replicas: a batch that does not divide would be weighted
-            wrongly on them.
-    """
-    if x is None:
-        return []
-    if hasattr(x, "__array__"):
-        batch_size, count = 32 if batch_size is None else batch_size, int(len(x) * kept)
-        return sorted({min(batch_size, count), count % batch_size or batch_size} - {0})
-    if isinstance(x, keras.utils.PyDataset):
-        number = x.num_batches
-        ends = (0,) if number is None else {0, number - 1}
-        return [len(keras.tree.flatten(x[index][0])[0]) for index in ends]
-    size = None
-    if hasattr(x, "element_spec"):
-        size = keras.tree.flatten(x.element_spec)[0].shape[0]
-    if size is None and replicas > 1:
-        raise ValueError(
-            f"every batch must be divisible by the {replicas} replicas, got {type(x).__name__} of batches of unknown "
-            "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
-        )
-    return [] if size is None else [size]
-
-
-def only_input(x):
-    """Images out of a list of one, or a dictionary of one, which Keras takes by the names of a model's inputs."""
-    if isinstance(x, (list, tuple, dict)) and len(x) == 1:
-        (x,) = x.values() if isinstance(x, dict) else x
-    return x
-
-
-def _alone(y):
-    """Labels out of a list of one, which Keras takes for a model of one output."""
-    one = isinstance(y, (list, tuple)) and len(y) == 1 and hasattr(y[0], "__array__")
-    return y[0] if one and np.ndim(y[0]) else y
-
-
-class _CheckedBatches(keras.utils.PyDataset):
-    """A dataset each of whose batches is checked by its size before it is used."""
-
-    def __init__(self, data: keras.utils.PyDataset, check):
-        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
-        self.data, self.check = data, check
-
-    @property
-    def num_batches(self):
-        return self.data.num_batches
-
-    def __getitem__(self, index):
-        batch = self.data[index]
-        self.check(len(keras.tree.flatten(batch[0])[0]))
-        return batch
-
-    def on_epoch_begin(self):
-        self.data.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self.data.on_epoch_end()
-
-
-def first_batch(x):
-    """The first batch of a stream, and what to read in its place: a generator gives its batches only once."""
-    if isinstance(x, keras.utils.PyDataset):
-        return x[0], x
-    if hasattr(x, "element_spec"):  # tf.data
-        return next(iter(x.take(1)), None) if hasattr(x, "take") else None, x
-    if isinstance(x, Iterator):
-        first = next(x, None)
-        return first, (batch for batch in itertools.chain([first], x))
-    return next(iter(x), None) if isinstance(x, Iterable) else None, x
-
-
-def integer_labels(y):
-    """Labels int32 (batch,) of integer classes (batch,) or (batch, 1), or of rows (batch, classes)."""
-    if len(y.shape) == 2 and y.shape[1] != 1:
-        return ops.cast(ops.argmax(y, axis=1), "int32")
-    return ops.cast(ops.reshape(y, (-1,)), "int32")
-
-
-class Mean(keras.losses.Loss):
-    """Values already computed, (batch,), as a Keras loss: weighted by example and scaled for replicas."""
-
-    def __call__(self, values, sample_weight=None):
-        return super().__call__(values, values, sample_weight=sample_weight)
-
-    def call(self, y_true, y_pred):
-        return y_pred
-
-
-def kernels_of(classifier: keras.Model) -> dict[str, keras.Variable]:
-    """The kernels (..., units) of all dense and convolutional layers, by the layers' names.
-
-    Raises:
-        ValueError: no such layers, two of one name, or other layers with weight matrices.
-    """
-    known = tuple(getattr(keras.layers, name) for name in ("Dense", "Conv1D", "Conv2D", "Conv3D"))
-    kernels = {}
-    for layer in classifier._flatten_layers():
-        if isinstance(layer, keras.Model):
-            continue
-        matrices = [variable for variable in layer.trainable_variables if len(variable.shape) > 1]
-        if matrices and (not isinstance(layer, known) or layer.name in kernels):
-            raise ValueError(
-                "classifier must have its weight matrices in dense and convolutional layers of different names, "
-                f"got {type(layer).__name__} {layer.name!r}."
-            )
-        if matrices:
-            kernels[layer.name] = layer.kernel
-    if not kernels:
-        raise ValueError(f"classifier must have layers with kernels, got {classifier.name!r}.")
-    return kernels
-
-
-def reading(variables, change=lambda variable, value: value):
-    """A scope in which the variables have changed values, and what is assigned to them is forgotten.
-
-    Args:
-        variables: all that the code inside reads or assigns.
-        change: given a variable and its value, its value inside.
-    """
-    pairs = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
-    return keras.StatelessScope(
-        state_mapping=[(variable, change(variable, value)) for variable, value in pairs]
-    )
-
-
-def finite(tensor):
-    """The tensor with 0 for NaN and infinity, which loss scaling brings forth now and then."""
-    return ops.where(ops.isfinite(tensor), tensor, 0.0)
-
-
-class _InTrainingMode:
-    """A classifier that computes in training mode, whatever it is told, and keeps no statistics of it."""
-
-    def __init__(self, classifier):
-        self._classifier = classifier
-
-    def __call__(self, x, training=False):
-        with reading(self._classifier.variables):
-            return self._classifier(x, training=True)
-
-    def __getattr__(self, name):
-        return getattr(self._classifier, name)
-
-
-def check_count(name: str, value, *, least: int) -> int:
-    """The value as an int; ValueError unless it is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}.")
-    return int(value)
-
-
-def check_number(
-    name: str, value, *, above=-np.inf, least=-np.inf, most=np.inf, below=np.inf
-) -> float:
-    """The value as a float; ValueError unless it is a finite number within the bounds."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
-    if not number or not (above < value < below and least <= value <= most):
-        low = f"> {above:g}" if above > -np.inf else f">= {least:g}"
-        high = f" and <= {most:g}" if most < np.inf else ""
-        high = f" and < {below:g}" if below < np.inf else high
-        raise ValueError(f"{name} must be a number {low}{high}, got {value!r}.")
-    return float(value)

@@ -1,0 +1,105 @@
+"""The batches of a training: what `fit` is given, in any form that Keras takes, and what a step computes with."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class Batch(TypedDict, total=False):
+    """The images of one training step, which `Defense.prepare` makes.
+
+    Attributes:
+        clean: float32 (batch, height, width, channels), always there.
+        adversarial: the same images attacked; absent where there is no attack.
+        attacked: bool (batch,), which of "adversarial" were attacked; comes with it.
+    """
+
+    clean: Any
+    adversarial: Any
+    attacked: Any
+
+
+def batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[int]:
+    """The sizes of the batches that `fit` will make of `x`.
+
+    Raises:
+        ValueError: sizes that cannot be known, on several replicas: a batch that does not divide would be weighted
+            wrongly on them.
+    """
+    if x is None:
+        return []
+    if hasattr(x, "__array__"):
+        batch_size, count = 32 if batch_size is None else batch_size, int(len(x) * kept)
+        return sorted({min(batch_size, count), count % batch_size or batch_size} - {0})
+    if isinstance(x, keras.utils.PyDataset):
+        number = x.num_batches
+        ends = (0,) if number is None else {0, number - 1}
+        return [len(keras.tree.flatten(x[index][0])[0]) for index in ends]
+    size = None
+    if hasattr(x, "element_spec"):
+        size = keras.tree.flatten(x.element_spec)[0].shape[0]
+    if size is None and replicas > 1:
+        raise ValueError(
+            f"every batch must be divisible by the {replicas} replicas, got {type(x).__name__} of batches of unknown "
+            "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
+        )
+    return [] if size is None else [size]
+
+
+def only_input(x):
+    """Images out of a list of one, or a dictionary of one, which Keras takes by the names of a model's inputs."""
+    if isinstance(x, (list, tuple, dict)) and len(x) == 1:
+        (x,) = x.values() if isinstance(x, dict) else x
+    return x
+
+
+def only_labels(y):
+    """Labels out of a list of one, which Keras takes for a model of one output."""
+    one = isinstance(y, (list, tuple)) and len(y) == 1 and hasattr(y[0], "__array__")
+    return y[0] if one and np.ndim(y[0]) else y
+
+
+def integer_labels(y):
+    """Labels int32 (batch,) of integer classes (batch,) or (batch, 1), or of rows (batch, classes)."""
+    if len(y.shape) == 2 and y.shape[1] != 1:
+        return ops.cast(ops.argmax(y, axis=1), "int32")
+    return ops.cast(ops.reshape(y, (-1,)), "int32")
+
+
+def first_batch(x):
+    """The first batch of a stream, and what to read in its place: a generator gives its batches only once."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x[0], x
+    if hasattr(x, "element_spec"):  # tf.data
+        return next(iter(x.take(1)), None) if hasattr(x, "take") else None, x
+    if isinstance(x, Iterator):
+        first = next(x, None)
+        return first, (batch for batch in itertools.chain([first], x))
+    return next(iter(x), None) if isinstance(x, Iterable) else None, x
+
+
+class CheckedBatches(keras.utils.PyDataset):
+    """A dataset each of whose batches is checked by its size before it is used."""
+
+    def __init__(self, data: keras.utils.PyDataset, check):
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self.data, self.check = data, check
+
+    @property
+    def num_batches(self):
+        return self.data.num_batches
+
+    def __getitem__(self, index):
+        batch = self.data[index]
+        self.check(len(keras.tree.flatten(batch[0])[0]))
+        return batch
+
+    def on_epoch_begin(self):
+        self.data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.data.on_epoch_end()
