@@ -283,11 +283,11 @@ def test_bad_folders_say_what_is_wrong(folder, tmp_path):
 
 
 def test_cifar10_holds_1000_out_and_others_5000():
-    from robust_zoo.datasets import _held_out
+    from robust_zoo.datasets.dataset import held_out
 
-    assert _held_out(50_000, "cifar10") == 1000
-    assert _held_out(60_000, "mnist") == 5000
-    assert _held_out(300) == 30
+    assert held_out(50_000, "cifar10") == 1000
+    assert held_out(60_000, "mnist") == 5000
+    assert held_out(300) == 30
 
 
 def test_shifts_over_the_image_s_own_reflection():

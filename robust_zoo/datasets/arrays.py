@@ -1,0 +1,48 @@
+"""Arrays and streams that are at hand, as datasets."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from robust_zoo.datasets.dataset import Dataset, DatasetError
+
+
+def arrays_dataset(images, labels, classes: int, name: str) -> Dataset:
+    """Arrays as a `Dataset` of one split, "test", whose classes are named by their numbers."""
+    return Dataset(name, "", "test", images, labels, tuple(map(str, range(classes))))
+
+
+def collect(stream, n: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `n` examples of a stream as arrays; all of them if it is None.
+
+    Args:
+        stream: a `PyDataset` or a tf.data.Dataset, of (images, labels) in batches or one by one.
+        n: how many; fewer come if the stream ends before.
+
+    Raises:
+        DatasetError: elements that are not (images, labels), a stream without end for `n` None, or an empty one.
+    """
+    if isinstance(stream, keras.utils.PyDataset):
+        if n is None and stream.num_batches is None:
+            raise DatasetError("n is needed: the stream has no end.")
+        batches = (stream[index] for index in itertools.count())
+        batches = itertools.islice(batches, stream.num_batches)
+    else:
+        if n is None and int(stream.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+            raise DatasetError("n is needed: the stream has no end.")
+        batches = iter(stream)
+    images, labels, count = [], [], 0
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise DatasetError("a stream must give (images, labels).")
+        x, y = (np.asarray(part) for part in batch[:2])
+        x, y = (x[None], y[None]) if x.ndim == 3 else (x, y)
+        images.append(x)
+        labels.append(y)
+        count += len(x)
+        if n is not None and count >= n:
+            break
+    if not count:
+        raise DatasetError("a stream must have examples, got an empty one.")
+    return np.concatenate(images)[:n], np.concatenate(labels)[:n]

@@ -1,0 +1,24 @@
+"""Random changes of training images."""
+
+import numpy as np
+
+
+def flip_and_crop(
+    images: np.ndarray, rng: np.random.Generator, *, pad: int, border: str = "constant"
+) -> np.ndarray:
+    """Each image mirrored left to right or not, and shifted by up to `pad` pixels.
+
+    Args:
+        images: float32 (n, height, width, channels).
+        rng: of all choices.
+        pad: >= 0.
+        border: what comes in at the sides: "constant", black, or "reflect", the image's own reflection.
+    """
+    mirrored = np.where(
+        rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images
+    )
+    padded = np.pad(mirrored, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=border)
+    rows, columns = rng.integers(0, 2 * pad + 1, (2, len(images), 1, 1))
+    rows = rows + np.arange(images.shape[1])[None, :, None]
+    columns = columns + np.arange(images.shape[2])[None, None, :]
+    return padded[np.arange(len(images))[:, None, None], rows, columns]

@@ -1,0 +1,85 @@
+"""Datasets by name."""
+
+import re
+
+from robust_zoo.datasets.dataset import Dataset, DatasetError, Source
+from robust_zoo.datasets.digits import Digits
+from robust_zoo.datasets.folder import Folder, is_folder
+from robust_zoo.datasets.npz import NpzFile
+from robust_zoo.datasets.tfds import Tfds
+
+_CLASSES = re.compile(r":(\d+(?:,\d+)*)$")  # behind a name: some of its classes
+
+
+def load_dataset(
+    name: str,
+    split: str = "test",
+    *,
+    data_dir: str | None = None,
+    image_shape: tuple[int | None, ...] | None = None,
+) -> Dataset:
+    """Loads one split into memory.
+
+    Args:
+        name: "digits", a TFDS image dataset ("mnist", "cifar10", ...), either with some of its classes behind
+            it, which are then numbered anew ("mnist:7,3" has 7 as class 0), or a path ending in ".npz" that
+            holds arrays "images" (floating in [0, 1], or uint8) and "labels" of a test split, or "train_images",
+            "train_labels", "test_images", ... of several, and optionally "class_names"; or a folder of images, with
+            a subfolder a class, or subfolders "train", "validation", "test" that have these (one split is "test").
+        split: "train", "validation" or "test"; for TFDS also any split it understands.
+        data_dir: where TFDS looks; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        image_shape: (height, width, channels) that the images of a folder get: resized, and cropped to that aspect
+            ratio. By default that of the first image.
+
+    Raises:
+        DatasetError: unknown name, a dataset that is not prepared on this machine, unknown split, or
+            images of several sizes.
+    """
+    if found := _CLASSES.search(str(name)):
+        data = load_dataset(str(name)[: found.start()], split, data_dir=data_dir)
+        return data.of_classes(tuple(map(int, found[1].split(","))))
+    return source_of(name, data_dir=data_dir, image_shape=image_shape).load(split)
+
+
+def stream_dataset(
+    name: str,
+    split: str = "train",
+    *,
+    batch_size: int,
+    image_size: tuple[int, int] | None = None,
+    shuffle_seed: int | None = None,
+    drop_remainder: bool = False,
+    data_dir: str | None = None,
+):
+    """A split as a tf.data stream of batches that never holds the whole set in memory.
+
+    Args:
+        name: TFDS image dataset, or a folder of images as in `load_dataset`.
+        split: as in `load_dataset`.
+        batch_size: examples in a batch (the global batch under a strategy).
+        image_size: (height, width) to resize to, cropping to the aspect ratio; needed where images differ.
+        shuffle_seed: shuffles the examples, anew each epoch; by default they keep their order.
+        drop_remainder: leaves out a last batch that is not full.
+        data_dir: as in `load_dataset`.
+
+    Returns:
+        tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], int (batch,)).
+    """
+    if _CLASSES.search(str(name)):
+        raise DatasetError(f"{name!r} is small: use load_dataset; streams are of all classes.")
+    source = source_of(name, data_dir=data_dir)
+    examples = source.stream(split, image_size=image_size, shuffle_seed=shuffle_seed)
+    return examples.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
+
+
+def source_of(
+    name: str, *, data_dir: str | None = None, image_shape: tuple[int | None, ...] | None = None
+) -> Source:
+    """Where the dataset of a name comes from; the arguments are those of `load_dataset`."""
+    if name == "digits":
+        return Digits()
+    if str(name).endswith(".npz"):
+        return NpzFile(name)
+    if is_folder(name):
+        return Folder(name, image_shape)
+    return Tfds(name, data_dir)
