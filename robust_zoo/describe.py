@@ -1,11 +1,65 @@
 """How attacks, numbers and threat models are put in words, in cards, tables and pictures alike."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from robust_zoo.attack_names import DEFAULTS
 from robust_zoo.record import Accuracy, AttackOutcome, Curve, MinimumNorm, RobustnessRecord
 
-VERDICTS = {True: "passed", False: "failed", None: "too few examples to tell"}  # of checks
+FAILED = "failed"
+_VERDICTS = {True: "passed", False: FAILED, None: "too few examples to tell"}  # of checks
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An accuracy of a record.
+
+    Attributes:
+        name: in words.
+        attack: the attack's class, "" on clean images, and "worst case" of all attacks.
+        found: the accuracy with its interval and n.
+    """
+
+    name: str
+    attack: str
+    found: Accuracy
+
+
+def accuracies(record: RobustnessRecord) -> list[Metric]:
+    """Every accuracy of a record: clean, under each attack, in the worst case."""
+    found = [Metric("clean", "", record.clean)]
+    found += [Metric(describe_attack(part), part.name, part) for part in record.attacks]
+    if record.worst_case is not None:
+        found.append(Metric("worst case of all attacks", "worst case", record.worst_case))
+    return found
+
+
+def facts(record: RobustnessRecord) -> list[tuple[str, str]]:
+    """What a record says of the model and of how it was measured, each with its heading."""
+    defense, dataset, base = record.defense, record.dataset, record.base_model
+    paper = f" ({defense.paper})" if defense and defense.paper else ""
+    rows = [
+        ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
+        ("defense", describe_defense(record) + paper),
+        ("threat model", describe_threat(record)),
+        ("measured on", f"{dataset.name} {dataset.version}, split {dataset.split}"),
+        ("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256}"),
+        ("license", record.license),
+    ]
+    if base is not None:
+        handle = f" ({base.handle})" if base.handle else ""
+        rows.append(
+            ("fine-tuned from", f"{base.name}{handle}, weights sha256 {base.weights_sha256}")
+        )
+    return rows
+
+
+def check_rows(record: RobustnessRecord) -> list[tuple[str, str, str, str]]:
+    """Name, verdict, value and explanation of each check."""
+    return [
+        (check.name, _VERDICTS[check.passed], f"{check.value:.6g}", check.explanation)
+        for check in record.checks
+    ]
 
 
 def describe_defense(record: RobustnessRecord) -> str:

@@ -262,49 +262,27 @@ def print_record(record) -> None:
     from rich.table import Table
 
     from robust_zoo.describe import (
-        VERDICTS,
-        describe_attack,
-        describe_defense,
-        describe_threat,
+        FAILED,
+        accuracies,
+        check_rows,
         distance_rows,
+        facts,
         interval,
         percent,
     )
 
     out = console()
-    facts = Table(title=record.name, show_header=False, title_justify="left")
-    facts.add_row("architecture", f"{record.architecture}, {record.parameters:,} parameters")
-    facts.add_row("defense", describe_defense(record))
-    facts.add_row("threat model", describe_threat(record))
-    dataset = record.dataset
-    facts.add_row("measured on", f"{dataset.name} {dataset.version}, split {dataset.split}")
-    facts.add_row("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256[:16]}")
-    out.print(facts)
+    about = Table(title=record.name, show_header=False, title_justify="left")
+    for row in facts(record):
+        about.add_row(*row)
+    out.print(about)
 
     results = Table("attack", "accuracy", "95% interval", "n")
-    results.add_row(
-        "clean",
-        percent(record.clean.accuracy),
-        interval(record.clean),
-        str(record.clean.n_examples),
-    )
-    for outcome in record.attacks:
-        results.add_row(
-            describe_attack(outcome),
-            percent(outcome.accuracy),
-            interval(outcome),
-            str(outcome.n_examples),
-        )
-        for component, accuracy in outcome.components.items():
+    for metric in accuracies(record):
+        part = metric.found
+        results.add_row(metric.name, percent(part.accuracy), interval(part), str(part.n_examples))
+        for component, accuracy in getattr(part, "components", {}).items():
             results.add_row(f"  after {component}", percent(accuracy), "", "")
-    if record.worst_case:
-        worst = record.worst_case
-        results.add_row(
-            "worst case of all attacks",
-            percent(worst.accuracy),
-            interval(worst),
-            str(worst.n_examples),
-        )
     out.print(results)
 
     if record.minimum_norm:
@@ -315,13 +293,8 @@ def print_record(record) -> None:
 
     if record.checks:
         checks = Table("check", "", "value")
-        for check in record.checks:
-            verdict = VERDICTS[check.passed]
-            checks.add_row(
-                check.name,
-                verdict.upper() if check.passed is False else verdict,
-                f"{check.value:.6g}",
-            )
+        for name, verdict, value, _ in check_rows(record):
+            checks.add_row(name, verdict.upper() if verdict == FAILED else verdict, value)
         out.print(checks)
         for check in record.failed_checks:
             out.print(f"{check.name}: {check.explanation}")

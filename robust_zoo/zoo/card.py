@@ -10,17 +10,19 @@ import pydantic
 
 from robust_zoo.citations import bibtex, own_bibtex
 from robust_zoo.describe import (
-    VERDICTS,
+    FAILED,
+    accuracies,
+    check_rows,
     describe_attack,
-    describe_defense,
     describe_threat,
     distance_rows,
+    facts,
     interval,
     percent,
 )
 from robust_zoo.files import write_text
 from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
-from robust_zoo.record import RobustnessRecord
+from robust_zoo.record import AttackOutcome, RobustnessRecord
 from robust_zoo.sentences import in_markdown
 from robust_zoo.zoo.layout import CARD, PICTURE, RECIPE, TAG
 
@@ -67,16 +69,12 @@ def _results(record: RobustnessRecord) -> list[str]:
         others = f"{reported[item.setting]}, " if item.setting in reported else ""
         reported[item.setting] = others + percent(item.accuracy)
     failed = [check.name for check in record.failed_checks]
-    parts = [("clean", record.clean, "")]
-    parts += [
-        (describe_attack(outcome), outcome, f"{outcome.max_distance:.6g}")
-        for outcome in record.attacks
-    ]
-    if record.worst_case is not None:
-        parts.append(("**worst case of all attacks, per example**", record.worst_case, ""))
     rows = []
-    for name, part, distance in parts:
-        row = [name, percent(part.accuracy), interval(part), str(part.n_examples), distance]
+    for metric in accuracies(record):
+        part, name = metric.found, metric.name
+        distance = f"{part.max_distance:.6g}" if isinstance(part, AttackOutcome) else ""
+        title = f"**{name}, per example**" if part is record.worst_case else name
+        row = [title, percent(part.accuracy), interval(part), str(part.n_examples), distance]
         rows.append([*row, reported.pop(name, "")])
     rows += [
         [f"{setting} (not measured here)", "", "", "", "", theirs]
@@ -121,79 +119,11 @@ def _distances(record: RobustnessRecord) -> list[str]:
 
 
 def _metadata(record: RobustnessRecord) -> str:
-    from huggingface_hub import EvalResult, ModelCardData  # imported here: it takes a while
+    """The front matter, as hubs read it."""
+    from huggingface_hub import ModelCardData  # imported here: it takes a while
 
-    dataset = {
-        "task_type": "image-classification",
-        "dataset_type": record.dataset.name,
-        "dataset_name": record.dataset.name,
-        "dataset_split": record.dataset.split,
-    }
-    results = [
-        EvalResult(
-            **dataset,
-            metric_type="accuracy",
-            metric_name="clean accuracy",
-            metric_value=record.clean.accuracy,
-            metric_args={"n_examples": record.clean.n_examples},
-        )
-    ]
-    for outcome in record.attacks:
-        results.append(
-            EvalResult(
-                **dataset,
-                metric_type="robust_accuracy",
-                metric_name=f"robust accuracy, {describe_attack(outcome)}",
-                metric_value=outcome.accuracy,
-                metric_args={
-                    "attack": outcome.name,
-                    "norm": record.threat_model.norm,
-                    "epsilon": record.threat_model.epsilon,
-                    "n_examples": outcome.n_examples,
-                },
-            )
-        )
-    if record.worst_case is not None:
-        results.append(
-            EvalResult(
-                **dataset,
-                metric_type="robust_accuracy",
-                metric_name="robust accuracy, worst case of all attacks",
-                metric_value=record.worst_case.accuracy,
-                metric_args={
-                    "attack": "worst case",
-                    "norm": record.threat_model.norm,
-                    "epsilon": record.threat_model.epsilon,
-                    "n_examples": record.worst_case.n_examples,
-                },
-            )
-        )
-    for item in record.minimum_norm:
-        if item.clean_correct_only.mean is not None:
-            results.append(
-                EvalResult(
-                    **dataset,
-                    metric_type="mean_adversarial_distance",
-                    metric_name=f"mean {item.norm} distance of clean-correct examples, {describe_attack(item)}",
-                    metric_value=item.clean_correct_only.mean,
-                    metric_args={
-                        "attack": item.name,
-                        "norm": item.norm,
-                        "n_examples": item.clean_correct_only.n_examples,
-                    },
-                )
-            )
     tags = [TAG, "adversarial-robustness"]
     tags += [record.threat_model.norm] if record.threat_model else []
-    base = record.base_model
-    lineage = {}
-    if base is not None:
-        # On a hub a base model is named by its repository.
-        repository = re.match(r"hf://([^@#]+)", base.handle)
-        name = repository[1] if repository else base.name
-        # The hub refuses what cannot be the name of a repository; the facts below have it all the same.
-        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-            lineage = {"base_model": name, "base_model_relation": "finetune"}
     data = ModelCardData(
         library_name="keras",
         pipeline_tag="image-classification",
@@ -201,33 +131,55 @@ def _metadata(record: RobustnessRecord) -> str:
         datasets=[record.dataset.name],
         tags=tags,
         model_name=record.name,
-        eval_results=results,
-        **lineage,
+        eval_results=_eval_results(record),
+        **_lineage(record),
     )
     return data.to_yaml()
 
 
-def _facts(record: RobustnessRecord) -> list[str]:
-    defense = describe_defense(record)
-    paper = f" ({record.defense.paper})" if record.defense and record.defense.paper else ""
-    rows = [
-        ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
-        ("defense", defense + paper),
-        ("threat model", describe_threat(record)),
-        (
-            "measured on",
-            f"{record.dataset.name} {record.dataset.version}, split {record.dataset.split}",
-        ),
-        ("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256}"),
-        ("license", record.license),
-    ]
-    base = record.base_model
-    if base is not None:
-        handle = f" ({base.handle})" if base.handle else ""
-        rows.append(
-            ("fine-tuned from", f"{base.name}{handle}, weights sha256 {base.weights_sha256}")
+def _eval_results(record: RobustnessRecord) -> list:
+    from huggingface_hub import EvalResult  # imported here: it takes a while
+
+    def result(kind: str, name: str, value: float, **arguments):
+        return EvalResult(
+            task_type="image-classification",
+            dataset_type=record.dataset.name,
+            dataset_name=record.dataset.name,
+            dataset_split=record.dataset.split,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=value,
+            metric_args=arguments,
         )
-    return _table("|", rows)
+
+    threat, results = record.threat_model, []
+    for metric in accuracies(record):
+        part = metric.found
+        if not metric.attack:
+            name, kind, budget = "clean accuracy", "accuracy", {}
+        else:
+            name, kind = f"robust accuracy, {metric.name}", "robust_accuracy"
+            budget = {"attack": metric.attack, "norm": threat.norm, "epsilon": threat.epsilon}
+        results.append(result(kind, name, part.accuracy, **budget, n_examples=part.n_examples))
+    for item in record.minimum_norm:
+        right = item.clean_correct_only
+        if right.mean is not None:
+            name = f"mean {item.norm} distance of clean-correct examples, {describe_attack(item)}"
+            about = {"attack": item.name, "norm": item.norm, "n_examples": right.n_examples}
+            results.append(result("mean_adversarial_distance", name, right.mean, **about))
+    return results
+
+
+def _lineage(record: RobustnessRecord) -> dict[str, str]:
+    """The base model, which a hub names by its repository, as far as it can be the name of one."""
+    if record.base_model is None:
+        return {}
+    repository = re.match(r"hf://([^@#]+)", record.base_model.handle)
+    name = repository[1] if repository else record.base_model.name
+    # The hub refuses other names; the facts of the card have them all the same.
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return {}
+    return {"base_model": name, "base_model_relation": "finetune"}
 
 
 def _purpose(record: RobustnessRecord) -> list[str]:
@@ -256,13 +208,8 @@ def _checks(record: RobustnessRecord) -> list[str]:
     if not record.checks:
         return []
     rows = [
-        (
-            check.name,
-            f"**{VERDICTS[False]}**" if check.passed is False else VERDICTS[check.passed],
-            f"{check.value:.6g}",
-            check.explanation,
-        )
-        for check in record.checks
+        (name, f"**{verdict}**" if verdict == FAILED else verdict, value, explanation)
+        for name, verdict, value, explanation in check_rows(record)
     ]
     return ["", "## Gradient-masking checks", "", *_table("check||value|", rows)]
 
@@ -349,7 +296,7 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
         "",
         f"Classifier of {shape} images in [0, 1] into {record.num_classes} classes; the outputs are logits.",
         "",
-        *_facts(record),
+        *_table("|", facts(record)),
         *_purpose(record),
         "",
         "## Robustness",
