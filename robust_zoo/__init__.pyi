@@ -4,13 +4,13 @@ from . import backend as backend
 from . import datasets as datasets
 from . import defenses as defenses
 from . import evaluation as evaluation
-from . import plots as plots
 from .classifier import as_classifier as as_classifier
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset
 from .evaluation import evaluate as evaluate
 from .evaluation import verify as verify
 from .record import RobustnessRecord as RobustnessRecord
+from .report import plots as plots
 from .zoo import list_models as list_models
 from .zoo import load_attack as load_attack
 from .zoo import load_model as load_model

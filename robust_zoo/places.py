@@ -1,9 +1,30 @@
-"""Where the zoo's models and recipes lie: inside the installed package, else in the checkout around it.
+"""Where the zoo's models and recipes lie, and the files of a checkpoint directory.
 
-The wheel carries the models that pyproject.toml lists; a checkout has all of them.
+The wheel carries the models that pyproject.toml lists, inside the installed package; a checkout around the package has
+all of them. In a checkpoint directory lie
+
+    config.json         the model, logits out, built-in layers only
+    metadata.json       Keras's version and date
+    model.weights.h5    the weights, without an optimizer
+    robustness.json     the RobustnessRecord of these weights
+    recipe.json         every value of the recipe that trained them, and the history of the training, if one did
+    README.md           the card, generated from the record
+    accuracy.png        its picture of accuracy against epsilon
+    generator.*         the perturbation generator that it was trained against, if PGN did (see zoo/generator.py)
+
+`keras.saving.load_model(directory)` reads the same model without robust_zoo.
 """
 
 import pathlib
+
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+RECORD, RECIPE, CARD, PICTURE = "robustness.json", "recipe.json", "README.md", "accuracy.png"
+GENERATOR, GENERATOR_WEIGHTS = "generator.json", "generator.weights.h5"
+TAG = "robust_zoo"  # on a hub, of every model that was published
+
+MODEL_FILES = (CONFIG, METADATA, WEIGHTS)
+GENERATOR_FILES = (GENERATOR, GENERATOR_WEIGHTS)
+FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *GENERATOR_FILES)
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 

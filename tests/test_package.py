@@ -16,13 +16,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # Who may know whom, from the ground up; a module may import from lower layers and itself.
 LAYERS = [
-    {"attack_names", "backend", "citations", "fingerprint", "npz", "places", "sentences"},
+    {"attack_names", "backend", "fingerprint", "npz", "places", "sentences"},
     {"contract", "record", "progress", "files"},
     {"architectures", "copies", "datasets", "describe", "inference", "weights"},
     {"classifier"},
     {"attacks"},
     {"defenses", "evaluation"},
-    {"plots"},
+    {"report"},
     {"zoo"},
     {"hyperparameters", "resolved_recipe"},
     {"recipe", "reproduce"},
@@ -110,7 +110,7 @@ def test_loading_a_model_imports_what_loading_needs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = {name.split(".")[1] for name in done.stdout.split()}
-    assert not found & {"attacks", "defenses", "evaluation", "plots", "datasets", "recipe", "cli"}
+    assert not found & {"attacks", "defenses", "evaluation", "report", "datasets", "recipe", "cli"}
 
 
 def test_every_public_function_and_class_says_what_it_is():

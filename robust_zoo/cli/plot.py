@@ -28,7 +28,8 @@ def curves(models: _Models, output: _Output) -> None:
     """Accuracy against epsilon, from the models' records."""
     _check_picture(output)
     with quiet():
-        from robust_zoo import plots, zoo
+        from robust_zoo import zoo
+        from robust_zoo.report import plots
     records = [zoo.load_record(handle) for handle in models]
     print(plots.compare_models(records, output))
 
@@ -46,7 +47,8 @@ def landscape(
     _check_picture(output)
     radius = number(epsilon, "--epsilon")
     with quiet():
-        from robust_zoo import evaluation, plots
+        from robust_zoo import evaluation
+        from robust_zoo.report import plots
 
         loaded, data = _models_and_data(models, None, seed)
         if not 0 <= index < len(data):
@@ -79,7 +81,8 @@ def transfer(
     _check_budget(attack)
     radius = number(epsilon, "--epsilon")
     with quiet():
-        from robust_zoo import evaluation, plots
+        from robust_zoo import evaluation
+        from robust_zoo.report import plots
 
         made = parse_attack(attack, radius, None)
         loaded, data = _models_and_data(models, n, seed)
@@ -100,7 +103,8 @@ def roll_off(
     _check_budget(attack)
     magnitudes = numbers(epsilons, "--epsilons")
     with quiet():
-        from robust_zoo import evaluation, plots
+        from robust_zoo import evaluation
+        from robust_zoo.report import plots
 
         loaded, data = _models_and_data(models, n, seed)
         curves = {
@@ -134,7 +138,8 @@ def top_k(
     _check_budget(attack)
     magnitudes = numbers(epsilons, "--epsilons")
     with quiet():
-        from robust_zoo import evaluation, plots
+        from robust_zoo import evaluation
+        from robust_zoo.report import plots
 
         loaded, data = _models_and_data(models, n, seed)
         found = {
@@ -165,7 +170,8 @@ def fooling(
     _check_picture(output)
     magnitudes = numbers(epsilons, "--epsilons")
     with quiet():
-        from robust_zoo import evaluation, plots, zoo
+        from robust_zoo import evaluation, zoo
+        from robust_zoo.report import plots
 
         options = {"n": n, "temperature": temperature, "threshold": threshold, "seed": seed}
         found = {
@@ -185,7 +191,8 @@ def fooling_images(
     """Noise that steps turn into each class, with its probability."""
     _check_picture(output)
     with quiet():
-        from robust_zoo import evaluation, plots, zoo
+        from robust_zoo import evaluation, zoo
+        from robust_zoo.report import plots
 
         options = {"steps": steps, "step_size": step_size, "seed": seed}
         found = {
@@ -212,7 +219,8 @@ def robustness_curve(
     """
     _check_picture(output)
     with quiet():
-        from robust_zoo import evaluation, plots, zoo
+        from robust_zoo import evaluation, zoo
+        from robust_zoo.report import plots
     by_method: dict[str, list] = {}
     for handle in models:
         record = zoo.load_record(handle)
@@ -245,7 +253,8 @@ def capacity(
     """The capacity study of Madry et al."""
     _check_picture(output)
     with quiet():
-        from robust_zoo import plots, reproduce
+        from robust_zoo import reproduce
+        from robust_zoo.report import plots
     try:
         found = reproduce.Comparison.model_validate_json(comparison.read_text(encoding="utf-8"))
         scales = reproduce.by_scale(found)
@@ -260,7 +269,7 @@ def _check_picture(output: pathlib.Path) -> None:
     """Raises before any work for a picture that could not be written."""
     check_writable(output, "--output")
     with quiet():
-        from robust_zoo.plots import picture_format
+        from robust_zoo.report.plots import picture_format
     picture_format(output)
 
 

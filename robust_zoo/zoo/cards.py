@@ -3,12 +3,12 @@
 import pathlib
 
 from robust_zoo.files import write_text
-from robust_zoo.plots import compare_models, is_picture_of
+from robust_zoo.places import CARD, RECORD
 from robust_zoo.record import RobustnessRecord
-from robust_zoo.zoo.card import costs_table, readme_table, write_card, zoo_table
+from robust_zoo.report.card import costs_table, readme_table, write_card, zoo_table
+from robust_zoo.report.plots import compare_models, is_picture_of
 from robust_zoo.zoo.errors import CheckpointError
 from robust_zoo.zoo.index import IndexEntry, chosen, natural_order, read_index
-from robust_zoo.zoo.layout import CARD, RECORD
 
 # Between these lines of README.md and training/README.md beside the checkpoints stand tables of models.
 _BEGIN, _END = "<!-- robust-zoo cards: begin -->\n", "<!-- robust-zoo cards: end -->\n"

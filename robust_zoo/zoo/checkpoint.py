@@ -12,11 +12,11 @@ from robust_zoo import architectures
 from robust_zoo.classifier import config_sha256
 from robust_zoo.contract import check_classifier
 from robust_zoo.files import snapshot
+from robust_zoo.places import CONFIG, METADATA, MODEL_FILES, RECORD, WEIGHTS
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import check_layout, sha256, stored_dtype
 from robust_zoo.zoo.errors import CheckpointError
-from robust_zoo.zoo.layout import CONFIG, METADATA, MODEL_FILES, RECORD, WEIGHTS
 
 # What a configuration may name: things that Keras itself makes, and none that runs code from the file.
 _MODULES = (

@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 
 from robust_zoo.files import atomic_directory, sweep_beside
+from robust_zoo.places import FILES, RECORD
 from robust_zoo.zoo.errors import CheckpointError, HubError
-from robust_zoo.zoo.layout import FILES, RECORD, check_target
+from robust_zoo.zoo.layout import check_target
 
 
 def _path(handle: str) -> pathlib.Path:

@@ -12,18 +12,12 @@ import keras
 
 from robust_zoo.attacks import GeneratorAttack
 from robust_zoo.classifier import serialise
+from robust_zoo.places import GENERATOR, GENERATOR_FILES, GENERATOR_WEIGHTS, MODEL_FILES, WEIGHTS
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import model_files, sha256
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import cause_of, check_config, read_copy, read_json, read_model
 from robust_zoo.zoo.errors import CheckpointError
-from robust_zoo.zoo.layout import (
-    GENERATOR,
-    GENERATOR_FILES,
-    GENERATOR_WEIGHTS,
-    MODEL_FILES,
-    WEIGHTS,
-)
 from robust_zoo.zoo.registry import is_handle, resolve
 
 

@@ -14,9 +14,10 @@ import urllib.parse
 import warnings
 from collections.abc import Iterator
 
+from robust_zoo.places import RECORD
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.zoo.errors import CheckpointError, HubError
-from robust_zoo.zoo.layout import RECORD, read_record
+from robust_zoo.zoo.layout import read_record
 
 # Imported on first use: the Hugging Face client takes a while.
 _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}

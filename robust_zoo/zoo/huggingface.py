@@ -16,11 +16,11 @@ import tenacity
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants, errors
 
 from robust_zoo import __version__
+from robust_zoo.places import CARD, CONFIG, FILES, TAG, WEIGHTS
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import sha256
 from robust_zoo.zoo import guard
 from robust_zoo.zoo.errors import CheckpointError, HubError
-from robust_zoo.zoo.layout import CARD, CONFIG, FILES, TAG, WEIGHTS
 
 _HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 _HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from robust_zoo.describe import describe_attack
 from robust_zoo.files import write_text
+from robust_zoo.places import RECORD
 from robust_zoo.record import Accuracy, Norm, RobustnessRecord, ThreatModel, WorstCase
 from robust_zoo.zoo.errors import CheckpointError
-from robust_zoo.zoo.layout import RECORD
 
 INDEX = pathlib.Path(__file__).with_name("index.json")
 

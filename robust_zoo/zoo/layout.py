@@ -1,31 +1,11 @@
-"""What lies in a checkpoint directory, by the names of its files.
-
-    config.json         the model, logits out, built-in layers only
-    metadata.json       Keras's version and date
-    model.weights.h5    the weights, without an optimizer
-    robustness.json     the RobustnessRecord of these weights
-    recipe.json         every value of the recipe that trained them, and the history of the training, if one did
-    README.md           the card, generated from the record
-    accuracy.png        its picture of accuracy against epsilon
-    generator.*         the perturbation generator that it was trained against, if PGN did (see generator.py)
-
-`keras.saving.load_model(directory)` reads the same model without robust_zoo.
-"""
+"""Checkpoint directories: what may be written into one, and the record in it; places.py names the files."""
 
 import pathlib
 
 from robust_zoo.files import is_scratch
+from robust_zoo.places import CONFIG, FILES, RECORD, WEIGHTS
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.zoo.errors import CheckpointError
-
-CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-RECORD, RECIPE, CARD, PICTURE = "robustness.json", "recipe.json", "README.md", "accuracy.png"
-GENERATOR, GENERATOR_WEIGHTS = "generator.json", "generator.weights.h5"
-TAG = "robust_zoo"  # on a hub, of every model that was published
-
-MODEL_FILES = (CONFIG, METADATA, WEIGHTS)
-GENERATOR_FILES = (GENERATOR, GENERATOR_WEIGHTS)
-FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *GENERATOR_FILES)
 
 _ASSETS = "assets"  # Keras's own empty folder, which may lie in a directory that is replaced
 

@@ -6,11 +6,10 @@ import warnings
 import keras
 
 from robust_zoo.copies import with_new_head
-from robust_zoo.places import checkpoints_directory
+from robust_zoo.places import MODEL_FILES, RECORD, checkpoints_directory
 from robust_zoo.record import BaseModel, RobustnessRecord
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import load_checkpoint
-from robust_zoo.zoo.layout import MODEL_FILES, RECORD
 from robust_zoo.zoo.registry import check_indexed, is_handle, resolve
 
 

@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator
 
 from robust_zoo.files import snapshot
-from robust_zoo.places import checkpoints_directory
-from robust_zoo.zoo.card import write_card
+from robust_zoo.places import FILES, RECORD, checkpoints_directory
+from robust_zoo.report.card import write_card
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.errors import CheckpointError, HubError
 from robust_zoo.zoo.hub import hub_of, with_pin
 from robust_zoo.zoo.index import read_index, write_index
-from robust_zoo.zoo.layout import FILES, RECORD, read_record
+from robust_zoo.zoo.layout import read_record
 
 
 def publish(

@@ -6,12 +6,12 @@ import pathlib
 import re
 from typing import Literal
 
-from robust_zoo.places import checkpoints_directory, has_recipe
+from robust_zoo.places import RECORD, checkpoints_directory, has_recipe
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.zoo import index
 from robust_zoo.zoo.errors import CheckpointError, UnknownModelError
-from robust_zoo.zoo.layout import RECORD, read_record
+from robust_zoo.zoo.layout import read_record
 
 _ZOO = "zoo://"  # before a name that must not be taken for a directory
 _HUB = "ROBUST_ZOO_HUB"

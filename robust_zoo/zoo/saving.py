@@ -10,13 +10,14 @@ from robust_zoo.classifier import describe_config, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
 from robust_zoo.files import atomic_directory, check_written
+from robust_zoo.places import CONFIG, RECIPE, RECORD
 from robust_zoo.record import RecordError, RobustnessRecord
+from robust_zoo.report.card import write_card
 from robust_zoo.weights import describe_weights, model_files
-from robust_zoo.zoo.card import write_card
 from robust_zoo.zoo.checkpoint import check_config, load_checkpoint
 from robust_zoo.zoo.errors import CheckpointError
 from robust_zoo.zoo.generator import generator_files, read_attack
-from robust_zoo.zoo.layout import CONFIG, RECIPE, RECORD, check_target
+from robust_zoo.zoo.layout import check_target
 
 
 def save_model(

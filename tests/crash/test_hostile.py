@@ -19,8 +19,8 @@ from robust_zoo.datasets import DatasetError, load_dataset
 from robust_zoo.defenses import RobustValidation, TrainingState
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import RecordError, RobustnessRecord
+from robust_zoo.report.card import model_card
 from robust_zoo.zoo import CheckpointError, HubError, UnknownModelError, load_model, load_record
-from robust_zoo.zoo.card import model_card
 
 SOURCE = checkpoints_directory() / "mlp.natural_digits"
 VALUES = (

@@ -17,10 +17,10 @@ from keras.src.backend.common import global_state
 from robust_zoo import architectures
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import evaluate
+from robust_zoo.places import RECORD
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.weights import FILE, round_to_float16, sha256
 from robust_zoo.zoo import CheckpointError, load_model, save_model
-from robust_zoo.zoo.layout import RECORD
 
 
 @pytest.fixture

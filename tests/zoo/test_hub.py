@@ -15,6 +15,7 @@ from keras import ops
 
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import evaluate
+from robust_zoo.places import FILES
 from robust_zoo.record import BaseModel, RobustnessRecord
 from robust_zoo.weights import FILE, describe_weights
 from robust_zoo.zoo import (
@@ -26,7 +27,6 @@ from robust_zoo.zoo import (
     publish,
     save_model,
 )
-from robust_zoo.zoo.layout import FILES
 
 UPLOADS = r"^(PUT|POST .*/(commit|preupload|objects))"
 

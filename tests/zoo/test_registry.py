@@ -7,10 +7,9 @@ from robust_zoo import architectures, attacks, evaluation
 from robust_zoo.attacks import FGSM
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
-from robust_zoo.places import checkpoints_directory
+from robust_zoo.places import RECORD, checkpoints_directory
 from robust_zoo.zoo import CheckpointError, list_models, load_model, load_record, save_model
 from robust_zoo.zoo.checkpoint import load_checkpoint
-from robust_zoo.zoo.layout import RECORD
 from robust_zoo.zoo.registry import UnknownModelError
 
 

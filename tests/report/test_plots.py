@@ -1,6 +1,5 @@
 import pytest
 
-from robust_zoo import plots
 from robust_zoo.attacks import FGSM, BasicIterative
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import (
@@ -13,7 +12,9 @@ from robust_zoo.evaluation import (
     top_k,
     transfer_matrices,
 )
-from robust_zoo.plots import (
+from robust_zoo.record import Accuracy
+from robust_zoo.report import plots
+from robust_zoo.report.plots import (
     accuracy_against_epsilon,
     compare_models,
     is_picture_of,
@@ -21,7 +22,6 @@ from robust_zoo.plots import (
     roll_offs,
     transfer,
 )
-from robust_zoo.record import Accuracy
 from robust_zoo.zoo import load_model, load_record
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 import pydantic
 
-from robust_zoo.citations import bibtex, own_bibtex
 from robust_zoo.describe import (
     FAILED,
     accuracies,
@@ -21,10 +20,11 @@ from robust_zoo.describe import (
     percent,
 )
 from robust_zoo.files import write_text
-from robust_zoo.plots import accuracy_against_epsilon, is_picture_of
+from robust_zoo.places import CARD, PICTURE, RECIPE, TAG
 from robust_zoo.record import AttackOutcome, RobustnessRecord
+from robust_zoo.report.citations import bibtex, own_bibtex
+from robust_zoo.report.plots import accuracy_against_epsilon, is_picture_of
 from robust_zoo.sentences import in_markdown
-from robust_zoo.zoo.layout import CARD, PICTURE, RECIPE, TAG
 
 
 def write_card(directory: pathlib.Path, record: RobustnessRecord, handle: str = "") -> None:

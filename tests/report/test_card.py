@@ -6,12 +6,12 @@ import shutil
 import pytest
 import yaml
 
-from robust_zoo.citations import bibtex
 from robust_zoo.describe import describe_attack
 from robust_zoo.places import recipe_files
 from robust_zoo.record import BaseModel, Reported, RobustnessRecord
+from robust_zoo.report.card import costs_table, model_card, readme_table, write_card, zoo_table
+from robust_zoo.report.citations import bibtex
 from robust_zoo.zoo import CheckpointError, list_models, load_record
-from robust_zoo.zoo.card import costs_table, model_card, readme_table, write_card, zoo_table
 from robust_zoo.zoo.cards import write_cards
 
 

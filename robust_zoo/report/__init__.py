@@ -1,0 +1,1 @@
+"""What is shown of a record: cards, pictures and citations."""
