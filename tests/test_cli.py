@@ -15,9 +15,10 @@ from robust_zoo import cli
 from robust_zoo import recipe as recipe_module
 from robust_zoo.attacks import ATTACKS
 from robust_zoo.cli.common import number, parse_attack, read_attack
+from robust_zoo.papers.comparison import Comparison
+from robust_zoo.papers.madry.tables import by_scale
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.record import Accuracy, RobustnessRecord
-from robust_zoo.reproduce import Comparison, by_scale
 from robust_zoo.zoo import IndexEntry, list_models, load_model, save_model
 
 pytestmark = pytest.mark.usefixtures("few_planted")

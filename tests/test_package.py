@@ -25,7 +25,7 @@ LAYERS = [
     {"report"},
     {"zoo"},
     {"hyperparameters", "resolved_recipe"},
-    {"recipe", "reproduce"},
+    {"papers", "recipe"},
     {"cli"},
 ]
 

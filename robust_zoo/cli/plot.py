@@ -253,11 +253,12 @@ def capacity(
     """The capacity study of Madry et al."""
     _check_picture(output)
     with quiet():
-        from robust_zoo import reproduce
+        from robust_zoo.papers.comparison import Comparison
+        from robust_zoo.papers.madry.tables import by_scale
         from robust_zoo.report import plots
     try:
-        found = reproduce.Comparison.model_validate_json(comparison.read_text(encoding="utf-8"))
-        scales = reproduce.by_scale(found)
+        found = Comparison.model_validate_json(comparison.read_text(encoding="utf-8"))
+        scales = by_scale(found)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"COMPARISON must be a file of what `reproduce madry-capacity --json` printed, got {str(comparison)!r}."

@@ -5,14 +5,13 @@ from typing import Annotated
 import typer
 
 from robust_zoo.cli.common import console, quiet
+from robust_zoo.papers.table import find_table, names
 
 
 def reproduce(
     name: Annotated[
         str,
-        typer.Argument(
-            help="deepdefense-table1, galloway-logistic, kurakin-leaking, madry-capacity or madry-table1."
-        ),
+        typer.Argument(help=f"{', '.join(names()[:-1])} or {names()[-1]}."),
     ],
     n: Annotated[
         int | None, typer.Option(help="Test examples; by default all, in madry-table1 1,000.")
@@ -22,8 +21,9 @@ def reproduce(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As a page.")] = False,
 ) -> None:
     """Measures the models of a paper's table, and prints its numbers beside ours."""
+    find_table(name)  # refuses an unknown one before a backend starts
     with quiet():
-        from robust_zoo import reproduce as comparisons
+        from robust_zoo.papers import comparison as comparisons
 
     found = comparisons.reproduce(name, n=n, seed=seed)
     if as_json:

@@ -1,4 +1,4 @@
-import json
+import importlib
 import pathlib
 import re
 import types
@@ -7,11 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from robust_zoo import architectures, reproduce
+from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, BasicIterative
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
+from robust_zoo.papers import comparison
+from robust_zoo.papers.madry.tables import _WHITE_BOX
+from robust_zoo.papers.table import find_table, names, papers
 from robust_zoo.recipe import recipe_names
 from robust_zoo.record import Accuracy, DefenseInfo
 from robust_zoo.zoo import UnknownModelError, list_models
@@ -27,7 +30,7 @@ def zoo(monkeypatch):
             raise UnknownModelError(name)
         return models[name]
 
-    monkeypatch.setattr(reproduce, "load_model", load)
+    monkeypatch.setattr(comparison, "load_model", load)
     return models
 
 
@@ -47,7 +50,7 @@ def test_deepdefense(zoo):
     zoo["mlp.natural_mnist"] = natural = architectures.mlp(hidden=(20,))
     zoo["mlp.deepdefense_mnist"] = robust = architectures.mlp(hidden=(30,))
     zoo["lenet.natural_mnist"] = natural  # of an architecture without a DeepDefense model
-    found = reproduce.reproduce("deepdefense-table1", n=40, seed=3)
+    found = comparison.reproduce("deepdefense-table1", n=40, seed=3)
     assert list(found.rows) == ["mlp.natural_mnist", "mlp.deepdefense_mnist", "lenet.natural_mnist"]
     assert "lenet.deepdefense_mnist" in found.missing
     test = load_dataset("mnist", "test").sample(40, 3)
@@ -57,7 +60,7 @@ def test_deepdefense(zoo):
     columns = accuracy_columns(natural, test.images, test.labels, reference)
     paper, ours = found.rows["mlp.natural_mnist"]
     assert paper == (98.31, 0.111, 0.0540, 72.76, 29.08, 3.31, 206.96, None)
-    assert reproduce.table(found)[1][-2:] == ("206.96", "")
+    assert comparison.table(found)[1][-2:] == ("206.96", "")
     assert ours[0] == metrics.clean
     assert ours[1:3] == pytest.approx((metrics.rho_2, metrics.rho_inf))
     assert ours[3:6] == columns
@@ -70,7 +73,7 @@ def test_deepdefense(zoo):
 @pytest.mark.mnist
 def test_galloway(zoo):
     zoo["logistic.natural_mnist37"] = model = architectures.logistic()
-    found = reproduce.reproduce("galloway-logistic", n=60, seed=1)
+    found = comparison.reproduce("galloway-logistic", n=60, seed=1)
     (_, ours) = found.rows["logistic.natural_mnist37"]
     test = load_dataset("mnist:7,3", "test").sample(60, 1)
     kernel = model.get_layer("z").get_weights()[0].ravel()
@@ -92,12 +95,11 @@ def test_galloway(zoo):
 def test_madry_table1(zoo):
     zoo["madry_cnn.pgd_mnist"] = target = trained_a_little()
     zoo["tramer_b.natural_mnist"] = source = trained_a_little()
-    found = reproduce.reproduce("madry-table1", n=30, seed=2)
+    found = comparison.reproduce("madry-table1", n=30, seed=2)
     assert list(found.missing) == ["madry_cnn.pgd_copy_mnist", "madry_cnn.natural_mnist"]
     letters = [row.partition(",")[0] for row in found.rows]
     assert letters == ["natural", *["A"] * 8, *["B"] * 3]
-    tables = json.loads(reproduce._PAPERS.read_text())
-    assert set(found.rows) <= set(tables["madry-table1"]["rows"])
+    assert set(found.rows) <= set(find_table("madry-table1")[1]["rows"])
     margin = {"name": "cw_margin", "confidence": 50.0}
     white_box = {
         "FGSM": FGSM(epsilon=0.3),
@@ -109,7 +111,7 @@ def test_madry_table1(zoo):
         "CW": PGD(epsilon=0.3, steps=40, step_size=0.01, loss="cw_margin"),
         "CW+": PGD(epsilon=0.3, steps=40, step_size=0.01, loss=margin),
     }
-    assert white_box == reproduce._WHITE_BOX
+    assert white_box == _WHITE_BOX
     test = load_dataset("mnist", "test").sample(30, 2)
 
     def right(images):
@@ -145,7 +147,7 @@ def test_madry_capacity(zoo):
         )
         defense = DefenseInfo(name="AdversarialTraining", config=config) if attack else None
         model.robustness = types.SimpleNamespace(defense=defense)
-    found = reproduce.reproduce("madry-capacity", n=25, seed=4)
+    found = comparison.reproduce("madry-capacity", n=25, seed=4)
     train = load_dataset("mnist", "train").sample(25, 4)
     test = load_dataset("mnist", "test").sample(25, 4)
     for kind, attack in attacks.items():
@@ -173,7 +175,7 @@ def test_madry_capacity(zoo):
 @pytest.mark.mnist
 def test_kurakin(zoo):
     zoo["lenet.step_ll_mnist"] = model = trained_a_little()
-    found = reproduce.reproduce("kurakin-leaking", n=200)
+    found = comparison.reproduce("kurakin-leaking", n=200)
     paper, ours = found.rows["lenet.step_ll_mnist"]
     assert paper[0] == 77.3
     test = load_dataset("mnist", "test").sample(200, 0)
@@ -195,19 +197,19 @@ def test_kurakin(zoo):
 def test_pages():
     half = Accuracy.count(1, 2)
     rows = {"a": ((98.0, None), (half, 0.25)), "b": ((None, None), (half, None))}
-    found = reproduce.Comparison(
+    found = comparison.Comparison(
         title="T", source="S", note="N.", columns=("x", "y"), rows=rows, weights={"m": "12ab"},
         missing=("c",), n_examples=2, seed=0,
     )  # fmt: skip
     ours = "50.00 (9.5-90.5)"
-    assert reproduce.table(found) == [
+    assert comparison.table(found) == [
         ("", "", "x", "y"), ("a", "paper", "98", ""), ("a", "ours", ours, "0.25"),
         ("b", "ours", ours, ""),
     ]  # fmt: skip
     single = {"a": ((98.0,), (half,)), "b": ((None,), (half,))}
     one = found.model_copy(update={"columns": ("x",), "rows": single})
-    assert reproduce.table(one) == [("", "paper", "ours"), ("a", "98", ours), ("b", "", ours)]
-    page = reproduce.markdown(found)
+    assert comparison.table(one) == [("", "paper", "ours"), ("a", "98", ours), ("b", "", ours)]
+    page = comparison.markdown(found)
     assert f"| a | ours | {ours} | 0.25 |\n" in page
     assert "Paper: S. Ours: 2 test examples, seed 0;" in page
     assert "with 95% intervals. N. Not in the zoo: c.\n" in page
@@ -215,8 +217,8 @@ def test_pages():
 
 
 def test_shipped_pages_are_of_the_shipped_weights():
-    pages = pathlib.Path(__file__).parents[1] / "docs" / "results"
-    tables = json.loads(reproduce._PAPERS.read_text())
+    pages = pathlib.Path(__file__).parents[2] / "docs" / "results"
+    tables = {name: table for found in papers().values() for name, table in found.items()}
     entries = {entry.name: entry for entry in list_models(role="all")}
     shipped = {name: entry.weights_sha256 for name, entry in entries.items()}
     complete = {name for name, table in tables.items() if set(table["models"]) <= set(shipped)}
@@ -233,12 +235,12 @@ def test_shipped_pages_are_of_the_shipped_weights():
         size = int(re.search(r"Ours: (\d+) test examples, seed 0;", text)[1])
         for row, cell in ours:
             if table["columns"][0] == "clean" and size == entries[row].clean.n_examples:
-                assert cell.strip() == reproduce._cell(entries[row].clean), row
+                assert cell.strip() == comparison._cell(entries[row].clean), row
         pattern = r"^\| ([^|]+) \| paper \| (.*) \|$"
         if len(table["columns"]) == 1:
             pattern = r"^\| ([^|]+) \| ([\d.]+) \| [^|]* \|$"
-        papers = re.findall(pattern, text, flags=re.M)
-        assert {row: cells.split(" | ") for row, cells in papers} == {
+        theirs = re.findall(pattern, text, flags=re.M)
+        assert {row: cells.split(" | ") for row, cells in theirs} == {
             row: ["" if value is None else f"{value:g}" for value in values]
             for row, values in table["rows"].items()
         }
@@ -246,12 +248,16 @@ def test_shipped_pages_are_of_the_shipped_weights():
 
 def test_unknown_experiments():
     with pytest.raises(ValueError, match=r"name must be one of \('deepdefense-table1'"):
-        reproduce.reproduce("table9")
+        comparison.reproduce("table9")
 
 
 def test_the_papers_numbers_fit_their_columns():
-    tables = json.loads(reproduce._PAPERS.read_text())
-    assert set(tables) == set(reproduce.names())
+    tables = {name: table for found in papers().values() for name, table in found.items()}
+    assert sorted(tables) == list(names())
+    for paper, own in papers().items():
+        assert (
+            importlib.import_module(f"robust_zoo.papers.{paper}.tables").TABLES.keys() == own.keys()
+        )
     recipes = set(recipe_names())
     for table in tables.values():
         assert all(len(row) == len(table["columns"]) for row in table["rows"].values())

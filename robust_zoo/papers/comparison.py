@@ -1,0 +1,139 @@
+"""A paper's table beside ours: measured, and put in words."""
+
+import importlib
+
+import keras
+import pydantic
+
+from robust_zoo.datasets import load_dataset
+from robust_zoo.papers.table import Table, find_table
+from robust_zoo.record import Accuracy
+from robust_zoo.weights import describe_weights
+from robust_zoo.zoo import UnknownModelError, load_model
+
+Models = dict[str, keras.Model]
+
+
+class Comparison(pydantic.BaseModel):
+    """A table of a paper and ours; None where there is no number.
+
+    Attributes:
+        title: of the experiment.
+        source: of the paper's numbers.
+        note: on what ours are.
+        columns: what is measured.
+        rows: by model or attack, the paper's numbers, accuracies in percent, and ours.
+        weights: SHA-256 of the weights of each model that was measured.
+        missing: models that the zoo does not have.
+        n_examples: that ours were measured on, of the test split.
+        seed: of the sample and the attacks.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    title: str
+    source: str
+    note: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[tuple[float | None, ...], tuple[Accuracy | float | None, ...]]]
+    weights: dict[str, str]
+    missing: tuple[str, ...]
+    n_examples: int
+    seed: int
+
+
+def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
+    """Measures the models of a paper's table.
+
+    Args:
+        name: one of `robust_zoo.papers.table.names()`.
+        n: test examples, drawn with `seed`; None is what the experiment can afford: all, or 1,000 where there
+            are attacks with restarts.
+        seed: of the sample and the attacks.
+
+    Raises:
+        ValueError: an unknown name, or an `n` that does not fit.
+        DatasetError: data that is not there.
+    """
+    folder, paper = find_table(name)
+    ours: Table = importlib.import_module(f"robust_zoo.papers.{folder}.tables").TABLES[name]
+    test = load_dataset(ours.dataset, "test")
+    n = ours.n if n is None else n
+    test = test if n is None else test.sample(n, seed)
+    models, missing = {}, []
+    for model in paper["models"]:
+        try:
+            models[model] = load_model(model)
+        except UnknownModelError:
+            missing.append(model)
+    nothing = [None] * len(paper["columns"])
+    return Comparison(
+        title=paper["title"],
+        source=paper["source"],
+        note=paper["note"],
+        columns=paper["columns"],
+        rows={
+            row: (paper["rows"].get(row, nothing), found)
+            for row, found in ours.measure(models, test, seed).items()
+        },
+        weights={name: describe_weights(model).sha256 for name, model in models.items()},
+        missing=missing,
+        n_examples=len(test),
+        seed=seed,
+    )
+
+
+def table(found: Comparison) -> list[tuple[str, ...]]:
+    """A comparison in words: its header, then what is measured, "paper" or "ours", and a cell a column.
+
+    A single column is split: what is measured, the paper's number, ours.
+    """
+    rows = [("", "paper", "ours") if len(found.columns) == 1 else ("", "", *found.columns)]
+    for name, (paper, ours) in found.rows.items():
+        theirs = tuple("" if value is None else f"{value:g}" for value in paper)
+        cells = tuple(map(_cell, ours))
+        if len(found.columns) == 1:
+            rows.append((name, *theirs, *cells))
+            continue
+        if any(theirs):
+            rows.append((name, "paper", *theirs))
+        rows.append((name, "ours", *cells))
+    return rows
+
+
+def footnote(found: Comparison) -> str:
+    """Where the numbers of a comparison come from."""
+    missing = f" Not in the zoo: {', '.join(found.missing)}." if found.missing else ""
+    return (
+        f"Paper: {found.source}. Ours: {found.n_examples} test examples, seed {found.seed}; accuracies in percent "
+        f"with 95% intervals. {found.note}{missing}"
+    )
+
+
+def markdown(found: Comparison) -> str:
+    """A comparison as a page, with the hashes of the weights that it was measured on."""
+    header, *rows = table(found)
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(
+        [
+            f"# {found.title}",
+            "",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "",
+            footnote(found),
+            "",
+            "Measured on these weights:",
+            "",
+            *(f"- {name}: sha256 {digest}" for name, digest in found.weights.items()),
+            "",
+        ]
+    )
+
+
+def _cell(value: Accuracy | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    low, high = value.ci95
+    return f"{100 * value.accuracy:.2f} ({100 * low:.1f}-{100 * high:.1f})"

@@ -1,0 +1,105 @@
+"""Table 1, white and black box, and the capacity study of section 4."""
+
+import keras
+
+from robust_zoo import attacks
+from robust_zoo.attacks import FGSM, PGD, CWMargin, FixedBudgetAttack
+from robust_zoo.datasets import Dataset, load_dataset
+from robust_zoo.evaluation import adversarial_loss, clean_accuracy, transfer_accuracy
+from robust_zoo.papers.comparison import Comparison, Models
+from robust_zoo.papers.table import Rows, Table
+from robust_zoo.record import Accuracy
+
+_40_STEPS = {"epsilon": 0.3, "steps": 40, "step_size": 0.01}
+_WHITE_BOX = {
+    "FGSM": FGSM(epsilon=0.3),
+    "PGD-40": PGD(**_40_STEPS),
+    "PGD-100": PGD(epsilon=0.3, steps=100, step_size=0.01),
+    "PGD-40 x 20": PGD(restarts=20, **_40_STEPS),
+    "PGD-100 x 20": PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20),
+    "targeted": PGD(labels="random", targeted=True, **_40_STEPS),
+    "CW": PGD(loss="cw_margin", **_40_STEPS),
+    "CW+": PGD(loss=CWMargin(confidence=50.0), **_40_STEPS),
+}
+_BLACK_BOX = {
+    "madry_cnn.pgd_copy_mnist": ("A'", ("FGSM", "PGD-40", "PGD-100 x 20", "CW", "CW+")),
+    "madry_cnn.natural_mnist": ("A_nat", ("FGSM", "PGD-40")),
+    "tramer_b.natural_mnist": ("B", ("FGSM", "PGD-40", "CW")),
+}
+
+
+def _table1(models: Models, test: Dataset, seed: int) -> Rows:
+    target = models.get("madry_cnn.pgd_mnist")
+    if target is None:
+        return {}
+    x, y = test.images, test.labels
+    rows = {"natural": (clean_accuracy(target, x, y),)}
+    for name, attack in _WHITE_BOX.items():
+        rows[f"A, {name}"] = (_white_box(attack, target, test, seed),)
+    for source, (letter, kinds) in _BLACK_BOX.items():
+        for name in kinds if source in models else ():
+            found = transfer_accuracy(_WHITE_BOX[name], models[source], target, x, y, seed=seed)
+            rows[f"{letter}, {name}"] = (found,)
+    return rows
+
+
+def _white_box(attack: FixedBudgetAttack, model: keras.Model, test: Dataset, seed: int) -> Accuracy:
+    """On what a one-step attack makes, which may be right where the clean image is not; else see the table's note."""
+    if isinstance(attack, FGSM):
+        return transfer_accuracy(attack, model, model, test.images, test.labels, seed=seed)
+    fooled = attack.run(model, test.images, test.labels, seed=seed).success
+    return Accuracy.count(int((~fooled).sum()), len(fooled))
+
+
+def _trained_against(model: keras.Model) -> FixedBudgetAttack | None:
+    """The attack that the record of a model says it was trained against; None after natural training."""
+    defense = model.robustness.defense
+    if defense is None:
+        return None
+    config = dict(defense.config["attack"])
+    return getattr(attacks, config.pop("name")).from_config(config)
+
+
+def _capacity(models: Models, test: Dataset, seed: int) -> Rows:
+    train = load_dataset("mnist", "train")
+    train = train.sample(min(len(test), len(train)), seed)
+    rows = {}
+    for name, model in models.items():
+        rows[name] = (
+            clean_accuracy(model, test.images, test.labels),
+            _white_box(FGSM(epsilon=0.3), model, test, seed),
+            _white_box(PGD(**_40_STEPS), model, test, seed),
+            adversarial_loss(_trained_against(model), model, train.images, train.labels, seed=seed),
+        )
+    return rows
+
+
+def by_scale(found: Comparison) -> dict[str, dict[int, tuple[dict[str, Accuracy], float]]]:
+    """The rows of madry-capacity by kind of training and scale: accuracies by column, and the loss.
+
+    Raises:
+        ValueError: the rows of another table.
+    """
+    kinds: dict[str, dict] = {}
+    for name, (_, (*accuracies, loss)) in found.rows.items():
+        if not isinstance(loss, float) or not all(
+            isinstance(part, Accuracy) for part in accuracies
+        ):
+            raise ValueError(
+                f"found must be of madry-capacity, accuracies and a loss a row, got columns {found.columns}."
+            )
+        scale = int(name.partition(".")[0].partition("_scale")[2] or 16)
+        named = dict(zip(found.columns, accuracies, strict=False))
+        kinds.setdefault(_kind(name), {})[scale] = (named, loss)
+    return kinds
+
+
+def _kind(name: str) -> str:
+    """Of training: the "pgd" of "madry_cnn_scale2.pgd_mnist"."""
+    return name.partition(".")[2].partition("_")[0]
+
+
+TABLES = {
+    "madry-capacity": Table("mnist", None, _capacity),
+    "madry-table1": Table("mnist", 1_000, _table1),
+}
