@@ -4,6 +4,7 @@ from . import backend as backend
 from . import datasets as datasets
 from . import defenses as defenses
 from . import evaluation as evaluation
+from . import testing as testing
 from .classifier import as_classifier as as_classifier
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset

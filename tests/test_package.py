@@ -22,6 +22,7 @@ LAYERS = [
     {"classifier"},
     {"attacks"},
     {"defenses", "evaluation"},
+    {"testing"},
     {"report"},
     {"zoo"},
     {"hyperparameters", "resolved_recipe"},

@@ -1,6 +1,5 @@
 """All defenses, by name, on 8 x 8 images of 10 classes."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -18,21 +17,7 @@ from robust_zoo.defenses import (
     ParsevalTraining,
     with_weight_decay,
 )
-
-
-class Batches(keras.utils.PyDataset):
-    """Arrays as batches of eight, what is left over left out."""
-
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 8
-
-    def __getitem__(self, index):
-        return self.x[8 * index : 8 * index + 8], self.y[8 * index : 8 * index + 8]
-
+from robust_zoo.testing.defenses import Batches
 
 EPSILON = 0.15
 
@@ -90,16 +75,6 @@ def start(model, seed):
         ]
     )
     return model
-
-
-def network(seed=0):
-    return start(architectures.mlp((8, 8, 1), hidden=(48,)), seed)
-
-
-def compiled(defense, optimizer="sgd", **settings):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    defense.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"], **settings)
-    return defense
 
 
 @pytest.fixture

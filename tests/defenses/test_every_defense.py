@@ -1,5 +1,6 @@
 """What every defense has to do, on one device and on two."""
 
+import functools
 import importlib.util
 import pathlib
 
@@ -10,21 +11,16 @@ from keras import ops
 
 from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool, MomentumIterative
 from robust_zoo.datasets import load_dataset
+from robust_zoo.testing.defenses import compiled, defense_checks, examples, network
 
 _spec = importlib.util.spec_from_file_location(
     "defense_table", pathlib.Path(__file__).with_name("conftest.py")
 )
 table = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(table)
-DEFENSES, compiled, network = table.DEFENSES, table.compiled, table.network
-Batches = table.Batches
+DEFENSES = table.DEFENSES
 
 every_defense = pytest.mark.parametrize("name", DEFENSES)
-
-
-def batches(n, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.random((n, 8, 8, 1)).astype("float32"), rng.integers(0, 10, n).astype("int32")
 
 
 def assert_same(first, second, atol=1e-6):
@@ -34,8 +30,6 @@ def assert_same(first, second, atol=1e-6):
 
 OPTIONS = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
-OPTIMIZERS = {"sgd": lambda: "sgd", "adam": lambda: keras.optimizers.Adam(3e-3)}
-
 
 @pytest.fixture(scope="module")
 def fresh():
@@ -44,7 +38,7 @@ def fresh():
 
     def get(name, optimizer="sgd", seed=0):
         if (name, optimizer) not in made:
-            defense = compiled(DEFENSES[name](network()), OPTIMIZERS[optimizer]())
+            defense = compiled(DEFENSES[name](network()), optimizer)
             defense.optimizer.build(defense.trainable_variables)
             variables = [*defense.variables, *defense.optimizer.variables]
             values = [ops.convert_to_numpy(variable) for variable in variables]
@@ -60,71 +54,30 @@ def fresh():
 
 @every_defense
 def test_two_replicas_equal_one_device(name, strategy, fresh):
-    """Same seed and data, random starts included: weights within 1e-6 after 3 steps, logs within 1e-5."""
-    x, y = batches(24)
-    weights = np.linspace(0.5, 1.5, 24, dtype="float32")
-    options = {"sample_weight": weights, "validation_data": (x[:16], y[:16]), **OPTIONS}
-    one = fresh(name)
-    alone = one.fit(x, y, **options).history
-    with strategy.scope():
-        two = compiled(DEFENSES[name](network()))
-    shared = two.fit(x, y, **options).history
-    assert_same(one.classifier.get_weights(), two.classifier.get_weights())
-    moved = [
-        np.abs(a - b).max()
-        for a, b in zip(one.classifier.get_weights(), network().get_weights(), strict=True)
-    ]
-    assert max(moved) > 1e-3
-    names = {"loss", "accuracy", "robust_accuracy"}
-    assert set(alone) == names | {f"val_{name}" for name in names}
-    for metric, values in alone.items():
-        np.testing.assert_allclose(shared[metric], values, atol=1e-5, err_msg=metric)
+    make, start = DEFENSES[name], functools.partial(fresh, name)
+    checks = defense_checks(make, strategy=strategy, fresh=start)
+    checks["two_replicas_equal_one_device"]()
 
 
 @every_defense
 @pytest.mark.home
-def test_saving_and_loading_goes_on_as_if_nothing_happened(name, tmp_path, fresh):
-    x, y = batches(16)
-    defense = fresh(name, "adam")
-
-    def fit(defense, x, y):
-        if name == "fixed_set":  # not to be made once more
-            return defense.fit(Batches(x, y), shuffle=False, verbose=0)
-        return defense.fit(x, y, **OPTIONS)
-
-    if name == "fixed_set":
-        x = defense.training_images(x, y)
-    fit(defense, x, y)
-    defense.save(tmp_path / "defense.keras")
-    fit(defense, x, y)
-    revived = keras.saving.load_model(tmp_path / "defense.keras")
-    assert type(revived) is type(defense)
-    assert revived.hyperparameters() == defense.hyperparameters()
-    fit(revived, x, y)
-    assert_same(revived.get_weights(), defense.get_weights())
-
-
-@every_defense
-@pytest.mark.home
-def test_an_example_of_weight_zero_does_not_count(name, fresh):
-    x, y = batches(8)
-    weights = np.where(np.arange(8) % 4 < 2, 1.0, 0.0).astype("float32")
-
-    def trained(images, weights):
-        defense = fresh(name)
-        defense.fit(images, y, sample_weight=weights, epochs=2, **OPTIONS)
-        return defense.classifier.get_weights()
-
-    mixed = [np.where(weights[:, None, None, None] > 0, x, batches(8, k)[0]) for k in (1, 2)]
-    assert_same(*(trained(images, weights) for images in mixed))
-    with pytest.raises(AssertionError):
-        assert_same(*(trained(images, np.ones_like(weights)) for images in mixed))
+@pytest.mark.parametrize(
+    "check",
+    [
+        "hyperparameters_are_json",
+        "training_moves_the_weights",
+        "examples_of_weight_zero_do_not_count",
+        "saved_and_loaded_it_goes_on",
+    ],
+)
+def test_checks(name, check, fresh):
+    defense_checks(DEFENSES[name], fresh=functools.partial(fresh, name))[check]()
 
 
 @pytest.mark.parametrize("name", ["kurakin", "trades", "free", "awp", "deepdefense", "pgn"])
 @pytest.mark.home
 def test_class_weights_are_sample_weights(name, fresh):
-    x, y = batches(16)
+    x, y = examples(16)
     weights = np.where(y < 5, 2.0, 0.5).astype("float32")
     by_class = {k: 2.0 if k < 5 else 0.5 for k in range(10)}
     found = []
@@ -172,7 +125,7 @@ def test_mixed_bfloat16_trains(name):
     data, test = load_dataset("digits", "train"), load_dataset("digits", "test")
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        defense = compiled(DEFENSES[name](network()), keras.optimizers.Adam(3e-3))
+        defense = compiled(DEFENSES[name](network()), "adam")
     finally:
         keras.config.set_dtype_policy("float32")
     defense.fit(data.images, data.labels, batch_size=64, epochs=6, verbose=0)
