@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo.contract import graph_of
+from robust_zoo.layers import layers_of
 from robust_zoo.sentences import one_line
 
 _PROBES = 8  # images that copy and original are compared on
@@ -66,8 +67,8 @@ def copy_state(original, copy, *, without=None) -> None:
 
     `without` is a layer inside `original` that `copy` does not have.
     """
-    layers = [layer for layer in original._flatten_layers() if layer is not without]
-    for old, new in zip(layers, copy._flatten_layers(), strict=True):
+    layers = [layer for layer in layers_of(original) if layer is not without]
+    for old, new in zip(layers, layers_of(copy), strict=True):
         _copy_layer_state(old, new)
 
 
@@ -110,9 +111,7 @@ def prove(original: keras.Model, copy: keras.Model) -> None:
     They must agree to 1e-4 of the largest logit; where they compute in different dtypes, one of them in less than
     float32, to a tenth.
     """
-    dtypes = [
-        [layer.compute_dtype for layer in model._flatten_layers()] for model in (original, copy)
-    ]
+    dtypes = [[layer.compute_dtype for layer in layers_of(model)] for model in (original, copy)]
     same = dtypes[0] == dtypes[1] or {*dtypes[0], *dtypes[1]} <= {"float32", "float64"}
     logits, again = [_probed(model) for model in (original, copy)], _probed(original)
     if not agree(again, logits[0], within=1e-6):
@@ -131,7 +130,7 @@ def prove(original: keras.Model, copy: keras.Model) -> None:
 
 def _probed(model: keras.Model) -> np.ndarray:
     """The logits of the probe images, with the random numbers of one seed."""
-    generators = [part for layer in model._flatten_layers() for part in layer._seed_generators]
+    generators = [part for layer in layers_of(model) for part in layer._seed_generators]
     seeds = [
         (each.state, np.full(each.state.shape, number, each.state.dtype))
         for number, each in enumerate(generators)
@@ -210,7 +209,7 @@ def _made_of(kind: type, config: dict):
 def _own_objects(layer) -> dict:
     """Classes and functions that belong to a layer and its parts, by name."""
     found = {}
-    for part in layer._flatten_layers():
+    for part in layers_of(layer):
         found[type(part).__name__] = type(part)
         for value in vars(part).values():
             if isinstance(value, types.FunctionType):
@@ -229,7 +228,7 @@ def _trusted():
 
 def in_float32(model: keras.Model) -> keras.Model:
     """`model` itself if it computes in float32, else a copy that does, with the same state."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+    if all(layer.compute_dtype == "float32" for layer in layers_of(model)):
         return model
     copy_model(model)  # proves exactly that it can be copied
     before = keras.config.dtype_policy()
@@ -238,7 +237,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         copy = _clone(model, lambda layer, config: _in_float32(config), dtype="float32")
     finally:
         keras.config.set_dtype_policy(before)
-    left = [layer.name for layer in copy._flatten_layers() if layer.compute_dtype != "float32"]
+    left = [layer.name for layer in layers_of(copy) if layer.compute_dtype != "float32"]
     if left:
         raise CopyError(
             f"model {model.name!r} cannot be measured in float32: layer {left[0]!r} computes in another dtype, "
@@ -271,7 +270,7 @@ def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
         raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}.")
-    named = [layer for layer in model._flatten_layers() if layer.name == "logits"]
+    named = [layer for layer in layers_of(model) if layer.name == "logits"]
     head = named[0] if named else _last_layer(model)
     kind = type(head).__name__
     if kind not in _WIDTHS:

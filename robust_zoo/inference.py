@@ -10,6 +10,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.contract import check_logits
 from robust_zoo.fingerprint import OMITTED, fingerprint
+from robust_zoo.layers import layers_of
 
 # What was compiled for a model goes when the model does: nothing in it refers to the model itself.
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -67,7 +68,7 @@ def _of_every_model() -> frozenset[str]:
 def _state_of(model) -> str:
     """A hash of what a compiled function of the model has in it as constants: all state but its variables."""
     parts = []
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         is_model = isinstance(layer, keras.Model)
         parts.append(type(layer))
         for name, value in sorted(vars(layer).items()):

@@ -36,6 +36,7 @@ from robust_zoo.defenses.tools import synchronised
 from robust_zoo.evaluation import evaluate
 from robust_zoo.files import scratch_beside
 from robust_zoo.hyperparameters import with_hyperparameter
+from robust_zoo.layers import layers_of
 from robust_zoo.places import recipe_files, recipes_directory
 from robust_zoo.record import DefenseInfo, Reported, RobustnessRecord, Training
 from robust_zoo.resolved_recipe import finished, resolve
@@ -588,7 +589,7 @@ def _remarks(robust: RobustValidation | None, recipe: Recipe) -> tuple[str, ...]
 def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
     decay = {
         layer.name: layer.kernel_regularizer.get_config()
-        for layer in trainer._flatten_layers()
+        for layer in layers_of(trainer)
         if getattr(layer, "kernel_regularizer", None) is not None
     }
     if isinstance(trainer, Defense):

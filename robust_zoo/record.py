@@ -303,7 +303,7 @@ class ThreatModel(_Part):
     epsilon: float = Field(gt=0)
 
 
-class BaseModel(_Part):
+class BaseModelInfo(_Part):
     """The model whose weights fine-tuning started from.
 
     `handle` is what `load_model` takes, with a hub's commit; empty for one that was not on a hub.
@@ -386,7 +386,7 @@ class RobustnessRecord(_Part):
     checks: tuple[Check, ...] = ()
     reported: tuple[Reported, ...] = ()
     training: Training | None = None
-    base_model: BaseModel | None = None
+    base_model: BaseModelInfo | None = None
     config: Configuration
     weights: Weights
     versions: dict[str, str]

@@ -13,6 +13,7 @@ from robust_zoo.classifier import without_names
 from robust_zoo.datasets import Dataset
 from robust_zoo.defenses import Defense
 from robust_zoo.fingerprint import fingerprint
+from robust_zoo.layers import layers_of
 from robust_zoo.weights import sha256
 
 
@@ -110,5 +111,5 @@ def _function(function) -> dict:
 def _sha256_of_layers(classifier: keras.Model) -> str:
     """Of the layers, their configurations and how they are connected, and of custom layers' code."""
     config = without_names(keras.saving.serialize_keras_object(classifier))
-    kinds = [type(layer) for layer in classifier._flatten_layers()]
+    kinds = [type(layer) for layer in layers_of(classifier)]
     return fingerprint(json.dumps(config, sort_keys=True, default=str), kinds)

@@ -388,7 +388,7 @@ def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["robust_zoo.evaluation.evaluate"], "predict", interrupt)
+    monkeypatch.setattr(sys.modules["robust_zoo.evaluation.measuring"], "predict", interrupt)
     status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5)
     assert (status, "nothing is kept: give --state FOLDER" in err) == (130, True)
     status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5, "--state", tmp_path / "s")

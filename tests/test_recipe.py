@@ -16,6 +16,7 @@ from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.datasets import flip_and_crop, load_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
 from robust_zoo.defenses.tools import synchronised
+from robust_zoo.layers import layers_of
 from robust_zoo.places import checkpoints_directory, recipe_files, recipes_directory
 from robust_zoo.recipe import (
     Recipe,
@@ -544,7 +545,7 @@ def _with_statistics_of(classifier, x):
     """Weights whose batch normalisation has the statistics of `x`: the initial ones are of no use to an attack."""
     normalisations = [
         layer
-        for layer in classifier._flatten_layers()
+        for layer in layers_of(classifier)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     momentum = [layer.momentum for layer in normalisations]

@@ -6,7 +6,7 @@ import pytest
 from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
-    BaseModel,
+    BaseModelInfo,
     Check,
     Curve,
     CurvePoint,
@@ -128,7 +128,7 @@ def test_curve_and_base_model_survive_json(record):
         seed=0,
         points=(CurvePoint.count(3, 5, epsilon=0.1),),
     )
-    base = BaseModel(name="mlp.natural_digits", weights_sha256="2" * 64)
+    base = BaseModelInfo(name="mlp.natural_digits", weights_sha256="2" * 64)
     check = Check(name="logit_scale", passed=True, value=1.0, explanation="fine")
     more = record.model_copy(update={"curve": curve, "base_model": base, "checks": (check,)})
     assert RobustnessRecord.from_json(more.to_json()) == more

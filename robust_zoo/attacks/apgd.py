@@ -16,8 +16,8 @@ from robust_zoo.inference import logits_of
 _MOMENTUM = 0.75  # weight of the new step against the last one
 
 
-def checkpoints(steps: int) -> list[int]:
-    """After how many steps the step size is looked at: 22, 41, 57, 70, 80, 87, 93, 99 of 100.
+def halving_points(steps: int) -> list[int]:
+    """After how many steps the step size may be halved: 22, 41, 57, 70, 80, 87, 93, 99 of 100.
 
     The first interval is 0.22 of the steps; each is 0.03 of them shorter than the last, but at least 0.06
     (arXiv:2003.01690, section 3.1; rounded down as in the authors' code).
@@ -110,7 +110,7 @@ class APGD(FixedBudgetAttack):
 
     def _checkpoint(self, done):
         """Whether the step size is looked at after `done` steps (batch,), and how many are looked back at."""
-        points = checkpoints(self.steps)
+        points = halving_points(self.steps)
         lengths = np.diff([0, *points]).astype("float32")
         here = done[:, None] == ops.convert_to_tensor(np.asarray(points, "int32"))
         length = ops.sum(ops.cast(here, "float32") * ops.convert_to_tensor(lengths), axis=1)
@@ -136,7 +136,7 @@ class APGD(FixedBudgetAttack):
         state["best_loss"] = ops.where(better, loss, state["best_loss"])
 
         # As in the authors' code, the first step rises if it ends above a loss of zero.
-        zero = self.loss.usual_zero(targeted=self.targets > 0)
+        zero = self.loss.zero_in_autoattack(targeted=self.targets > 0)
         last = ops.where(done == 1, zero, state["last_loss"])
         rose = ops.logical_and(done >= 1, loss > last)
         rises = state["rises"] + ops.cast(rose, "int32")

@@ -18,7 +18,6 @@ from robust_zoo.attacks.working_set import WorkingSet, like
 from robust_zoo.backend import random
 from robust_zoo.inference import predict
 from robust_zoo.progress import progress_bar
-from robust_zoo.record import Check
 
 _FLAGGED = 128  # images that the flags look at
 _TARGETS = 9
@@ -33,13 +32,9 @@ class AutoAttackResult(AttackResult):
     Attributes:
         broken_by: str (n,), which component broke each image: "apgd-ce", "apgd-t", "fab-t" or "square";
             "clean" where it was misclassified to begin with, "" where it withstood all.
-        components: accuracy that is left after each component, in their order.
-        flags: signs that the verdict cannot be trusted; those that fired have `passed` false.
     """
 
     broken_by: np.ndarray
-    components: dict[str, float]
-    flags: tuple[Check, ...]
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

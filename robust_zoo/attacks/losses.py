@@ -35,8 +35,8 @@ class Loss:
     min_classes_targeted: ClassVar[int] = 2
     needs_clean: ClassVar[bool] = False
 
-    def usual_zero(self, *, targeted: bool) -> float:
-        """This loss where its usual form is zero."""
+    def zero_in_autoattack(self, *, targeted: bool) -> float:
+        """This loss where the one of the authors' AutoAttack is zero, which it compares the first step with."""
         return 0.0
 
     def __call__(self, logits, labels, targets=None, clean=None):
@@ -78,7 +78,7 @@ class CrossEntropy(Loss):
     def get_config(self):
         return {"name": self.name} if self.scale == 1 else super().get_config()
 
-    def usual_zero(self, *, targeted):
+    def zero_in_autoattack(self, *, targeted):
         # Cross-entropy is never zero: always above it, and negated, for a target, always below.
         return math.inf if targeted else -math.inf
 

@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from robust_zoo.contract import (
     check_labels,
 )
 from robust_zoo.copies import in_float32
+from robust_zoo.record import Check
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class AttackResult:
         queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
             pass that chooses labels is not counted).
         seconds: wall-clock time, that before an interruption included.
+        components: of an ensemble, the accuracy that is left after each of its attacks, in their order.
+        flags: signs that the verdict cannot be trusted; those that fired have `passed` false.
     """
 
     x_adv: np.ndarray
@@ -38,6 +41,8 @@ class AttackResult:
     distance: np.ndarray
     queries: np.ndarray
     seconds: float
+    components: dict[str, float] = field(default_factory=dict, kw_only=True)
+    flags: tuple[Check, ...] = field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
         return (

@@ -7,6 +7,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.defenses.tools import reading
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.layers import layers_of
 
 _IMAGES = 2048  # that statistics are taken from
 
@@ -33,7 +34,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
     @property
     def _layers(self):
         kind = keras.layers.BatchNormalization
-        return [layer for layer in self.model._flatten_layers() if isinstance(layer, kind)]
+        return [layer for layer in layers_of(self.model) if isinstance(layer, kind)]
 
     def on_train_begin(self, logs=None):
         if not self.model.optimizer.use_ema:

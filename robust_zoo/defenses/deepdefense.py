@@ -11,6 +11,7 @@ from robust_zoo.defenses.batch import Batch, integer_labels
 from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.tools import Mean, check_count, check_number, reading
 from robust_zoo.inference import logits_of
+from robust_zoo.layers import layers_of
 
 
 class PathBatch(Batch, total=False):
@@ -66,7 +67,7 @@ class DeepDefense(NaturalTraining):
         self.overshoot = check_number("overshoot", overshoot, least=0)
         names = [
             layer.name
-            for layer in classifier._flatten_layers()
+            for layer in layers_of(classifier)
             if layer.trainable_variables and not isinstance(layer, keras.Model)
         ]
         unknown = set(layers or ()) - set(names)
@@ -99,7 +100,7 @@ class DeepDefense(NaturalTraining):
     def _masked(self, variable, value):
         if self.layer_names is None or any(
             variable is own
-            for layer in self.classifier._flatten_layers()
+            for layer in layers_of(self.classifier)
             if layer.name in self.layer_names
             for own in layer.trainable_variables
         ):

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from robust_zoo.layers import layers_of
+
 
 def check_count(name: str, value, *, least: int) -> int:
     """The value as an int; ValueError unless it is an integer of at least `least`."""
@@ -36,7 +38,7 @@ def kernels_of(classifier: keras.Model) -> dict[str, keras.Variable]:
     """
     known = tuple(getattr(keras.layers, name) for name in ("Dense", "Conv1D", "Conv2D", "Conv3D"))
     kernels = {}
-    for layer in classifier._flatten_layers():
+    for layer in layers_of(classifier):
         if isinstance(layer, keras.Model):
             continue
         matrices = [variable for variable in layer.trainable_variables if len(variable.shape) > 1]
@@ -59,7 +61,7 @@ def synchronised(classifier: keras.Model, replicas: int):
     Its configuration says so only inside, since backends without replicas refuse to load such layers.
     """
     kind = keras.layers.BatchNormalization
-    found = [layer for layer in classifier._flatten_layers() if isinstance(layer, kind)]
+    found = [layer for layer in layers_of(classifier) if isinstance(layer, kind)]
     before = [layer.synchronized for layer in found]
     for layer in found:
         layer.synchronized = layer.synchronized or replicas > 1

@@ -8,7 +8,6 @@ from robust_zoo.evaluation.deepdefense import (
     accuracy_columns,
     deepdefense_metrics,
 )
-from robust_zoo.evaluation.evaluate import evaluate, evaluate_at
 from robust_zoo.evaluation.fooling import (
     FoolingImages,
     RubbishTest,
@@ -17,6 +16,7 @@ from robust_zoo.evaluation.fooling import (
 )
 from robust_zoo.evaluation.jsma_table import JSMARow, jsma_table
 from robust_zoo.evaluation.landscape import Landscape, loss_landscape
+from robust_zoo.evaluation.measuring import evaluate, evaluate_at
 from robust_zoo.evaluation.robustness_curve import RobustnessCurve, robustness_curve
 from robust_zoo.evaluation.roll_off import RollOff, roll_off
 from robust_zoo.evaluation.top_k import LabelLeaking, TopK, label_leaking, top_k
@@ -26,7 +26,7 @@ from robust_zoo.evaluation.transfer import (
     transfer_accuracy,
     transfer_matrices,
 )
-from robust_zoo.evaluation.verify import Agreement, verify
+from robust_zoo.evaluation.verification import Agreement, verify
 
 __all__ = [
     "Agreement",

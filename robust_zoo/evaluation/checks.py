@@ -5,7 +5,7 @@ After Athalye et al., "Obfuscated gradients give a false sense of security" (arX
 measured, when it fires and what to do.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from robust_zoo.attacks.flags import (
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.binarisation import binarisation_test
 from robust_zoo.evaluation.transfer import transfer_accuracy
+from robust_zoo.layers import layers_in_order
 from robust_zoo.record import Accuracy, Check, Curve, ThreatModel, wilson_interval
 
 N_EXAMPLES = 256  # how many of the evaluated examples the checks look at
@@ -167,7 +168,7 @@ def clean_above_chance(model, logits: np.ndarray, y: np.ndarray) -> Check:
 
 def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
     """The layer that first scales pixels, and their range, if it was made for another one than [0, 1]."""
-    for layer in _in_order(model):
+    for layer in layers_in_order(model):
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = (
                 np.ravel(value).astype("float64") for value in (layer.scale, layer.offset)
@@ -186,15 +187,6 @@ def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
         if layer.weights:
             return None
     return None
-
-
-def _in_order(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of those in it, as they follow each other. (`_flatten_layers` reverses inner ones.)"""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _in_order(layer)
-        else:
-            yield layer
 
 
 def curve_agrees(curve: Curve, alone: Sequence[Accuracy]) -> Check:

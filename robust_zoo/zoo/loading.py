@@ -7,7 +7,7 @@ import keras
 
 from robust_zoo.copies import with_new_head
 from robust_zoo.places import MODEL_FILES, RECORD, checkpoints_directory
-from robust_zoo.record import BaseModel, RobustnessRecord
+from robust_zoo.record import BaseModelInfo, RobustnessRecord
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.registry import check_indexed, is_handle, resolve
@@ -74,7 +74,7 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     return fresh
 
 
-def _as_base(record: RobustnessRecord | None, handle: str) -> BaseModel | None:
+def _as_base(record: RobustnessRecord | None, handle: str) -> BaseModelInfo | None:
     if record is None:
         return None
-    return BaseModel(name=record.name, weights_sha256=record.weights.sha256, handle=handle)
+    return BaseModelInfo(name=record.name, weights_sha256=record.weights.sha256, handle=handle)

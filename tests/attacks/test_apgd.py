@@ -4,15 +4,15 @@ import pytest
 from keras import ops
 
 from robust_zoo.attacks import APGD, PGD
-from robust_zoo.attacks.apgd import checkpoints
+from robust_zoo.attacks.apgd import halving_points
 from robust_zoo.attacks.losses import CWMargin
 from robust_zoo.backend import random
 
 
 def test_checkpoints_are_the_published_iterations():
-    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert checkpoints(10) == [2, 3, 4, 5, 6, 7, 8, 9, 10]
-    assert checkpoints(1) == [1]
+    assert halving_points(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert halving_points(10) == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert halving_points(1) == [1]
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -46,7 +46,7 @@ def hand_computed(start, clean, epsilon, steps, rho=0.75, peak=0.3, form=lambda 
     x = previous = start
     best, best_loss, size = x, loss(x), 2 * epsilon
     losses, halved_then, best_then = [], True, best_loss
-    gradient, points, path, sizes = slope(x), checkpoints(steps), [x], []
+    gradient, points, path, sizes = slope(x), halving_points(steps), [x], []
     for i in range(steps):
         forward = project(x + size * gradient)
         new = forward if i == 0 else project(x + 0.75 * (forward - x) + 0.25 * (x - previous))

@@ -8,7 +8,7 @@ import yaml
 
 from robust_zoo.describe import describe_attack
 from robust_zoo.places import recipe_files
-from robust_zoo.record import BaseModel, Reported, RobustnessRecord
+from robust_zoo.record import BaseModelInfo, Reported, RobustnessRecord
 from robust_zoo.report.card import costs_table, model_card, readme_table, write_card, zoo_table
 from robust_zoo.report.citations import bibtex
 from robust_zoo.zoo import CheckpointError, list_models, load_record
@@ -118,7 +118,7 @@ def test_how_to_load_and_reproduce(record):
     ],
 )
 def test_lineage(record, handle, name):
-    base = BaseModel(name="mlp.pgd_digits", weights_sha256="b" * 64, handle=handle)
+    base = BaseModelInfo(name="mlp.pgd_digits", weights_sha256="b" * 64, handle=handle)
     card = model_card(record.model_copy(update={"base_model": base}))
     assert front_matter(card)["base_model"] == name
     assert front_matter(card)["base_model_relation"] == "finetune"

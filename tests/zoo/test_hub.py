@@ -16,7 +16,7 @@ from keras import ops
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import evaluate
 from robust_zoo.places import FILES
-from robust_zoo.record import BaseModel, RobustnessRecord
+from robust_zoo.record import BaseModelInfo, RobustnessRecord
 from robust_zoo.weights import FILE, describe_weights
 from robust_zoo.zoo import (
     CheckpointError,
@@ -499,7 +499,7 @@ class TestLineage:
         model = fine_tuned(load_model("hf://me/parent"), images)
         record = measured(model)
         original = load_record("hf://me/parent")
-        assert record.base_model == BaseModel(
+        assert record.base_model == BaseModelInfo(
             name="mlp.pgd_digits", weights_sha256=original.weights.sha256, handle=parent
         )
         save_model(model, tmp_path / "child", record)
@@ -528,7 +528,7 @@ class TestLineage:
         assert measured(model).base_model.name == "mlp.pgd_digits"
 
     def test_it_can_be_told(self, small_cnn):
-        base = BaseModel(name="theirs", weights_sha256="0" * 64)
+        base = BaseModelInfo(name="theirs", weights_sha256="0" * 64)
         model = keras.models.clone_model(load_model("mlp.pgd_digits"))
         assert measured(model).base_model is None
         assert measured(model, base_model=base).base_model == base

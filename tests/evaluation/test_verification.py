@@ -8,7 +8,7 @@ from robust_zoo import verify
 from robust_zoo.attacks import FGSM, DeepFool
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import evaluate
-from robust_zoo.evaluation.verify import _agree
+from robust_zoo.evaluation.verification import _agree
 from robust_zoo.record import RobustnessRecord
 
 ATTACKS = (FGSM(epsilon=0.1), DeepFool(steps=5))
@@ -68,7 +68,9 @@ def test_other_data_are_refused(trained, record):
     "name", ["/etc", "../data", "huggingface:x/y", "mine.npz", "gs://x", "a folder"]
 )
 def test_no_file_is_opened_for_a_recorded_name(trained, record, name, monkeypatch):
-    monkeypatch.delattr(importlib.import_module("robust_zoo.evaluation.verify"), "load_dataset")
+    monkeypatch.delattr(
+        importlib.import_module("robust_zoo.evaluation.verification"), "load_dataset"
+    )
     dataset = {**json.loads(record.to_json())["dataset"], "name": name}
     model = with_record(trained, record, dataset=dataset)
     with pytest.raises(ValueError, match=r"data must be given: .* is not public by that name"):

@@ -11,7 +11,7 @@ from robust_zoo.attacks import Attack
 from robust_zoo.attacks.registry import class_of
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.describe import describe_attack
-from robust_zoo.evaluation.evaluate import evaluate
+from robust_zoo.evaluation.measuring import evaluate
 from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
 from robust_zoo.sentences import one_line
 

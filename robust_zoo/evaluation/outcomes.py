@@ -1,0 +1,121 @@
+"""The parts of a record, from what attacks found and from what is known of the model."""
+
+import keras
+import numpy as np
+
+from robust_zoo import __version__, backend
+from robust_zoo.attacks import Attack, AttackResult
+from robust_zoo.evaluation.curve import Evidence
+from robust_zoo.record import (
+    AttackOutcome,
+    Configuration,
+    DefenseInfo,
+    Distances,
+    MinimumNorm,
+    Weights,
+    WorstCase,
+)
+from robust_zoo.weights import variables_sha256
+
+
+def evidence_of(broken, distance, clean, epsilon: float) -> Evidence:
+    """Adversarial distances of what an attack broke: at most its epsilon, 0 where the clean image is misclassified."""
+    found = np.where(broken, np.minimum(distance, epsilon), np.inf)
+    return Evidence(np.where(clean, found, 0.0))
+
+
+def outcome_of(attack: Attack, result: AttackResult, held: np.ndarray, seed: int) -> AttackOutcome:
+    return AttackOutcome.count(
+        int(held.sum()),
+        len(held),
+        name=type(attack).__name__,
+        config=attack.get_config(),
+        seed=seed,
+        max_distance=float(result.distance.max()),
+        seconds=round(result.seconds, 3),
+        components=result.components,
+    )
+
+
+def minimum_norm(
+    attack: Attack,
+    result: AttackResult,
+    x: np.ndarray,
+    fooled: np.ndarray,
+    clean: np.ndarray,
+    seed: int,
+) -> MinimumNorm:
+    """`fooled` and `clean`, bool (n,): the attack's successes and the correctly classified images."""
+    if attack.norm == "l0":
+        norms = np.full(len(x), float(x[0].size))
+    else:
+        norms = attack.geometry.distance(x, np.broadcast_to(np.float32(0), x.shape))
+
+    def summary(rows: np.ndarray) -> Distances:
+        distance, norm = result.distance[rows], norms[rows]
+        relative = distance[norm > 0] / norm[norm > 0]
+        return Distances(
+            n_examples=int(rows.sum()),
+            mean=float(distance.mean()) if len(distance) else None,
+            median=float(np.median(distance)) if len(distance) else None,
+            rho=float(relative.mean()) if len(relative) else None,
+        )
+
+    return MinimumNorm(
+        name=type(attack).__name__,
+        config=attack.get_config(),
+        seed=seed,
+        norm=attack.norm,
+        n_examples=len(x),
+        found=summary(fooled),
+        clean_correct_only=summary(fooled & clean),
+        seconds=round(result.seconds, 3),
+    )
+
+
+def worst_case(outcomes: list[AttackOutcome], survivors: list[np.ndarray]) -> WorstCase:
+    """Over the examples that all fixed-budget attacks saw; samples are nested, so these are the first ones."""
+    common = min(map(len, survivors))
+    held = np.logical_and.reduce([survivor[:common] for survivor in survivors])
+    names = tuple(outcome.name for outcome in outcomes)
+    return WorstCase.count(int(held.sum()), common, attacks=names)
+
+
+def defense_info(defense, model: keras.Model) -> DefenseInfo | None:
+    """Of the trainer of `model`, what it tells of itself."""
+    if defense is None or isinstance(defense, DefenseInfo):
+        return defense
+    if not isinstance(getattr(defense, "classifier", None), keras.Model):
+        raise TypeError(
+            f"defense must be the defense that trained the model, or a DefenseInfo, got {type(defense).__name__}."
+        )
+    if defense.classifier is not model:
+        raise ValueError(
+            f"defense must be the one that trained {model.name!r}, got {type(defense).__name__} around another model: "
+            "give evaluate its .classifier."
+        )
+    if not int(defense.training_steps):
+        raise ValueError(
+            f"defense must have trained the model, got {type(defense).__name__} before its fit: leave it out."
+        )
+    return DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
+
+
+def carried_by(model: keras.Model, config: Configuration, weights: Weights) -> dict:
+    """What is known of its origin: by its own record, if that is of this very model, by what a defense noted, or
+    by what it started from.
+    """
+    record = getattr(model, "robustness", None)
+    if record is not None and (record.config, record.weights) == (config, weights):
+        keys = ("name", "architecture", "defense", "reported", "training", "base_model")
+        return {key: getattr(record, key) for key in keys}
+    carried = {"base_model": getattr(model, "base_model", None)}
+    origin = getattr(model, "origin", None)
+    if origin is not None and origin.weights == variables_sha256(model):
+        carried |= {"defense": origin.defense, "training": origin.training}
+    return carried
+
+
+def versions() -> dict[str, str]:
+    versions = {"robust_zoo": __version__, "keras": keras.__version__, "numpy": np.__version__}
+    return {**versions, backend.name: backend.version}
