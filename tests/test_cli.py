@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from robust_zoo import cli
-from robust_zoo import recipe as recipe_module
 from robust_zoo.attacks import ATTACKS
 from robust_zoo.cli.common import number, parse_attack, read_attack
 from robust_zoo.papers.comparison import Comparison
 from robust_zoo.papers.madry.tables import by_scale
 from robust_zoo.places import checkpoints_directory
+from robust_zoo.recipe import execution
 from robust_zoo.record import Accuracy, RobustnessRecord
 from robust_zoo.zoo import IndexEntry, list_models, load_model, save_model
 
@@ -526,13 +526,13 @@ def test_wrong_usage(command, arguments):
 
 
 def test_train_resumes(command, recipe, tmp_path, monkeypatch):
-    evaluate = recipe_module.evaluate
-    monkeypatch.setattr(recipe_module, "evaluate", lambda *a, **k: 1 / 0)
+    evaluate = execution.evaluate
+    monkeypatch.setattr(execution, "evaluate", lambda *a, **k: 1 / 0)
     output = tmp_path / "out" / "m"
     arguments = ("train", recipe, "--output", output)
     status, out, err = command(*arguments)
     assert (status, err) == (1, "robust-zoo: division by zero\n")
-    monkeypatch.setattr(recipe_module, "evaluate", evaluate)
+    monkeypatch.setattr(execution, "evaluate", evaluate)
     status, out, _ = command(*arguments, "--resume", "--set", "n=20")
     assert status == 0
     assert "Epoch" not in out  # nothing was left to train, and nothing was lost

@@ -25,7 +25,6 @@ LAYERS = [
     {"testing"},
     {"report"},
     {"zoo"},
-    {"hyperparameters", "resolved_recipe"},
     {"papers", "recipe"},
     {"cli"},
 ]

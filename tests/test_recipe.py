@@ -23,12 +23,12 @@ from robust_zoo.recipe import (
     RecipeError,
     SmoothedCrossEntropy,
     TimeLimitError,
-    _build,
-    _Epochs,
     load_recipe,
     recipe_names,
     run,
 )
+from robust_zoo.recipe.building import build
+from robust_zoo.recipe.fitting import Epochs
 from robust_zoo.zoo import list_models, load_attack, load_model, load_record
 
 pytestmark = pytest.mark.usefixtures("few_planted")
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("few_planted")
 # What processes of their own begin with: a shipped recipe, measured by one step.
 QUICK = """
 import os, sys, robust_zoo.recipe as r
+from robust_zoo.recipe import execution, fitting
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import binarisation
 
@@ -111,18 +112,18 @@ def test_natural_training_has_no_defense(recipe, tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkeypatch):
     run(recipe, tmp_path / "whole", verbose=0)
-    begin = _Epochs.begin
+    begin = Epochs.begin
 
     def power_cut(self, epoch):
         if epoch == 2:
             raise KeyboardInterrupt
         begin(self, epoch)
 
-    monkeypatch.setattr(_Epochs, "begin", power_cut)
+    monkeypatch.setattr(Epochs, "begin", power_cut)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path / "cut", verbose=0)
     assert not (tmp_path / "cut").exists()
-    monkeypatch.setattr(_Epochs, "begin", begin)
+    monkeypatch.setattr(Epochs, "begin", begin)
     with pytest.raises(RecipeError, match=r"seed must be 0, as in the interrupted run, got 5\."):
         run(recipe.model_copy(update={"seed": 5}), tmp_path / "cut", resume=True, verbose=0)
     file = tmp_path / ".cut.training" / "training.npz"
@@ -177,7 +178,7 @@ def test_an_output_that_is_something_else_is_refused_before_training(recipe, tmp
 def test_two_devices_make_the_same_model(tmp_path):
     """In processes of their own, since a CPU is divided before TensorFlow starts."""
     code = (
-        f"{QUICK}r._LARGE = 10**9\n"  # float16 would round small differences up
+        f"{QUICK}execution._LARGE = 10**9\n"  # float16 would round small differences up
         "recipe = quick('mlp.pgd_digits', 1)\n"
         "r.run(recipe, sys.argv[1], devices=int(sys.argv[2]), verbose=0)\n"
     )
@@ -255,14 +256,14 @@ def test_a_fixed_set_is_made_of_the_training_split(recipe, tmp_path):
 
 def test_augmentation_depends_on_seed_epoch_and_batch():
     data = load_dataset("digits", "train")
-    batches = _Epochs(data, 64, 0, lambda images, rng: flip_and_crop(images, rng, pad=1))
+    batches = Epochs(data, 64, 0, lambda images, rng: flip_and_crop(images, rng, pad=1))
     found = []
     for epoch in (0, 1, 0):
         batches.begin(epoch)
         found.append(batches[3][0])
     np.testing.assert_array_equal(found[0], found[2])
     assert not np.array_equal(found[0], found[1])
-    plain = _Epochs(data, 64, 0)
+    plain = Epochs(data, 64, 0)
     assert not np.array_equal(plain[3][0], found[0])
     np.testing.assert_array_equal(plain[3][1], batches[3][1])
 
@@ -276,11 +277,11 @@ def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path):
     """
     code = (
         f"{QUICK}recipe = quick(sys.argv[3], 4)\n"
-        "kill, get = sys.argv[2] == 'kill', r._Epochs.__getitem__\n"
+        "kill, get = sys.argv[2] == 'kill', fitting.Epochs.__getitem__\n"
         "def item(self, index):\n"
         "    if kill and self.epoch == 2 and index == 9: os.kill(os.getpid(), 9)\n"
         "    return get(self, index)\n"
-        "r._Epochs.__getitem__ = item\n"
+        "fitting.Epochs.__getitem__ = item\n"
         "r.run(recipe, sys.argv[1], resume=sys.argv[2] == 'resume', verbose=2)\n"
     )
 
@@ -341,7 +342,7 @@ def test_mixed_precision_is_only_for_training(recipe, tmp_path):
 
 def test_every_epoch_has_an_order_of_its_own_and_all_examples_get_a_turn():
     data = load_dataset("digits", "train")
-    batches = _Epochs(data, 64, seed=0)
+    batches = Epochs(data, 64, seed=0)
     orders = []
     for epoch in (0, 1, 0):
         batches.begin(epoch)
@@ -378,7 +379,7 @@ def test_settings_reach_hyperparameters(recipe):
         validation_attack=PGD(epsilon=0.1, steps=3), augment=functools.partial(flip_and_crop, pad=1)
     )
     changed = whole.override(settings)
-    trainer, classifier = _build(changed, total_steps=10)
+    trainer, classifier = build(changed, total_steps=10)
     assert trainer.classifier is classifier
     assert trainer.attack == PGD(epsilon=0.2, steps=2, step_size=trainer.attack.step_size)
     assert trainer.ramp_steps == 7
@@ -387,7 +388,7 @@ def test_settings_reach_hyperparameters(recipe):
     assert changed.validation_attack.steps == 9
     assert changed.augment.keywords == {"pad": 2}
     assert "defense.attack.epsilon set to 0.2" in changed.deviations
-    before, _ = _build(whole, total_steps=10)
+    before, _ = build(whole, total_steps=10)
     assert before.attack == PGD(epsilon=0.1, steps=2)
     assert whole.augment.keywords == {"pad": 1}
 
@@ -395,7 +396,7 @@ def test_settings_reach_hyperparameters(recipe):
 def test_settings_reach_into_wrapped_defenses_and_schedules():
     settings = {"defense.defense.beta": "2.5", "optimizer.learning_rate.decay_steps": "77"}
     recipe, _ = load_recipe("mlp.awp_digits", settings)
-    trainer, _ = _build(recipe, total_steps=10)
+    trainer, _ = build(recipe, total_steps=10)
     assert trainer.defense.beta == 2.5
     assert trainer.defense.classifier is trainer.classifier
     assert trainer.gamma == 5e-3
@@ -425,7 +426,7 @@ def test_settings_reach_into_wrapped_defenses_and_schedules():
 def test_bad_hyperparameters(settings, message):
     recipe, _ = load_recipe("mlp.trades_digits", settings)
     with pytest.raises(RecipeError, match=message):
-        _build(recipe, total_steps=10)
+        build(recipe, total_steps=10)
 
 
 def test_arguments_of_a_recipe_file():
@@ -484,7 +485,7 @@ def test_every_recipe_loads(name):
     recipe, source = load_recipe(name)
     assert recipe.name == name
     assert re.search(rf"robust-zoo train {source.stem}\S* --output", source.read_text())
-    trainer, classifier = _build(recipe.changed(start=None), total_steps=10)
+    trainer, classifier = build(recipe.changed(start=None), total_steps=10)
     assert recipe.name.startswith(f"{classifier.name}.")
     assert getattr(trainer, "classifier", trainer) is classifier
 
@@ -525,7 +526,7 @@ def test_every_recipe_takes_the_same_step_on_two_replicas(name, strategy, monkey
 def _one_step(recipe, scope, devices, start=None):
     """The weights before and after a batch in the middle of training."""
     with scope:
-        trainer, classifier = _build(recipe, total_steps=10)
+        trainer, classifier = build(recipe, total_steps=10)
         rng, size = np.random.default_rng(0), recipe.batch_size
         x = rng.random((size, *classifier.input_shape[1:]), dtype="float32")
         y = rng.integers(0, classifier.output_shape[1], size)
@@ -559,7 +560,7 @@ def _with_statistics_of(classifier, x):
 
 
 def test_a_recipe_makes_the_same_configuration_each_time(recipe):
-    configurations = [_build(recipe, total_steps=10)[1].get_config() for _ in range(2)]
+    configurations = [build(recipe, total_steps=10)[1].get_config() for _ in range(2)]
     assert configurations[0] == configurations[1]
 
 

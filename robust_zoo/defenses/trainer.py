@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import AutoAttack, FixedBudgetAttack
+from robust_zoo.attacks import Attack, AutoAttack, FixedBudgetAttack
 from robust_zoo.backend import random
 from robust_zoo.contract import check_classifier, check_images, check_targets
 from robust_zoo.defenses.batch import (
@@ -377,6 +377,14 @@ class Defense(backend.PreparedSteps, keras.Model):
     def counted(self):
         """The count of training steps after one more: pairs (variable, new value)."""
         return [(self.training_steps, self.training_steps + 1)]
+
+    def training_images(self, images, labels):
+        """What it trains on in place of the images (n, height, width, channels) of a whole training set."""
+        return images
+
+    def as_attack(self) -> Attack | None:
+        """An attack that training has made besides, to be published with the classifier."""
+        return None
 
     def get_config(self):
         return {

@@ -18,7 +18,7 @@ from robust_zoo.attacks import FGSM, PGD
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import evaluate
 from robust_zoo.places import checkpoints_directory
-from robust_zoo.recipe import Recipe, RecipeError, _build, run
+from robust_zoo.recipe import Recipe, RecipeError, building, run
 from robust_zoo.zoo import CheckpointError, HubError, load_model, publish, save_model
 
 FAILURES = pytest.mark.parametrize("how", ["kill", errno.EIO, errno.ENOSPC])
@@ -218,7 +218,7 @@ def quick_training(monkeypatch):
 
     def build(*args):
         if not made:
-            trainer, classifier = _build(*args)
+            trainer, classifier = building.build(*args)
             trainer.optimizer.build(trainer.trainable_variables)
             variables = [*trainer.variables, *trainer.optimizer.variables]
             values = [ops.convert_to_numpy(variable) for variable in variables]
@@ -231,8 +231,8 @@ def quick_training(monkeypatch):
     def measure(*args, attacks, n, **options):
         return evaluate(*args, n=n, checks=False, **options)
 
-    monkeypatch.setattr("robust_zoo.recipe._build", build)
-    monkeypatch.setattr("robust_zoo.recipe.evaluate", measure)
+    monkeypatch.setattr("robust_zoo.recipe.execution.build", build)
+    monkeypatch.setattr("robust_zoo.recipe.execution.evaluate", measure)
 
 
 @FAILURES
@@ -264,7 +264,7 @@ def test_two_trainings_into_one_output(tmp_path, monkeypatch):
             run(recipe(), tmp_path / "model", verbose=0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("robust_zoo.recipe._fit", meanwhile)
+    monkeypatch.setattr("robust_zoo.recipe.execution.fit", meanwhile)
     with pytest.raises(KeyboardInterrupt):
         run(recipe(), tmp_path / "model", verbose=0)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,74 @@
+"""From a recipe to a compiled trainer."""
+
+import keras
+from keras import ops
+
+from robust_zoo.copies import copy_state
+from robust_zoo.recipe.definition import Recipe, RecipeError, changed_part
+from robust_zoo.zoo import load_model
+
+
+def build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
+    """The compiled trainer and the classifier in it (the same model in natural training)."""
+    from keras.src.backend.common import global_state
+
+    keras.utils.set_random_seed(recipe.seed)
+    names = global_state.get_global_attribute("object_name_uids")
+    # The same names, and so the same configuration, whatever the process made before.
+    global_state.set_global_attribute("object_name_uids", None)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.dtype_policy)
+    try:
+        classifier = recipe.classifier()
+        if recipe.start is not None:
+            _initial_weights(recipe, classifier)
+        trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
+        optimizer = recipe.optimizer(total_steps)
+        for key, value in recipe.hyperparameters.items():
+            if key.startswith("defense."):
+                trainer = changed_part(trainer, key, value)
+            else:
+                optimizer = changed_part(optimizer, key, value)
+        trainer.compile(
+            optimizer=optimizer,
+            loss=SmoothedCrossEntropy(label_smoothing=recipe.label_smoothing),
+            metrics=["accuracy"],
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+        global_state.set_global_attribute("object_name_uids", names)
+    return trainer, classifier
+
+
+@keras.saving.register_keras_serializable("robust_zoo")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of logits (batch, classes) against integer labels, which may be smoothed.
+
+    Args:
+        label_smoothing: in [0, 1); the true class keeps 1 - s + s / classes, the others s / classes each.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, name="smoothed_cross_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        labels = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[1])
+        return keras.losses.categorical_crossentropy(
+            labels, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def _initial_weights(recipe: Recipe, classifier: keras.Model) -> None:
+    source = load_model(recipe.start)
+    shapes = [[tuple(w.shape) for w in model.weights] for model in (source, classifier)]
+    if shapes[0] != shapes[1]:
+        raise RecipeError(
+            f"start must be a checkpoint of the recipe's architecture, but the weights of {recipe.start!r} have "
+            f"shapes {shapes[0]}, not {shapes[1]}."
+        )
+    copy_state(source, classifier)
+    classifier.base_model = source.base_model

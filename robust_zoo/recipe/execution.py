@@ -1,0 +1,195 @@
+"""run(): fit, reload from disk, evaluate, write the checkpoint."""
+
+import contextlib
+import hashlib
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import filelock
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.datasets import load_dataset
+from robust_zoo.defenses import Defense
+from robust_zoo.evaluation import evaluate
+from robust_zoo.layers import layers_of
+from robust_zoo.places import recipes_directory
+from robust_zoo.recipe.building import build
+from robust_zoo.recipe.definition import Recipe, RecipeError
+from robust_zoo.recipe.files import place_of
+from robust_zoo.recipe.fitting import LOCK, TimeLimit, clear, fit
+from robust_zoo.recipe.resolved import finished, resolve
+from robust_zoo.record import DefenseInfo, RobustnessRecord, Training
+from robust_zoo.weights import round_to_float16
+from robust_zoo.zoo import save_model
+from robust_zoo.zoo.checkpoint import load_checkpoint
+from robust_zoo.zoo.layout import check_target
+
+_LARGE = 100_000  # parameters above which weights are stored as float16
+
+
+def run(
+    recipe: Recipe,
+    output: str | pathlib.Path,
+    *,
+    source: str | pathlib.Path | None = None,
+    devices: int = 1,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    verbose: int = 2,
+) -> RobustnessRecord:
+    """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
+
+    How far training and the attacks are is kept in a hidden folder beside `output`, which is removed when the
+    checkpoint is written.
+
+    Args:
+        recipe: what to do.
+        output: checkpoint directory to write.
+        source: the recipe's file; the record names it, and the checkpoint keeps its hash.
+        devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
+            the batch size must be divisible by it.
+        resume: whether to go on from the last finished epoch of an interrupted run, or in the middle of its
+            attacks; else it starts anew.
+        max_minutes: training stops after an epoch when another one as long would not end within so many minutes
+            from now. None never stops it.
+        verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
+
+    Raises:
+        RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
+            fit, settings other than those of the run to resume, or a loss or weights that became NaN or
+            infinite: the state of the last good epoch is kept.
+        TimeLimitError: `max_minutes` are over, and epochs are left; `resume` goes on.
+        ValueError: devices that are not there, or `max_minutes` that are not above 0.
+        FileNotFoundError: no such `source`.
+        DatasetError, CheckpointError: from reading data and writing the result.
+    """
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"max_minutes must be > 0, got {max_minutes!r}.")
+    limit = TimeLimit(max_minutes)
+    output = pathlib.Path(output)
+    check_target(output)
+    if source is not None and not pathlib.Path(source).is_file():
+        raise FileNotFoundError(
+            f"source must be the recipe's file, but there is no {str(source)!r}."
+        )
+    state = output.parent / f".{output.name}.training"
+    if devices < 1 or recipe.batch_size % devices:
+        raise RecipeError(
+            f"batch_size must be divisible by the number of devices, got {recipe.batch_size} and {devices}."
+        )
+    with _own_state(state, output):
+        return _run(recipe, output, source, devices, resume, limit, verbose, state)
+
+
+def _run(recipe, output, source, devices, resume, limit, verbose, state) -> RobustnessRecord:
+    """The rest of `run`, whose arguments these are."""
+    # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
+    with backend.devices(devices):
+        train, validation = (
+            load_dataset(recipe.dataset, split) for split in ("train", "validation")
+        )
+        steps = len(train) // recipe.batch_size
+        if steps < 1:
+            raise RecipeError(
+                f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
+            )
+        trainer, classifier = build(recipe, steps * recipe.epochs)
+        resolved = resolve(recipe, trainer, train, validation)
+        options = {"devices": devices, "resume": resume, "verbose": verbose}
+        progress, notes = fit(trainer, recipe, resolved, train, validation, state, limit, **options)
+    seconds, told = progress.seconds, finished(resolved, source, progress.history)
+    deviations = recipe.deviations + notes
+    size = sum(int(ops.size(variable)) for variable in classifier.variables)
+    if size > _LARGE and round_to_float16(classifier):
+        deviations += ("weights rounded to float16 before measuring",)
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        reloaded = load_checkpoint(save_model(classifier, pathlib.Path(scratch) / "model"))
+    record = evaluate(
+        reloaded,
+        recipe.dataset,
+        attacks=recipe.attacks,
+        n=recipe.n,
+        state_directory=state / "attacks",
+        name=recipe.name,
+        architecture=classifier.name,
+        defense=_defense_info(trainer, recipe),
+        reported=recipe.reported,
+        training=Training(
+            recipe=place_of(source),
+            recipe_sha256=hashlib.sha256(told).hexdigest(),
+            commit=_commit(),
+            epochs=recipe.epochs,
+            seconds=round(seconds, 1),
+            hardware=backend.hardware(devices),
+            backend=backend.name,
+            deviations=deviations,
+        ),
+        base_model=getattr(classifier, "base_model", None),
+    )
+    attack = trainer.as_attack() if isinstance(trainer, Defense) else None
+    save_model(reloaded, output, record, recipe=told, attack=attack)
+    clear(state)
+    return record
+
+
+@contextlib.contextmanager
+def _own_state(state: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
+    """The folder of a run's state, for this process alone.
+
+    Raises:
+        RecipeError: another process trains into the same output.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(state / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise RecipeError(
+            f"output {str(output)!r} is being trained by another process: wait for it, or give another output."
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if {path.name for path in state.iterdir()} <= {LOCK}:
+                (state / LOCK).unlink(missing_ok=True)
+                state.rmdir()
+        lock.release()
+
+
+def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
+    decay = {
+        layer.name: layer.kernel_regularizer.get_config()
+        for layer in layers_of(trainer)
+        if getattr(layer, "kernel_regularizer", None) is not None
+    }
+    if isinstance(trainer, Defense):
+        name, config = type(trainer).__name__, trainer.hyperparameters()
+        config |= {"kernel_regularizers": decay} if decay else {}
+    elif decay:
+        name, config = "WeightDecay", {"kernel_regularizers": decay}
+    else:
+        return None
+    return DefenseInfo(name=name, config=config, paper=recipe.paper)
+
+
+def _commit() -> str:
+    """The checkout's commit, "+" behind it if there are changes; empty outside a checkout."""
+    package = pathlib.Path(__file__).resolve().parent
+    directory, recipes = package.parent, recipes_directory()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(directory), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # Fails where another project's checkout is around an installed package.
+        git("ls-files", "--error-unmatch", str(package / "__init__.py"))
+        changes = git("status", "--porcelain", "--", str(package), str(recipes))
+        return git("rev-parse", "HEAD") + ("+" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

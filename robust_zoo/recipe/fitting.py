@@ -1,0 +1,150 @@
+"""Training as a recipe says: batches, callbacks, and going on after an interruption."""
+
+import dataclasses
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+from robust_zoo.datasets import Dataset
+from robust_zoo.defenses import (
+    AveragedWeights,
+    Defense,
+    DivergenceError,
+    RobustValidation,
+    StopOnDivergence,
+    TrainingState,
+)
+from robust_zoo.defenses.tools import synchronised
+from robust_zoo.files import scratch_beside
+from robust_zoo.recipe.definition import Recipe, RecipeError
+
+LOCK = "lock"  # in the folder of a run's state
+
+
+class TimeLimitError(RuntimeError):
+    """Training stopped at its time limit; what it has reached is kept, and `resume` goes on from there."""
+
+
+class Epochs(keras.utils.PyDataset):
+    """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine."""
+
+    def __init__(self, data: Dataset, batch_size: int, seed: int, augment=None):
+        super().__init__()
+        self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.data))
+
+    def __len__(self) -> int:
+        return len(self.data) // self.batch_size
+
+    def __getitem__(self, index: int):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        images = self.data.images[rows]
+        if self.augment is not None:
+            images = self.augment(images, np.random.default_rng((self.seed, self.epoch, index)))
+        return images, self.data.labels[rows]
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Stops training after an epoch when another one would not fit into the minutes from when it was made."""
+
+    def __init__(self, minutes: float | None):
+        super().__init__()
+        self.minutes, self.started = minutes, time.perf_counter()
+        self.longest, self.epochs_done, self.over = 0.0, 0, False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        self.longest, self.epochs_done = max(self.longest, now - self.epoch_started), epoch + 1
+        fits = self.minutes is None or now - self.started + self.longest <= 60 * self.minutes
+        if not fits and self.epochs_done < self.params["epochs"]:
+            self.over = self.model.stop_training = True
+
+
+def fit(
+    trainer, recipe, resolved, train, validation, state, limit, *, devices, resume, verbose
+) -> tuple[TrainingState, tuple[str, ...]]:
+    """Trains, and returns what is known of it, the runs that it resumes included, and remarks."""
+    # What lies there without a training is left from one that was finished.
+    if not (resume and TrainingState.is_in(state)):
+        clear(state)
+    try:
+        progress = TrainingState(state, resolved)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    if isinstance(trainer, Defense):
+        images = trainer.training_images(train.images, train.labels)
+        train = train if images is train.images else dataclasses.replace(train, images=images)
+    batches = Epochs(train, recipe.batch_size, recipe.seed, recipe.augment)
+    watched = min(recipe.batch_size, len(validation))
+    average = [AveragedWeights(batches)] if trainer.optimizer.use_ema else []
+    robust = None
+    if recipe.validation_attack is not None:
+        data = (validation.images, validation.labels)
+        try:
+            robust = RobustValidation(recipe.validation_attack, *data, file=state / "best.npz")
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+        if progress.epochs_done and not robust.best_epoch:
+            raise RecipeError(
+                f"{str(robust.file)!r}, the best epoch of the interrupted training, is missing: start over without resume."
+            )
+    if robust is not None and robust.collapsed:
+        getattr(trainer, "classifier", trainer).set_weights(robust.best_weights)
+        return progress, _remarks(robust, recipe)
+    try:
+        with synchronised(trainer, devices):
+            trainer.fit(
+                batches,
+                epochs=recipe.epochs,
+                # Whole batches only: under a strategy a replica must never be left without examples.
+                validation_data=Epochs(validation, watched - watched % devices, recipe.seed),
+                shuffle=False,
+                callbacks=[
+                    *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
+                    *average,
+                    *([] if robust is None else [robust]),
+                    progress,
+                    limit,
+                    keras.callbacks.LambdaCallback(
+                        on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
+                    ),
+                ],
+                verbose=verbose,
+            )
+    except DivergenceError as error:
+        kept = f" The last good epoch is kept in {str(state)!r}." if progress.epochs_done else ""
+        raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
+    if limit.over and not (robust and robust.collapsed):
+        raise TimeLimitError(
+            f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "
+            f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume goes on from there."
+        )
+    return progress, _remarks(robust, recipe)
+
+
+def _remarks(robust: RobustValidation | None, recipe: Recipe) -> tuple[str, ...]:
+    """What the record says of the choice of the epoch."""
+    if robust is None:
+        return ()
+    attack = f"{type(robust.attack).__name__}-{robust.attack.steps}"
+    chosen = f"weights of epoch {robust.best_epoch} of {recipe.epochs}, the best under {attack} on the validation split"
+    if not robust.collapsed:
+        return (chosen,)
+    return (chosen, f"training stopped after epoch {robust.collapsed}: catastrophic overfitting")
+
+
+def clear(state: pathlib.Path) -> None:
+    """Removes all of a run's state but its lock, in an order that leaves a training or none wherever it stops."""
+    rest = [path for path in state.iterdir() if path.name != LOCK]
+    with scratch_beside(state) as removed:
+        for path in sorted(rest, key=lambda path: not path.name.startswith("training")):
+            path.rename(removed / path.name)
