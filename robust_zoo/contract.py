@@ -373,15 +373,20 @@ def check_logits(logits: np.ndarray, model: keras.Model) -> np.ndarray:
             f"model must return logits, but all outputs of {model.name!r} lie in [-1, 1] and reach its ends "
             f"({low:.4g} to {high:.4g}), as those of a tanh do: {_remedy('tanh')}"
         )
-    edge = _EDGE * (high - low)
-    at_the_top = (logits.max(axis=1) > high - edge).mean()
-    at_the_bottom = (logits < low + edge).mean()
-    if some and len(logits) >= _SEVERAL and high > low and min(at_the_top, at_the_bottom) > 0.5:
+    if some and len(logits) >= _SEVERAL and _at_the_ends(logits, low, high):
         raise ValueError(
             f"model must return logits, but most outputs of {model.name!r} lie at the ends of [{low:.4g}, {high:.4g}], "
             f"as those of a scaled sigmoid do: {_remedy('activation')}"
         )
     return logits
+
+
+def _at_the_ends(logits: np.ndarray, low: float, high: float) -> bool:
+    """Whether most outputs lie at the ends of their range, each class at both of them over the images."""
+    edge = _EDGE * (high - low)
+    at_the_top, at_the_bottom = logits > high - edge, logits < low + edge
+    moves = at_the_top.any(axis=0) & at_the_bottom.any(axis=0)
+    return bool(at_the_top.any(axis=1).mean() > 0.5 < at_the_bottom.mean() and moves.mean() > 0.5)
 
 
 _ENOUGH, _SEVERAL = 64, 16  # outputs, and images, that a verdict on their range needs

@@ -338,7 +338,8 @@ def test_outputs_at_both_ends_of_a_range_are_squashed():
     squashed = 10 / (1 + np.exp(-2 * z))
     with pytest.raises(ValueError, match=r"lie at the ends of .*as those of a scaled sigmoid do"):
         check_logits(squashed, model)
-    assert check_logits(np.zeros((40, 4)), model).shape == (40, 4)
+    for always in (np.zeros(4), np.eye(4)[0] * 2):  # a model that has collapsed
+        assert check_logits(np.tile(always, (40, 1)), model).shape == (40, 4)
 
 
 class Unkept(keras.layers.Layer):
