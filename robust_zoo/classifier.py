@@ -143,6 +143,8 @@ def as_classifier(
     Example:
         >>> mine = keras.saving.load_model("mine.keras")
         >>> classifier = as_classifier(mine, input_range=(0, 255), output="softmax")
+        >>> classifier.output_shape
+        (None, 10)
     """
     if output not in OUTPUTS:
         raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")

@@ -47,7 +47,8 @@ class APGD(FixedBudgetAttack):
         rho: share of steps that must raise the loss, or the step size is halved.
 
     Example:
-        >>> APGD(epsilon=8 / 255, loss="dlr", targets=9).run(model, x, y)
+        >>> APGD(epsilon=0.3, loss="dlr", targets=9).run(model, x, y)
+        AttackResult(n=12, success=1.0000, max_distance=0.3, seconds=...)
     """
 
     loss: Loss | str = "cross_entropy"

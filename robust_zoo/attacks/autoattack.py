@@ -49,9 +49,9 @@ class AutoAttack(FixedBudgetAttack):
     than 1000, APGD-CE sees them times the power of ten that makes it about 10: the other components see no scale.
 
     Example:
-        >>> result = AutoAttack(epsilon=8 / 255).run(model, x, y, seed=0, state_file="state.npz")
+        >>> result = AutoAttack(epsilon=0.3).run(model, x, y, seed=0, state_file="state.npz")
         >>> result.components
-        {'apgd-ce': 0.54, 'apgd-t': 0.51, 'fab-t': 0.51, 'square': 0.51}
+        {'apgd-ce': 0.0, 'apgd-t': 0.0, 'fab-t': 0.0, 'square': 0.0}
     """
 
     result: ClassVar = AutoAttackResult

@@ -39,7 +39,8 @@ class CarliniWagner(MinimumNormAttack):
         abort_early: whether to give up a constant when a tenth of the steps has not lowered the loss.
 
     Example:
-        >>> CarliniWagner(steps=1000).run(model, x, y).distance.mean()
+        >>> CarliniWagner(steps=1000).run(model, x, y)
+        AttackResult(n=12, success=1.0000, max_distance=..., seconds=...)
     """
 
     norm: str = "l2"

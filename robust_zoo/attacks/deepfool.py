@@ -33,7 +33,8 @@ class DeepFool(MinimumNormAttack):
             are misclassified have a distance too; or "true", so that theirs is 0.
 
     Example:
-        >>> DeepFool().run(model, x).distance.mean()
+        >>> DeepFool().run(model, x)
+        AttackResult(n=12, success=1.0000, max_distance=..., seconds=...)
     """
 
     norm: str = "l2"

@@ -130,7 +130,8 @@ class FGSM(GradientAttack):
     step rnd. is labels="random", targeted=True.
 
     Example:
-        >>> FGSM(epsilon=0.3).run(model, x, y).success.mean()
+        >>> FGSM(epsilon=0.3).run(model, x, y)
+        AttackResult(n=12, success=1.0000, max_distance=0.3, seconds=...)
     """
 
     @property
@@ -203,6 +204,7 @@ class PGD(GradientAttack):
 
     Example:
         >>> PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20).run(model, x, y, seed=0)
+        AttackResult(n=12, success=1.0000, max_distance=0.3, seconds=...)
     """
 
     steps: int = 40

@@ -61,7 +61,9 @@ class AdversarialTraining(Defense):
         >>> defense = AdversarialTraining(classifier, attack=attack)
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> defense.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
-        >>> defense.fit(x, y, validation_data=(x_val, y_val))
+        >>> history = defense.fit(x, y, validation_data=(x_val, y_val), verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'loss', 'robust_accuracy', 'val_accuracy', 'val_loss', 'val_robust_accuracy']
     """
 
     def __init__(

@@ -29,6 +29,8 @@ def with_weight_decay(
 
     Example:
         >>> decayed = with_weight_decay(architectures.logistic(), l1=3.25, l1_reduction="mean")
+        >>> decayed.get_layer("z").kernel_regularizer is not None
+        True
     """
     l2, l1 = check_number("l2", l2, least=0), check_number("l1", l1, least=0)
     if not l1 and not l2:

@@ -114,8 +114,10 @@ def evaluate(
             different threat models, or an `n` that does not fit.
 
     Example:
-        >>> attack = PGD(epsilon=0.3, steps=40, step_size=0.01)
-        >>> evaluate(model, "mnist", attacks=[attack], n=1000, seed=0).attacks[0].accuracy
+        >>> attack = PGD(epsilon=0.1, steps=40, step_size=0.01)
+        >>> record = evaluate(model, "digits", attacks=[attack], n=100, seed=0)
+        >>> record.clean.accuracy, record.worst_case.n_examples
+        (1.0, 100)
     """
     options = {"seed": seed, "batch_size": batch_size, "checks": checks, "progress": progress}
     about = {"name": name, "architecture": architecture, "defense": defense, "reported": reported}

@@ -42,6 +42,7 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
     Example:
         >>> model = load_model("mlp.pgd_digits")
         >>> model.robustness.worst_case.accuracy
+        0.868
     """
     place = resolve(handle)
     if is_handle(place):

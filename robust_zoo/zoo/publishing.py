@@ -48,7 +48,7 @@ def publish(
         HubError: the hub refused, did not answer, or changed meanwhile; or no space left to prepare it.
 
     Example:
-        >>> publish("odd_digits", "hf://me/odd-digits", tag="v1")
+        >>> publish("odd_digits", "hf://me/odd-digits", tag="v1")  # doctest: +SKIP
         'hf://me/odd-digits@8f3c...#b01d...'
     """
     hub = hub_of(handle)
