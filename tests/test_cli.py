@@ -392,7 +392,7 @@ def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
     status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5)
     assert (status, "nothing is kept: give --state FOLDER" in err) == (130, True)
     status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5, "--state", tmp_path / "s")
-    assert (status, "the same command goes on from there" in err) == (130, True)
+    assert (status, "the same command resumes from there" in err) == (130, True)
 
 
 def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path):

@@ -222,11 +222,11 @@ class Attack:
             model: classifier, images in [0, 1] to logits.
             x: float array (n, height, width, channels) in [0, 1].
             y: integer array (n,); by default the predicted labels.
-            seed: of every random number.
+            seed: integer seed for all randomness.
             batch_size: images in a full batch.
             progress: whether to show a progress bar (on a terminal only).
             state_file: file (.npz) that keeps how far the attack is, once in half a minute and at the end.
-                If it is there, the attack goes on from it; remove it to start over.
+                If it is there, the attack resumes from it; remove it to start over.
 
         Raises:
             TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or a state file of another

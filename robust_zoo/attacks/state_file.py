@@ -1,4 +1,4 @@
-"""State files: how far a long attack is, so that an interrupted one can go on."""
+"""State files: long attacks are saved and resumed."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ def _sha256(array: np.ndarray | None) -> str:
 def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, seed: int) -> dict:
     """What a state belongs to: all that the numbers of an attack depend on.
 
-    The backend is not part of it: the same attack, begun on a GPU with JAX say, may go on with TensorFlow.
+    The backend is not part of it: the same attack, begun on a GPU with JAX say, may be resumed with TensorFlow.
     """
     return {
         "attack": f"{type(attack).__name__} {json.dumps(attack.get_config(), sort_keys=True)}",

@@ -119,7 +119,7 @@ class WorkingSet:
         return {"x_adv": self._x_adv, "success": success, "queries": self._queries}
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that `restore` needs to go on from here."""
+        """All that `restore` needs to resume from here."""
         arrays = {
             name: getattr(self, f"_{name}") for name in ("x_adv", "closest", "worst", "queries")
         }

@@ -204,7 +204,7 @@ def in_flags(sentence: str, options) -> str:
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C, with a sentence on what is kept and how to go on."""
+    """Ctrl-C, with a sentence on what is kept and how to resume."""
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def evaluate(
     ] = None,
     state: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder to keep the state in; the same command goes on from it."),
+        typer.Option(help="Folder to keep the state in; the same command resumes from it."),
     ] = None,
     save: Annotated[
         pathlib.Path | None,
@@ -143,9 +143,9 @@ def evaluate(
     data = rz.load_dataset(dataset or record.dataset.name, split, image_shape=shape)
     options = {"n": n, "seed": seed, "batch_size": batch_size, "state_directory": state}
     kept = (
-        "interrupted; nothing is kept: give --state FOLDER to go on where it stopped the next time."
+        "interrupted; nothing is kept: give --state FOLDER to resume the next time."
         if state is None
-        else f"interrupted; what was measured is kept in {str(state)!r}: the same command goes on from there."
+        else f"interrupted; what was measured is kept in {str(state)!r}: the same command resumes from there."
     )
     with interruptible(kept):
         if len(budgets) == 1:

@@ -8,7 +8,7 @@ import typer
 
 from robust_zoo.cli.common import interruptible, print_record, quiet
 
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL: the same command, with --resume, goes on
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL: the same command, with --resume, continues
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
     max_minutes: Annotated[
         float | None,
         typer.Option(
-            help="Stop after an epoch when another would not fit, with exit status 75; --resume goes on."
+            help="Stop after an epoch when another would not fit, with exit status 75; --resume continues."
         ),
     ] = None,
 ) -> None:
@@ -54,7 +54,7 @@ def train(
             )
         typer.confirm(f"Replace {str(directory)!r}?", abort=True)
     options = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
-    kept = "interrupted; the last finished epoch is kept: the same command with --resume goes on from there."
+    kept = "interrupted; the last finished epoch is kept: the same command with --resume continues from there."
     try:
         with interruptible(kept):
             record = run(chosen, directory, source=source, verbose=verbose, **options)

@@ -38,7 +38,7 @@ def verify(
     data = None if dataset is None else rz.load_dataset(dataset, split)
     kept = "nothing is kept: give --state FOLDER"
     if state is not None:
-        kept = "the same command goes on from there"
+        kept = "the same command resumes from there"
     with interruptible(f"interrupted; {kept}."):
         try:
             found = rz.verify(loaded, data=data, n=n, batch_size=batch_size, state_directory=state)

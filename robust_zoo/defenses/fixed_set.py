@@ -43,7 +43,7 @@ class FixedSetTraining(NaturalTraining):
     def fit(self, x=None, y=None, *args, **kwargs):
         """Keras's `fit` on the set made of the arrays `x` and `y`; see `Defense.fit`.
 
-        Anything else than arrays is taken for the set itself, made with `training_images`: so give it to go on
+        Anything else than arrays is taken for the set itself, made with `training_images`: so give it to resume
         with training that was interrupted, since the classifier is not the same any more.
         """
         if hasattr(x, "__array__"):

@@ -49,7 +49,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         attack_mode: how the attack sees the classifier while training: "inference", or "training", with
             the statistics of the batch (batch normalisation) and dropout (one mask for all steps), leaving
             moving statistics alone.
-        seed: of all random numbers.
+        seed: integer seed for all randomness.
 
     Raises:
         TypeError: `attack` is something else.

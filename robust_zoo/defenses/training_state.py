@@ -1,4 +1,4 @@
-"""All of a training in one file, from which it goes on."""
+"""Atomic saving and resuming of a training, in one file."""
 
 import io
 import json
@@ -18,7 +18,7 @@ _CURRENT, _PREVIOUS = "training.npz", "training.previous.npz"
 
 
 class TrainingState(keras.callbacks.Callback):
-    """Keeps a training after each epoch, and goes on with the one that it finds.
+    """Saves a training after each epoch, atomically, and resumes the one that it finds.
 
     Weights, the state of optimizers, random generators and counters, the number of epochs, seconds and history lie
     in one file, which is replaced atomically; the one before is kept, and used should the last be damaged.
@@ -27,7 +27,7 @@ class TrainingState(keras.callbacks.Callback):
 
     Args:
         directory: that the files lie in; made if need be.
-        settings: JSON values that a training to go on with must have in common with this one.
+        settings: JSON values that a training to resume must have in common with this one.
 
     Attributes:
         epochs_done: of the training that was found, then of this one.
@@ -65,7 +65,7 @@ class TrainingState(keras.callbacks.Callback):
 
     @staticmethod
     def is_in(directory: pathlib.Path) -> bool:
-        """Whether a directory has a training to go on with."""
+        """Whether a directory has a training to resume."""
         return any((directory / name).exists() for name in (_CURRENT, _PREVIOUS))
 
     @property

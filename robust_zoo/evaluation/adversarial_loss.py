@@ -26,7 +26,7 @@ def adversarial_loss(
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        seed: of the attack.
+        seed: integer seed of the attack.
         batch_size: images in a batch; no number depends on it.
     """
     model = in_float32(check_classifier(model))

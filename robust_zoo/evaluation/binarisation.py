@@ -56,7 +56,7 @@ def binarisation_test(
         x: float32 (n, height, width, channels) in [0, 1]; the first `N_EXAMPLES` are used.
         attacks: those with the budget of `threat`.
         threat: norm and epsilon.
-        seed: of the points and of the attacks.
+        seed: integer seed of the points and of the attacks.
         batch_size: of the passes that find features.
         progress: whether to show a progress bar.
 

@@ -53,7 +53,7 @@ def run_checks(
         attacks: those with that budget.
         curve: accuracy against epsilon on some of these images, or None if PGD does not have the norm.
         alone: its points as PGD alone has them.
-        seed: of the attacks.
+        seed: integer seed of the attacks.
         batch_size: of the attacks.
         progress: whether to show progress bars.
     """

@@ -32,7 +32,7 @@ def craft(
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,), which attacks with labels "true" use; None is the predicted labels.
-        seed: of every random number; an image's depend on its index in `x`.
+        seed: integer seed of every random number; an image's depend on its index in `x`.
         batch_size: images in a batch; no number depends on it.
 
     Raises:

@@ -51,7 +51,7 @@ def accuracy_curve(
         y: int32 (n,).
         threat: norm, one that PGD has, and epsilon.
         evidence: of other attacks on the same images, in the same norm.
-        seed: of the attack.
+        seed: integer seed of the attack.
         batch_size: of the attack.
         progress: whether to show progress bars.
 

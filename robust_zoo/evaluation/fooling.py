@@ -25,7 +25,7 @@ class FoolingImages:
         confidence: float64 (classes,), the probability of that class at temperature 1.
         steps: of the attack that made them.
         step_size: of each.
-        seed: of the noise.
+        seed: integer seed of the noise.
     """
 
     images: np.ndarray
@@ -47,7 +47,7 @@ class RubbishTest:
         n_examples: noise images, each tried with every class.
         temperature: that logits were divided by before the softmax.
         threshold: see success_rate.
-        seed: of the noise.
+        seed: integer seed of the noise.
     """
 
     epsilons: np.ndarray
@@ -84,7 +84,7 @@ def fooling_images(
         model: classifier, images in [0, 1] to logits.
         steps: iterations.
         step_size: change of each value in a step.
-        seed: of the noise.
+        seed: integer seed of the noise.
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses, bad steps or seed.
@@ -119,7 +119,7 @@ def rubbish_test(
         temperature: that logits are divided by; the paper's confidences are reproduced by 4, honest ones
             have 1.
         threshold: probability that the target class must have besides being the predicted one.
-        seed: of the noise.
+        seed: integer seed of the noise.
         batch_size: images in a batch; no number depends on it.
 
     Raises:

@@ -65,7 +65,7 @@ def loss_landscape(
         steps: of PGD.
         step_size: of each; None is PGD's own, 2.5 epsilon / steps.
         restarts: random starts, at least 2; all of them make one batch.
-        seed: of the starts.
+        seed: integer seed of the starts.
 
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` or PGD refuses.

@@ -93,13 +93,13 @@ def evaluate(
         attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks.
         n: number of examples, drawn with `seed`: one number for everything, or one for each attack (clean
             accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
-        seed: of the sample and of every attack.
+        seed: integer seed for the sample and for all randomness of the attacks.
         batch_size: images in a batch; no number depends on it.
         checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
             to 1,000 examples.
         progress: whether to show progress bars (on a terminal only).
         state_directory: folder, made if need be, that keeps how far each attack is (see `Attack.run`), so
-            that an interrupted evaluation goes on when it is called again with the same arguments.
+            that an interrupted evaluation resumes when it is called again with the same arguments.
         name: of the model; by default `model.name`.
         architecture: its architecture; by default `model.name`.
         defense: how it was trained: the trainer itself, or a `DefenseInfo`. By default what the defense noted on

@@ -48,7 +48,7 @@ def roll_off(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         epsilons: magnitudes above 0, rising.
-        seed: of the attack.
+        seed: integer seed of the attack.
         batch_size: images in a batch; no number depends on it.
 
     Raises:

@@ -66,7 +66,7 @@ def top_k(
         y: integer array (n,).
         epsilons: in [0, 1] pixel units, above 0, rising or not.
         k: numbers of classes, each at least 1 and below the model's.
-        seed: of the attack.
+        seed: integer seed of the attack.
         batch_size: images in a batch; no number depends on it.
     """
     model = in_float32(check_classifier(model))
@@ -119,7 +119,7 @@ def label_leaking(
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        seed: of the attacks.
+        seed: integer seed of the attacks.
         batch_size: images in a batch; no number depends on it.
 
     Raises:

@@ -62,7 +62,7 @@ def transfer_accuracy(
         target: classifier that is measured, of the same images and classes.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        seed: of the attack.
+        seed: integer seed of the attack.
         batch_size: images in a batch; no number depends on it.
     """
     restarts = attack.restarts
@@ -92,7 +92,7 @@ def transfer_matrices(
         models: classifiers of the same images and classes, by name.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        seed: of the attack.
+        seed: integer seed of the attack.
         batch_size: images in a batch; no number depends on it.
     """
     if not models:

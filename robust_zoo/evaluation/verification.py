@@ -104,7 +104,7 @@ def verify(
 
 
 def _recorded_data(record: RobustnessRecord) -> Dataset:
-    """The split that the record names, which is a stranger's text: no file of this machine is opened for it."""
+    """The split that the record names, which is untrusted: no file of this machine is opened for it."""
     name = record.dataset.name
     if not _PUBLIC.fullmatch(name):
         raise ValueError(

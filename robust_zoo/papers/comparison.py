@@ -26,7 +26,7 @@ class Comparison(pydantic.BaseModel):
         weights: SHA-256 of the weights of each model that was measured.
         missing: models that the zoo does not have.
         n_examples: that ours were measured on, of the test split.
-        seed: of the sample and the attacks.
+        seed: integer seed for the sample and for all randomness of the attacks.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)
@@ -49,7 +49,7 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
         name: one of `robust_zoo.papers.table.names()`.
         n: test examples, drawn with `seed`; None is what the experiment can afford: all, or 1,000 where there
             are attacks with restarts.
-        seed: of the sample and the attacks.
+        seed: integer seed for the sample and for all randomness of the attacks.
 
     Raises:
         ValueError: an unknown name, or an `n` that does not fit.

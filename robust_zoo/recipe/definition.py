@@ -41,7 +41,7 @@ class Recipe(pydantic.BaseModel):
         epochs: passes over the training split.
         batch_size: global batch, in examples; a last batch that is not full is left out.
         dtype_policy: Keras policy of training; measuring is always in float32.
-        seed: of initial weights, order of the data and random starts. Measuring has its own, 0, so that all
+        seed: integer seed of initial weights, order of the data and random starts. Measuring has its own, 0, so that all
             models are measured on the same examples.
         validation_attack: measured on the validation split after each epoch; the best epoch's weights are kept,
             and training stops when that accuracy collapses (see `RobustValidation`). None keeps the last epoch.

@@ -51,7 +51,7 @@ def run(
         source: the recipe's file; the record names it, and the checkpoint keeps its hash.
         devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
             the batch size must be divisible by it.
-        resume: whether to go on from the last finished epoch of an interrupted run, or in the middle of its
+        resume: whether to resume from the last finished epoch of an interrupted run, or in the middle of its
             attacks; else it starts anew.
         max_minutes: training stops after an epoch when another one as long would not end within so many minutes
             from now. None never stops it.
@@ -61,7 +61,7 @@ def run(
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
             fit, settings other than those of the run to resume, or a loss or weights that became NaN or
             infinite: the state of the last good epoch is kept.
-        TimeLimitError: `max_minutes` are over, and epochs are left; `resume` goes on.
+        TimeLimitError: `max_minutes` are over, and epochs are left; `resume` continues.
         ValueError: devices that are not there, or `max_minutes` that are not above 0.
         FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.

@@ -24,7 +24,7 @@ LOCK = "lock"  # in the folder of a run's state
 
 
 class TimeLimitError(RuntimeError):
-    """Training stopped at its time limit; what it has reached is kept, and `resume` goes on from there."""
+    """Training stopped at its time limit; what it has reached is kept, and `resume` continues from there."""
 
 
 class Epochs(keras.utils.PyDataset):
@@ -126,7 +126,7 @@ def fit(
     if limit.over and not (robust and robust.collapsed):
         raise TimeLimitError(
             f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "
-            f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume goes on from there."
+            f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume continues from there."
         )
     return progress, _remarks(robust, recipe)
 

@@ -20,7 +20,7 @@ from robust_zoo.weights import sha256
 def resolve(recipe, trainer: keras.Model, train: Dataset, validation: Dataset) -> dict:
     """The values of a `Recipe` and of what it made, as JSON values.
 
-    A run that goes on must have all of them in common with the one that was interrupted.
+    A resumed run must have all of them in common with the one that was interrupted.
 
     Args:
         recipe: the `Recipe`.

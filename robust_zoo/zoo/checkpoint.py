@@ -1,4 +1,4 @@
-"""Reading a checkpoint directory, whose files layout.py names, without running what a stranger wrote."""
+"""Reading a checkpoint directory, whose files layout.py names, without running untrusted code."""
 
 import importlib
 import json
