@@ -331,6 +331,8 @@ def test_a_hostile_record_is_listed_as_text(command, tmp_path, monkeypatch):
 
 
 def test_filters_that_match_nothing_say_what_there_is(command):
+    status, _, err = command("list", "--all", "--role", "study")
+    assert (status, "--all lists every role: leave out --role study" in err) == (1, True)
     status, _, err = command("list", "--norm", "foo")
     assert (status, "--norm must be one of linf, l2, l0, got 'foo'" in err) == (1, True)
     _, _, err = command("list", "--dataset", "cifar1000")

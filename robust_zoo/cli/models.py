@@ -14,7 +14,9 @@ def list_models(
     every: Annotated[
         bool, typer.Option("--all", help="Also baselines and the models of studies.")
     ] = False,
-    role: Annotated[str, typer.Option(help="robust, baseline, study or all.")] = "robust",
+    role: Annotated[
+        str | None, typer.Option(help="robust (without it), baseline, study or all.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Only models measured on it.")] = None,
     norm: Annotated[str | None, typer.Option(help="Only this norm: linf or l2.")] = None,
     defense: Annotated[str | None, typer.Option(help="Only this defense, such as pgd.")] = None,
@@ -26,7 +28,9 @@ def list_models(
     """Lists the robust models of the zoo, or the models of a hub, the most robust first."""
     from robust_zoo.zoo import registry
 
-    role = "all" if every else role
+    if every and role not in (None, "all"):
+        raise ValueError(f"--all lists every role: leave out --role {role}.")
+    role = "all" if every else role or "robust"
     with quiet():
         entries = registry.list_models(
             pattern, role=role, hub=hub, dataset=dataset, norm=norm, defense=defense
