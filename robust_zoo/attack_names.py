@@ -7,12 +7,13 @@ before a backend starts.
 import math
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 _LEAST_LIKELY = {"labels": "least_likely", "targeted": True}
 _RANDOM = {"labels": "random", "targeted": True}
 
 # A class, and the settings that make it the named attack.
-NAMES = {
+NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "autoattack": ("AutoAttack", {}),
     "apgd-ce": ("APGD", {}),
     "apgd-dlr": ("APGD", {"loss": "dlr"}),
@@ -80,7 +81,7 @@ _NOISE = {"norm": ("linf",), "epsilon": _POSITIVE, "restarts": _COUNT}
 
 # What each class takes: the numbers, or the names, that a value may be. Those without "epsilon" look for the closest
 # adversarial example.
-HYPERPARAMETERS = {
+HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "APGD": {
         **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "loss": LOSSES,
         "targets": Number(int, least=0), "rho": _SHARE,
@@ -122,7 +123,7 @@ HYPERPARAMETERS = {
 
 
 # What those are where they are not given, besides what other hyperparameters make them: of all attacks with any.
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "APGD": {"rho": 0.75},
     "BasicIterative": {"labels": "true"},
     "CarliniWagner": {

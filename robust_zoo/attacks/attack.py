@@ -5,7 +5,7 @@ import functools
 import pathlib
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_type_hints
 
 import keras
 import numpy as np
@@ -53,8 +53,16 @@ class Attack:
     norm: str = "linf"
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    steps: ClassVar[int] = 1
-    restarts: ClassVar[int] = 1
+    if TYPE_CHECKING:
+        # Fields in some subclasses, which a type checker does not let a ClassVar become.
+        @property
+        def steps(self) -> int: ...
+        @property
+        def restarts(self) -> int: ...
+    else:
+        # Where a subclass makes a field of one, this is its place among the fields.
+        steps: ClassVar[int] = 1
+        restarts: ClassVar[int] = 1
     look_every: ClassVar[int] = 10
     """Most steps between two looks at which images are done; of a long attack, a tenth of the steps so far."""
 
@@ -79,7 +87,7 @@ class Attack:
 
     def _check_types(self) -> None:
         """Numbers become plain ones; TypeError for what is no number, integer or truth value."""
-        for name, kinds in hyperparameter_types(type(self)).items():
+        for name, kinds in hyperparameter_types(type(self)).items():  # type: ignore[arg-type]  # mypy takes the class for an instance
             value = getattr(self, name)
             if value is None and type(None) in kinds:
                 continue
@@ -132,10 +140,10 @@ class Attack:
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Attack":
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
-    def replace(self, **changes) -> "Attack":
+    def replace(self, **changes) -> Self:
         """A copy with some hyperparameters changed; others stay, a default step size included."""
         return dataclasses.replace(self, **changes)
 

@@ -1,7 +1,7 @@
 """AutoAttack: the field's standard ensemble."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -73,7 +73,7 @@ class AutoAttack(FixedBudgetAttack):
         if num_classes < 4:
             loss = "cw_margin"
             changes.append("apgd-t ascends cw_margin, not dlr")
-        budget = {"epsilon": self.epsilon, "norm": self.norm}
+        budget: dict[str, Any] = {"epsilon": self.epsilon, "norm": self.norm}
         components = {
             "apgd-ce": APGD(**budget, loss=CrossEntropy(scale=scale)),
             "apgd-t": APGD(**budget, loss=loss, targets=targets),

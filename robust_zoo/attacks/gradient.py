@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import keras
 from keras import ops
@@ -38,8 +38,15 @@ class GradientAttack(FixedBudgetAttack):
     labels: str = "true"
     targeted: bool = False
 
-    random_start: ClassVar[bool] = False
-    decay: ClassVar[float | None] = None
+    if TYPE_CHECKING:  # see Attack
+
+        @property
+        def random_start(self) -> bool: ...
+        @property
+        def decay(self) -> float | None: ...
+    else:
+        random_start: ClassVar[bool] = False
+        decay: ClassVar[float | None] = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -182,7 +189,7 @@ class BasicIterative(GradientAttack):
     """
 
     step_size: float = 1 / 255
-    steps: int | None = None
+    steps: int | None = None  # type: ignore[assignment]  # None until `defaults` replaces it
 
     def defaults(self):
         levels = 255 * self.epsilon

@@ -9,6 +9,7 @@ They are then known to the command line and to `robust_zoo.verify`.
 """
 
 import dataclasses
+from typing import Any
 
 from robust_zoo import attacks
 from robust_zoo.attack_names import Number, outside
@@ -52,8 +53,9 @@ def outside_class(name: str) -> type[Attack]:
 
 def outside_hyperparameters(name: str) -> dict:
     """What another package's attack takes, in the form of `attack_names.HYPERPARAMETERS`."""
-    kind, allowed = outside_class(name), {}
-    for key, types in hyperparameter_types(kind).items():
+    kind = outside_class(name)
+    allowed: dict[str, Any] = {}
+    for key, types in hyperparameter_types(kind).items():  # type: ignore[arg-type]  # mypy takes the class for an instance
         if key == "norm":
             allowed[key] = kind.norms
         elif bool in types:

@@ -6,6 +6,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -110,10 +111,11 @@ class StateFile:
         if self._path is None or not (now or time.monotonic() - self._saved > _SECONDS):
             return
         spent = self.seconds_before + time.monotonic() - self._started
-        own = {
+        arrays: dict[str, Any] = {
             _IDENTITY: np.asarray(json.dumps(self._identity)),
             _SPENT: np.asarray(spent),
+            **snapshot(),
         }
         with replacing(self._path) as partial, partial.open("wb") as file:
-            np.savez(file, **own, **snapshot())
+            np.savez(file, **arrays)
         self._saved = time.monotonic()

@@ -46,7 +46,7 @@ def attack_checks(
         ValueError: an attack that refuses the default models.
     """
     model = model_for(attack) if model is None else model
-    checks = [
+    checks: list[Callable[..., None]] = [
         configuration_round_trips,
         pure_call_and_run_agree,
         constant_images_are_no_trouble,
@@ -164,7 +164,9 @@ def batch_size_does_not_matter(attack: Attack, model: keras.Model) -> None:
     np.testing.assert_allclose(one.x_adv, many.x_adv, atol=1e-4)
 
 
-def pure_call_and_run_agree(attack: Attack, model: keras.Model) -> None:
+def pure_call_and_run_agree(
+    attack: FixedBudgetAttack | MinimumNormAttack, model: keras.Model
+) -> None:
     """Called as in training it gives images in range, in the ball, and (minimum norm) those that `run` finds."""
     images = _images(model, 5, 3)
     x = ops.convert_to_tensor(images)
