@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from robust_zoo.attack_names import DEFAULTS
-from robust_zoo.record import Accuracy, AttackOutcome, Curve, MinimumNorm, RobustnessRecord
+from robust_zoo.record import (
+    Accuracy,
+    AttackOutcome,
+    Curve,
+    MinimumNorm,
+    RobustnessRecord,
+    ThreatModel,
+)
 
 FAILED = "failed"
 _VERDICTS = {True: "passed", False: FAILED, None: "too few examples to tell"}  # of checks
@@ -140,6 +147,11 @@ def distance_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
     return rows
 
 
-def describe_threat(record: RobustnessRecord) -> str:
+class _Measured(Protocol):
+    @property
+    def threat_model(self) -> ThreatModel | None: ...
+
+
+def describe_threat(record: _Measured) -> str:
     threat = record.threat_model
     return f"{threat.norm}, epsilon {threat.epsilon:.6g}" if threat else "none"

@@ -116,8 +116,8 @@ def snapshot(directory: pathlib.Path, names: Iterable[str]) -> Iterator[pathlib.
     Raises:
         OSError: a file that cannot be read, or a directory that changes all the time.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
-        copy = pathlib.Path(copy)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        copy = pathlib.Path(folder)
         for _ in range(_LOOKS):
             before = _version(directory)
             for name in names:

@@ -7,14 +7,14 @@ import json
 import math
 import pathlib
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
 from pydantic import AfterValidator, Field
 
 from robust_zoo.sentences import one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 # What a record may hold at most. Ours have 30 kB, and no text of more than a thousand characters.
 LONGEST_NAME = 200
@@ -91,9 +91,10 @@ def _farthest(norm: str, shape: tuple[int | None, ...]) -> float:
     """The largest distance between two images of a shape; infinite where a side is not fixed."""
     if norm == "linf":
         return 1.0
-    if None in shape:
+    sides = [side for side in shape if side is not None]
+    if len(sides) < len(shape):
         return math.inf
-    values = math.prod(shape)
+    values = math.prod(sides)
     return float(values) if norm == "l0" else math.sqrt(values)
 
 
@@ -281,7 +282,7 @@ class DatasetInfo(_Part):
     name: str
     version: str
     split: str
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
     @pydantic.model_serializer(mode="wrap")
     def _without_empty_hash(self, handler):
@@ -322,7 +323,7 @@ class Training(_Part):
     """
 
     recipe: str
-    recipe_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    recipe_sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     commit: str
     epochs: int = Field(ge=0, le=_LARGEST)
     seconds: Seconds
@@ -408,12 +409,12 @@ class RobustnessRecord(_Part):
             )
         if (self.worst_case is None) != (not self.attacks):
             raise ValueError("worst_case must be there exactly if there are attacks with a budget")
-        if self.attacks:
-            self._check_attacks()
+        if self.threat_model is not None and self.worst_case is not None:
+            self._check_attacks(self.threat_model, self.worst_case)
         for item in self.minimum_norm:
             self._check_distances(item)
         if self.curve is not None:
-            self._check_curve()
+            self._check_curve(self.curve)
         measured = (*self.attacks, *self.minimum_norm, *filter(None, [self.curve]))
         if len({part.seed for part in measured}) > 1:
             raise ValueError("all that is measured must have one seed")
@@ -428,8 +429,7 @@ class RobustnessRecord(_Part):
                 f"{clean.n_examples}"
             )
 
-    def _check_attacks(self) -> None:
-        threat, worst = self.threat_model, self.worst_case
+    def _check_attacks(self, threat: ThreatModel, worst: WorstCase) -> None:
         farthest = _farthest(threat.norm, self.input.shape)
         if threat.epsilon > farthest:
             raise ValueError(
@@ -489,16 +489,16 @@ class RobustnessRecord(_Part):
                     f"{item.name} has distances beyond {farthest:g}, farther than any image"
                 )
 
-    def _check_curve(self) -> None:
-        if self.threat_model is None:
+    def _check_curve(self, curve: Curve) -> None:
+        points, threat = curve.points, self.threat_model
+        if threat is None:
             raise ValueError("curve needs a threat_model")
         if not self.checks:
             raise ValueError("curve is there, but not the checks that are made with it")
-        points, threat = self.curve.points, self.threat_model
         for key in ("norm", "epsilon"):
-            if self.curve.config.get(key) != getattr(threat, key):
+            if curve.config.get(key) != getattr(threat, key):
                 raise ValueError(
-                    f"curve has {key} {self.curve.config.get(key)!r}, threat_model {getattr(threat, key)!r}"
+                    f"curve has {key} {curve.config.get(key)!r}, threat_model {getattr(threat, key)!r}"
                 )
         if points[-1].epsilon > max(_farthest(threat.norm, self.input.shape), threat.epsilon):
             raise ValueError(f"curve goes on to {points[-1].epsilon:g}, farther than any image")

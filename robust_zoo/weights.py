@@ -47,8 +47,9 @@ def model_files(model: keras.Model) -> tuple[dict[str, bytes], Weights]:
         target.flush()
         files[FILE] = target.id.get_file_image()
     digest = hashlib.sha256(files[FILE]).hexdigest()
-    dtype = "float16" if narrow else "float32"
-    return files, Weights(sha256=digest, bytes=len(files[FILE]), dtype=dtype)
+    return files, Weights(
+        sha256=digest, bytes=len(files[FILE]), dtype="float16" if narrow else "float32"
+    )
 
 
 def describe_weights(model: keras.Model) -> Weights:

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 import pydantic
 
@@ -155,7 +156,7 @@ def _eval_results(record: RobustnessRecord) -> list:
     threat, results = record.threat_model, []
     for metric in accuracies(record):
         part = metric.found
-        if not metric.attack:
+        if threat is None or not metric.attack:
             name, kind, budget = "clean accuracy", "accuracy", {}
         else:
             name, kind = f"robust accuracy, {metric.name}", "robust_accuracy"
@@ -170,7 +171,7 @@ def _eval_results(record: RobustnessRecord) -> list:
     return results
 
 
-def _lineage(record: RobustnessRecord) -> dict[str, str]:
+def _lineage(record: RobustnessRecord) -> dict[str, Any]:
     """The base model, which a hub names by its repository, as far as it can be the name of one."""
     if record.base_model is None:
         return {}

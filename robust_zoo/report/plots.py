@@ -50,9 +50,10 @@ def accuracy_against_epsilon(
     Raises:
         ValueError: no records, or records without attacks, of several norms, models or lists of attacks.
     """
-    norms = {record.threat_model.norm for record in records if record.threat_model}
+    threats = [record.threat_model for record in records if record.threat_model]
+    norms = {threat.norm for threat in threats}
     names = {record.name for record in records}
-    if len(norms) != 1 or len(names) != 1 or not all(record.threat_model for record in records):
+    if len(norms) != 1 or len(names) != 1 or len(threats) < len(records):
         raise ValueError(
             f"records must be of one model under attacks of one norm, got models {sorted(names)} and "
             f"norms {sorted(norms)}."
@@ -63,14 +64,15 @@ def accuracy_against_epsilon(
             f"records must have the same attacks in the same order, got {sorted(lists)}."
         )
     clean, curve = records[0].clean, records[0].curve
-    ordered = sorted(records, key=lambda record: record.threat_model.epsilon)
-    epsilons = [record.threat_model.epsilon for record in ordered]
+    budgets = zip((threat.epsilon for threat in threats), records, strict=True)
+    rising = sorted(budgets, key=lambda budget: budget[0])
+    epsilons = [epsilon for epsilon, _ in rising]
     origin = [(0.0, clean)]
     curves = []
     if curve is not None and len(records) == 1:
         curves.append((f"worst case with {describe_attack(curve)}", _points(records[0])))
         origin = []
-    for outcomes in zip(*(record.attacks for record in ordered), strict=True):
+    for outcomes in zip(*(record.attacks for _, record in rising), strict=True):
         # Where the number of steps follows from epsilon, it is no part of the curve's name.
         labels = {describe_attack(outcome) for outcome in outcomes}
         label = labels.pop() if len(labels) == 1 else outcomes[0].name
@@ -97,7 +99,10 @@ def compare_models(
         ValueError: no records, or records without curves, of several datasets or norms.
     """
     kinds = {
-        (record.dataset.name, record.threat_model.norm if record.curve else "no curve")
+        (
+            record.dataset.name,
+            record.threat_model.norm if record.threat_model and record.curve else "no curve",
+        )
         for record in records
     }
     if len(kinds) != 1 or not all(record.curve for record in records):
@@ -107,12 +112,12 @@ def compare_models(
     curves = [
         (record.name + "*" * bool(record.failed_checks), _points(record)) for record in records
     ]
-    figure, axes = _curves(curves, title, records[0].threat_model.norm)
+    figure, axes = _curves(curves, title, kinds.pop()[1])
     figure.legends[0].set_title("cross: AutoAttack; *: a check failed", {"size": "small"})
     for record, line in zip(records, list(axes.containers), strict=True):
         for outcome in record.attacks:
             if outcome.name == "AutoAttack":
-                place = (record.threat_model.epsilon, outcome.accuracy)
+                place = (outcome.config["epsilon"], outcome.accuracy)
                 axes.plot(*place, "x", markersize=12, markeredgewidth=2, color=line[0].get_color())
     return _save(figure, path, _digest(records))
 
@@ -122,13 +127,10 @@ def _points(record: RobustnessRecord) -> list[tuple[float, Accuracy]]:
 
     No point is above what all attacks of the record leave within a ball that is no larger.
     """
-    points, worst = list(record.curve.points), record.worst_case
+    assert record.curve is not None  # the callers looked
+    points, threat, worst = list(record.curve.points), record.threat_model, record.worst_case
     for number, point in enumerate(points):
-        if (
-            worst
-            and point.epsilon >= record.threat_model.epsilon
-            and worst.accuracy < point.accuracy
-        ):
+        if threat and worst and point.epsilon >= threat.epsilon and worst.accuracy < point.accuracy:
             counted = Accuracy.count(worst.correct, worst.n_examples).model_dump()
             points[number] = CurvePoint(**counted, epsilon=point.epsilon)
     standing = sum(point.accuracy > _BROKEN for point in points)

@@ -13,7 +13,7 @@ from robust_zoo.classifier import config_sha256
 from robust_zoo.contract import check_classifier
 from robust_zoo.files import snapshot
 from robust_zoo.places import CONFIG, METADATA, MODEL_FILES, RECORD, WEIGHTS
-from robust_zoo.record import RecordError, RobustnessRecord
+from robust_zoo.record import Configuration, RecordError, RobustnessRecord, Weights
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import check_layout, sha256, stored_dtype
 from robust_zoo.zoo.errors import CheckpointError
@@ -31,7 +31,7 @@ _MODULES = (
     "keras.src.models.functional",
     "keras.src.models.sequential",
 )
-_KINDS = (
+_KINDS: tuple[type, ...] = (
     keras.layers.Layer,
     keras.initializers.Initializer,
     keras.regularizers.Regularizer,
@@ -42,8 +42,10 @@ _KINDS = (
 if hasattr(keras.quantizers, "QuantizationConfig"):  # since Keras 3.13
     _KINDS += (keras.quantizers.QuantizationConfig,)
 # Layers that run code, or read files, that a configuration names; none of them is for images.
-_REFUSED = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
-_REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline")
+_REFUSED = (
+    *("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"),
+    *("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline"),
+)
 _DEEPEST = 100  # levels of a configuration; a model in a model in a model has 30
 _LONGEST = 2**22  # bytes of one; a PreActResNet-18 has 65,000
 _MOST_OBJECTS = 8_000  # in one, of which a layer has about four
@@ -91,7 +93,7 @@ def _load(directory: pathlib.Path) -> keras.Model:
                 f"{str(directory / WEIGHTS)!r} is truncated or was tampered with: it has {size:,} bytes, the record "
                 f"says {record.weights.bytes:,}."
             )
-        digests = {
+        digests: dict[Weights | Configuration, str] = {
             record.weights: sha256(directory / WEIGHTS),
             record.config: config_sha256(config),
         }

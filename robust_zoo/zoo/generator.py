@@ -18,7 +18,7 @@ from robust_zoo.weights import model_files, sha256
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import cause_of, check_config, read_copy, read_json, read_model
 from robust_zoo.zoo.errors import CheckpointError
-from robust_zoo.zoo.registry import is_handle, resolve
+from robust_zoo.zoo.registry import resolve
 
 
 def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
@@ -38,7 +38,7 @@ def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
         AttackResult(n=1000, success=0.9700, max_distance=0.61, seconds=2.1)
     """
     place = resolve(handle)
-    if is_handle(place):
+    if isinstance(place, str):  # a handle
         return hub.read(place, (*GENERATOR_FILES, *MODEL_FILES), read_attack)[0]
     return read_attack(place)
 

@@ -123,6 +123,7 @@ def watched(call: Callable[[], Any]) -> Any:
         elif _answers - asked > _MOST:
             reason = f"it answered {_MOST} times and is not done"
         if reason:
+            assert thread.ident is not None  # it was started
             # As soon as it gets a byte or its own timeout: it must not go on to publish, say.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUpError)
@@ -171,6 +172,7 @@ def _before(request: httpx2.Request) -> None:
     if all(limit is None for limit in request.extensions.get("timeout", {}).values()):
         request.extensions["timeout"] = httpx2.Timeout(_PATIENCE, connect=10.0).as_dict()
     if not isinstance(request.stream, httpx2.ByteStream):
+        assert isinstance(request.stream, httpx2.SyncByteStream)  # the client is none of asyncio
         request.stream = _Counted(request.stream)
 
 
@@ -191,6 +193,7 @@ def _after(response: httpx2.Response) -> None:
     _count(_LEAST * _PATIENCE)
     about_models = _is_about_models(response.request.url)
     is_json = response.headers.get("content-type", "").startswith("application/json")
+    assert isinstance(response.stream, httpx2.SyncByteStream)  # likewise
     response.stream = _Counted(
         response.stream, _LONGEST if is_json or about_models else float("inf")
     )

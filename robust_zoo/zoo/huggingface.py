@@ -137,7 +137,7 @@ def _explanation(handle: str, error: BaseException) -> str:
         return f"{handle} was changed meanwhile (status {status}): nothing was published, publish again."
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{handle} needs the hub, but the client is offline (HF_HUB_OFFLINE)."
-    if status is not None:
+    if isinstance(error, errors.HfHubHTTPError):
         said = one_line(error.server_message or "")
         return f"{endpoint} answered {status} for {handle}{': ' if said else ''}{said}."
     if isinstance(error, (*_STUMBLES, json.JSONDecodeError)):
@@ -255,6 +255,7 @@ def _repository(client: huggingface_hub.HfApi, repository: str, private: bool | 
             f"hf://{repository} exists and is {kind}, but private={private} was asked for: change its "
             "visibility on the hub first."
         )
+    assert info.siblings is not None  # or it is no hub's answer, as in `_explained`
     names = {sibling.rfilename for sibling in info.siblings} - _UNTOUCHED
     model = names - {CARD}
     if not names <= set(FILES) or (model and not {CONFIG, WEIGHTS} <= model):
@@ -283,12 +284,13 @@ def _tag(client: huggingface_hub.HfApi, repository: str, tag: str, commit: str) 
 
 def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path) -> str:
     """The commit that holds what `staged` does: the newest if it does already, else one on top of it."""
-    head = client.model_info(repository).sha
+    head = _head(client, repository)
     published = _published(client, repository, head)
     if _same(published, staged):
         return head
     names = sorted(path.name for path in staged.iterdir())
-    operations = [CommitOperationAdd(name, staged / name) for name in names]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
+    operations += [CommitOperationAdd(name, staged / name) for name in names]
     operations += [CommitOperationDelete(name) for name in sorted(published) if name not in names]
     try:
         return client.create_commit(
@@ -298,12 +300,19 @@ def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path
             parent_commit=head,
         ).oid
     except errors.HfHubHTTPError as error:
-        head = client.model_info(repository).sha
+        head = _head(client, repository)
         if error.response.status_code in _CHANGED and _same(
             _published(client, repository, head), staged
         ):
             return head  # somebody published the same meanwhile
         raise
+
+
+def _head(client: huggingface_hub.HfApi, repository: str) -> str:
+    """The newest commit."""
+    head = client.model_info(repository).sha
+    assert head is not None  # or it is no hub's answer, as in `_explained`
+    return head
 
 
 def _published(client: huggingface_hub.HfApi, repository: str, commit: str) -> dict[str, str]:

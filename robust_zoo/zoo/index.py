@@ -129,13 +129,14 @@ def make_index(
     roles = roles or {}
     for name in roles.keys() - records.keys():
         raise CheckpointError(f"role {name}: no such checkpoint in {str(directory)!r}.")
-    known = {entry.name: entry for entry in known}
+    earlier = {entry.name: entry for entry in known}
     made = []
     for name in sorted(records, key=natural_order):
-        record, before = records[name], known.get(name)
-        usual = before.role if before else "robust" if record.defense else "baseline"
-        same = before is not None and before.record_sha256 == record.sha256
-        handle = before.handle if same else ""
+        record, before = records[name], earlier.get(name)
+        usual: Role | None = before.role if before else "robust" if record.defense else "baseline"
+        handle = ""
+        if before is not None and before.record_sha256 == record.sha256:
+            handle = before.handle
         made.append(IndexEntry.of(record, roles.get(name, usual), name=name, handle=handle))
     return made
 

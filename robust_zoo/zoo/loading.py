@@ -10,7 +10,7 @@ from robust_zoo.places import MODEL_FILES, RECORD, checkpoints_directory
 from robust_zoo.record import BaseModelInfo, RobustnessRecord
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import load_checkpoint
-from robust_zoo.zoo.registry import check_indexed, is_handle, resolve
+from robust_zoo.zoo.registry import check_indexed, resolve
 
 
 def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
@@ -45,7 +45,7 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
         0.868
     """
     place = resolve(handle)
-    if is_handle(place):
+    if isinstance(place, str):  # a handle
         model, pinned = hub.read(place, (*MODEL_FILES, RECORD), load_checkpoint)
         hub.check_pin(place, model.robustness)
         if model.robustness is not None:

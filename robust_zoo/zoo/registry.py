@@ -4,7 +4,7 @@ import difflib
 import os
 import pathlib
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from robust_zoo.places import RECORD, checkpoints_directory, has_recipe
 from robust_zoo.record import RobustnessRecord
@@ -47,7 +47,7 @@ def list_models(
         ValueError: not a hub, not a role or norm, or a dataset or defense that none of the models there has.
         HubError: no such directory, or a hub that does not answer.
     """
-    filters = {"role": role, "dataset": dataset, "norm": norm, "defense": defense}
+    filters: dict[str, Any] = {"role": role, "dataset": dataset, "norm": norm, "defense": defense}
     if hub is None:
         return index.chosen(index.read_index(), pattern, **filters)
     from robust_zoo.zoo.hub import records_on
@@ -155,7 +155,7 @@ def _on_a_hub(entry: index.IndexEntry) -> str:
 def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
     """The record of a model by name, directory or handle, without loading the model."""
     place = resolve(handle)
-    if not is_handle(place):
+    if isinstance(place, pathlib.Path):
         return read_record(place)
     from robust_zoo.zoo import hub
 
