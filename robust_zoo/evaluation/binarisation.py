@@ -8,6 +8,7 @@ do not find one cannot be trusted on the model itself.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -123,7 +124,7 @@ def _check(attacks, found, guessed, inner, n: int, features: "_Features") -> Che
 
 def _for_two_classes(attack: FixedBudgetAttack) -> FixedBudgetAttack:
     """The attack, changed where it needs more classes than two."""
-    changes = {}
+    changes: dict[str, Any] = {}
     if getattr(attack, "targets", 0) > 1:
         changes["targets"] = 1
     if getattr(getattr(attack, "loss", None), "min_classes", 2) > 2:

@@ -6,6 +6,7 @@ measured, when it fires and what to do.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -58,15 +59,15 @@ def run_checks(
         progress: whether to show progress bars.
     """
     few, labels = x[:N_EXAMPLES], y[:N_EXAMPLES]
-    checks = [
+    checks: list[Check | None] = [
         *gradient_checks(model, few, labels, batch_size=batch_size),
         softmax_output(logits[:N_EXAMPLES]),
         logit_scale(logits[:N_EXAMPLES]),
         randomness(model, few),
         clean_above_chance(model, logits, y),
     ]
-    options = {"seed": seed, "batch_size": batch_size, "progress": progress}
-    if curve is not None:
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
+    if threat is not None and curve is not None:
         checks.append(pgd_beats_fgsm(model, few, labels, threat, **options))
         clean = float((logits[:N_EXAMPLES].argmax(1) == labels).mean())
         checks.append(
@@ -74,7 +75,7 @@ def run_checks(
         )
         checks.append(reaches_chance(curve, y))
         checks.append(curve_agrees(curve, alone))
-    if attacks:
+    if threat is not None and attacks:
         checks.append(binarisation_test(model, few, attacks, threat, **options))
     return tuple(check for check in checks if check is not None)
 
@@ -90,7 +91,7 @@ def _accuracy(attack, model, x, y, **options) -> float:
 
 def pgd_beats_fgsm(model, x, y, threat: ThreatModel, **options) -> Check:
     """Accuracy under FGSM minus accuracy under PGD at the threat model's epsilon."""
-    budget = {"epsilon": threat.epsilon, "norm": threat.norm}
+    budget: dict[str, Any] = {"epsilon": threat.epsilon, "norm": threat.norm}
     one_step = _accuracy(FGSM(**budget), model, x, y, **options)
     many_steps = _accuracy(PGD(steps=_STEPS, **budget), model, x, y, **options)
     low, _ = wilson_interval(round(many_steps * len(x)), len(x))

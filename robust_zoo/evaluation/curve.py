@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -65,7 +66,7 @@ def accuracy_curve(
         rows = np.flatnonzero(alone)
         if len(rows):
             attack = PGD(epsilon=epsilon, norm=threat.norm, steps=STEPS)
-            options = {"seed": seed, "batch_size": batch_size, "progress": progress}
+            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
             alone[rows] = ~attack.run(model, x[rows], y[rows], **options).success
         held &= alone
         for part in evidence:

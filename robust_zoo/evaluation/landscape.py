@@ -74,9 +74,9 @@ def loss_landscape(
         raise ValueError(f"restarts must be an integer >= 2, got {restarts!r}.")
     model = in_float32(check_classifier(model))
     image = check_images(np.asarray(image)[None], model)
-    label = check_labels(np.asarray([label]), model.output_shape[1], 1)
+    labels = check_labels(np.asarray([label]), model.output_shape[1], 1)
     attack = PGD(epsilon=epsilon, steps=steps, step_size=step_size)
-    x, y = np.repeat(image, restarts, axis=0), np.repeat(label, restarts)
+    x, y = np.repeat(image, restarts, axis=0), np.repeat(labels, restarts)
     keys = np.asarray(random.fold_in(random.key(seed), np.arange(restarts)))
 
     def follow(x, y, keys):

@@ -291,7 +291,8 @@ class _Measured:
     def _checked(self, number: int, found: _Found) -> tuple[Curve | None, list[Check]]:
         """The curve, and the checks of a plan, the attacks' own flags included."""
         measured, x, y, threat = self.measured, self.x, self.y, self.threats[number]
-        curve, alone = None, ()
+        curve: Curve | None = None
+        alone: Sequence[Accuracy] = ()
         if threat is not None and threat.norm in PGD.norms:
             curve, alone = accuracy_curve(measured, x, y, threat, self.evidence, **self._options)
         fixed = [part for part in self.plans[number] if isinstance(part, FixedBudgetAttack)]

@@ -1,5 +1,7 @@
 """The parts of a record, from what attacks found and from what is known of the model."""
 
+from typing import cast
+
 import keras
 import numpy as np
 
@@ -12,6 +14,7 @@ from robust_zoo.record import (
     DefenseInfo,
     Distances,
     MinimumNorm,
+    Norm,
     Weights,
     WorstCase,
 )
@@ -65,7 +68,7 @@ def minimum_norm(
         name=type(attack).__name__,
         config=attack.get_config(),
         seed=seed,
-        norm=attack.norm,
+        norm=cast(Norm, attack.norm),
         n_examples=len(x),
         found=summary(fooled),
         clean_correct_only=summary(fooled & clean),

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 from numbers import Integral
+from typing import cast
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from robust_zoo.attacks import Attack, FixedBudgetAttack
 from robust_zoo.contract import check_images, check_labels
 from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, load_dataset
-from robust_zoo.record import ThreatModel
+from robust_zoo.record import Norm, ThreatModel
 from robust_zoo.sentences import one_line
 
 
@@ -30,7 +31,10 @@ def threat_model(attacks: tuple[Attack, ...]) -> ThreatModel | None:
             f"attacks must share one norm and epsilon, the threat model, got {budgets}: evaluate each "
             "threat model by itself."
         )
-    return ThreatModel(norm=budgets[0][0], epsilon=budgets[0][1]) if budgets else None
+    if not budgets:
+        return None
+    norm, epsilon = budgets[0]
+    return ThreatModel(norm=cast(Norm, norm), epsilon=epsilon)
 
 
 def check_rising(threats) -> None:
@@ -86,7 +90,8 @@ def sample_sizes(n, attacks: int, available: int) -> list[int]:
             )
     sizes = [available if size is None else size for size in sizes]
     for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size <= available:
+        whole = isinstance(size, Integral) and not isinstance(size, bool)
+        if not (whole and 1 <= size <= available):
             raise ValueError(f"n must be integers in 1..{available}, the examples, got {n!r}.")
     return [int(size) for size in sizes]
 

@@ -67,9 +67,9 @@ def robustness_curve(
         measured_on = (record.dataset, outcome.n_examples, outcome.seed)
         settings.append((*measured_on, outcome.norm, outcome.config))
     if not points or any(other != settings[0] for other in settings):
-        names = [record.name for record in records]
+        given = [record.name for record in records]
         raise ValueError(
-            f"records must be at least one, measured on the same examples with one setting of {attack}, got {names}."
+            f"records must be at least one, measured on the same examples with one setting of {attack}, got {given}."
         )
     distances, accuracies, names = zip(*sorted(points), strict=True)
     return RobustnessCurve(names, distances, accuracies)

@@ -77,18 +77,19 @@ def verify(
         )
     if n is not None and n < 1:
         raise ValueError(f"n must be an integer >= 1, or None for all, got {n!r}.")
-    parts = (*record.attacks, *record.minimum_norm)
+    parts = _parts(record)
     seeds = sorted({part.seed for part in parts}) or [0]
     if len(seeds) > 1:
         raise ValueError(f"the record must have one seed, it has {seeds}.")
     data = _recorded_data(record) if data is None else data
     _check_data(record, data, seeds[0])
     sizes = [min(part.n_examples, n or part.n_examples) for part in parts]
+    clean = min(record.clean.n_examples, n or record.clean.n_examples)
     again = evaluate(
         model,
         data,
         attacks=[_attack(part) for part in parts],
-        n=sizes or min(record.clean.n_examples, n or record.clean.n_examples),
+        n=sizes or clean,
         seed=seeds[0],
         batch_size=batch_size,
         checks=False,
@@ -96,11 +97,15 @@ def verify(
         state_directory=state_directory,
     )
     found = [("clean", _count(record.clean), _count(again.clean))]
-    for old, new in zip(parts, (*again.attacks, *again.minimum_norm), strict=True):
+    for old, new in zip(parts, _parts(again), strict=True):
         found.append((describe_attack(old), _count(old), _count(new)))
-    if record.worst_case is not None:
+    if record.worst_case is not None and again.worst_case is not None:
         found.append(("worst case", _count(record.worst_case), _count(again.worst_case)))
     return tuple(Agreement(name, old, new, _agree(old, new)) for name, old, new in found)
+
+
+def _parts(record: RobustnessRecord) -> tuple[AttackOutcome | MinimumNorm, ...]:
+    return (*record.attacks, *record.minimum_norm)
 
 
 def _recorded_data(record: RobustnessRecord) -> Dataset:

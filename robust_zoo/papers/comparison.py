@@ -77,7 +77,7 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
             for row, found in ours.measure(models, test, seed).items()
         },
         weights={name: describe_weights(model).sha256 for name, model in models.items()},
-        missing=missing,
+        missing=tuple(missing),
         n_examples=len(test),
         seed=seed,
     )

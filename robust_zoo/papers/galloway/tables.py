@@ -9,7 +9,7 @@ from robust_zoo.papers.table import Rows, Table
 
 def _logistic(models: Models, test: Dataset, seed: int) -> Rows:
     made_by = [FGSM(epsilon=0.25), *(ExtremeWeights(epsilon=pixels) for pixels in (10, 20, 40, 98))]
-    found = {}
+    found: Rows = {}
     for name, model in models.items():
         # On the images that the attack ends with; what is wrong to begin with may become right.
         found[name] = (

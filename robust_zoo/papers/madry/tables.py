@@ -1,5 +1,7 @@
 """Table 1, white and black box, and the capacity study of section 4."""
 
+from typing import Any
+
 import keras
 
 from robust_zoo import attacks
@@ -10,7 +12,7 @@ from robust_zoo.papers.comparison import Comparison, Models
 from robust_zoo.papers.table import Rows, Table
 from robust_zoo.record import Accuracy
 
-_40_STEPS = {"epsilon": 0.3, "steps": 40, "step_size": 0.01}
+_40_STEPS: dict[str, Any] = {"epsilon": 0.3, "steps": 40, "step_size": 0.01}
 _WHITE_BOX = {
     "FGSM": FGSM(epsilon=0.3),
     "PGD-40": PGD(**_40_STEPS),
@@ -33,7 +35,7 @@ def _table1(models: Models, test: Dataset, seed: int) -> Rows:
     if target is None:
         return {}
     x, y = test.images, test.labels
-    rows = {"natural": (clean_accuracy(target, x, y),)}
+    rows: Rows = {"natural": (clean_accuracy(target, x, y),)}
     for name, attack in _WHITE_BOX.items():
         rows[f"A, {name}"] = (_white_box(attack, target, test, seed),)
     for source, (letter, kinds) in _BLACK_BOX.items():
@@ -63,7 +65,7 @@ def _trained_against(model: keras.Model) -> FixedBudgetAttack | None:
 def _capacity(models: Models, test: Dataset, seed: int) -> Rows:
     train = load_dataset("mnist", "train")
     train = train.sample(min(len(test), len(train)), seed)
-    rows = {}
+    rows: Rows = {}
     for name, model in models.items():
         rows[name] = (
             clean_accuracy(model, test.images, test.labels),
