@@ -289,8 +289,9 @@ def graph_of(model: keras.Model):
     if isinstance(model, keras.Sequential):  # has an `input` of its own only once it was called
         last = model.layers[-1] if model.layers else None
         ends = graph_of(last) if isinstance(last, keras.Model) else None
-        structured = ends is not None and not isinstance(ends[1], keras.KerasTensor)
-        return inputs[0], ends[1] if structured else outputs[0]
+        if ends is not None and not isinstance(ends[1], keras.KerasTensor):
+            return inputs[0], ends[1]
+        return inputs[0], outputs[0]
     return model.input, model.output
 
 
@@ -308,12 +309,13 @@ def check_classifier(model) -> keras.Model:
         raise TypeError(
             f"model must be a classifier, got the trainer {type(model).__name__} around one: give its .classifier."
         )
-    given, made = graph_of(model) or (None, None)
-    if not all(isinstance(part, keras.KerasTensor) for part in (given, made)):
+    ends = graph_of(model)
+    if ends is None or not all(isinstance(part, keras.KerasTensor) for part in ends):
         raise TypeError(
             f"model must be a functional or built sequential keras.Model of one input and one output tensor, "
             f"got {model.name!r} ({type(model).__name__}): robust_zoo.as_classifier makes one."
         )
+    given, made = ends
     if not keras.backend.is_float_dtype(given.dtype):
         raise TypeError(
             f"model must take floating point images in [0, 1], got input dtype {given.dtype} of {model.name!r}: "

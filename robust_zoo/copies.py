@@ -9,6 +9,7 @@ import inspect
 import tempfile
 import types
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,7 +74,7 @@ def copy_state(original, copy, *, without=None) -> None:
 
 
 def _copy_layer_state(old, new) -> None:
-    store = {}
+    store: dict[str, Any] = {}
     old.save_own_variables(store)
     if store:
         new.load_own_variables({key: ops.convert_to_numpy(value) for key, value in store.items()})
@@ -193,7 +194,7 @@ def _common(layer) -> dict:
     return {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
 
 
-def _made_of(kind: type, config: dict):
+def _made_of(kind: type[keras.layers.Layer], config: dict):
     """A layer of a class, also of one whose __init__ does not take the name, dtype and trainable of every layer."""
     arguments = inspect.signature(kind.__init__).parameters
     if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):
@@ -208,7 +209,7 @@ def _made_of(kind: type, config: dict):
 
 def _own_objects(layer) -> dict:
     """Classes and functions that belong to a layer and its parts, by name."""
-    found = {}
+    found: dict[str, Any] = {}
     for part in layers_of(layer):
         found[type(part).__name__] = type(part)
         for value in vars(part).values():

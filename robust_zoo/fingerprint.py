@@ -23,7 +23,8 @@ def fingerprint(*values, array=lambda value: None) -> str:
         *values: anything.
         array: maps a value that is to be looked at as an array to one, or to `OMITTED`; other values to None.
     """
-    digest, seen, kept = hashlib.sha256(), {}, []
+    digest, kept = hashlib.sha256(), []
+    seen: dict[int, int] = {}
 
     def add(value) -> None:
         if isinstance(value, _PLAIN):

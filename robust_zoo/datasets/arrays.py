@@ -26,8 +26,8 @@ def collect(stream, n: int | None) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(stream, keras.utils.PyDataset):
         if n is None and stream.num_batches is None:
             raise DatasetError("n is needed: the stream has no end.")
-        batches = (stream[index] for index in itertools.count())
-        batches = itertools.islice(batches, stream.num_batches)
+        endless = (stream[index] for index in itertools.count())
+        batches = itertools.islice(endless, stream.num_batches)
     else:
         if n is None and int(stream.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
             raise DatasetError("n is needed: the stream has no end.")

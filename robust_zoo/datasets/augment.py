@@ -1,10 +1,16 @@
 """Random changes of training images."""
 
+from typing import Literal
+
 import numpy as np
 
 
 def flip_and_crop(
-    images: np.ndarray, rng: np.random.Generator, *, pad: int, border: str = "constant"
+    images: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    pad: int,
+    border: Literal["constant", "reflect"] = "constant",
 ) -> np.ndarray:
     """Each image mirrored left to right or not, and shifted by up to `pad` pixels.
 

@@ -1,5 +1,7 @@
 """Averaged weights that are fit to be looked at: with batch-norm statistics of their own."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -29,7 +31,8 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
     def __init__(self, batches: keras.utils.PyDataset):
         super().__init__()
         self.batches = batches
-        self._compute, self._trained = None, None
+        self._compute: Callable | None = None
+        self._trained = None
 
     @property
     def _layers(self):

@@ -70,8 +70,7 @@ class DeepDefense(NaturalTraining):
             for layer in layers_of(classifier)
             if layer.trainable_variables and not isinstance(layer, keras.Model)
         ]
-        unknown = set(layers or ()) - set(names)
-        if unknown or (layers is not None and not layers):
+        if layers is not None and (not layers or set(layers) - set(names)):
             raise ValueError(f"layers must be some of {names}, got {list(layers)!r}.")
         self.layer_names = None if layers is None else tuple(layers)
         self._mean = Mean()
@@ -79,10 +78,11 @@ class DeepDefense(NaturalTraining):
     def prepare(self, data, training) -> tuple[PathBatch, Any, Any]:
         batch, y, sample_weight = super().prepare(data, training)
         labels = integer_labels(y)
-        batch["correct"], batch["path"] = find_path(
+        correct, path = find_path(
             self._logits, batch["clean"], labels, steps=self.steps, overshoot=self.overshoot
         )
-        return batch, y, sample_weight
+        with_path: PathBatch = {**batch, "correct": correct, "path": path}
+        return with_path, y, sample_weight
 
     def objective(self, x, y, y_pred, sample_weight):
         loss = super().objective(x, y, y_pred, sample_weight)

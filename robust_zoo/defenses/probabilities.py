@@ -112,7 +112,7 @@ def _thresholds(part) -> bool:
         argument = inspect.signature(part).parameters.get("threshold")
         found = None if argument is None else argument.default
     values = keras.tree.flatten(found)
-    return any(isinstance(value, Real) and 0 < value < 1 for value in values)
+    return any(isinstance(value, Real) and 0 < float(value) < 1 for value in values)
 
 
 def _name(part) -> str:

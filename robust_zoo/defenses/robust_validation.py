@@ -3,6 +3,7 @@
 import json
 import pathlib
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -49,21 +50,23 @@ class RobustValidation(keras.callbacks.Callback):
         self.attack, self.x, self.y = attack, x, y
         self.file = None if file is None else pathlib.Path(file)
         self.best, self.best_epoch, self.collapsed = -1.0, 0, 0
-        self.best_weights, self._measured, self._found = None, None, None
-        self._trained = []  # epochs and the accuracy under the training attack in each
+        self.best_weights: list[np.ndarray] | None = None
+        self._measured, self._found = None, None
+        # Epochs and the accuracy under the training attack in each.
+        self._trained: list[Sequence[float]] = []
         if self.file is not None and self.file.exists():
-            self._go_on()
+            self._go_on(self.file)
 
-    def _go_on(self) -> None:
+    def _go_on(self, file: pathlib.Path) -> None:
         try:
-            kept = read_npz(self.file)
+            kept = read_npz(file)
             told = json.loads(str(kept["told"]))
             self.best_weights = [kept[f"weight{index}"] for index in range(int(told["weights"]))]
             self.best, self.best_epoch = float(told["best"]), int(told["best_epoch"])
             self.collapsed, self._trained = int(told["collapsed"]), list(told["_trained"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
-                f"{str(self.file)!r}, the best epoch of an interrupted training, cannot be read: {one_line(error)}. "
+                f"{str(file)!r}, the best epoch of an interrupted training, cannot be read: {one_line(error)}. "
                 "Remove it, and the training's state with it, to start over."
             ) from None
 

@@ -21,8 +21,8 @@ def check_number(
     name: str, value, *, above=-np.inf, least=-np.inf, most=np.inf, below=np.inf
 ) -> float:
     """The value as a float; ValueError unless it is a finite number within the bounds."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
-    if not number or not (above < value < below and least <= value <= most):
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and np.isfinite(value) and above < value < below and least <= value <= most):
         low = f"> {above:g}" if above > -np.inf else f">= {least:g}"
         high = f" and <= {most:g}" if most < np.inf else ""
         high = f" and < {below:g}" if below < np.inf else high

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import Attack, AutoAttack, FixedBudgetAttack
+from robust_zoo.attacks import AutoAttack, FixedBudgetAttack, GeneratorAttack
 from robust_zoo.backend import random
 from robust_zoo.contract import check_classifier, check_images, check_targets
 from robust_zoo.defenses.batch import (
@@ -301,6 +301,7 @@ class Defense(backend.PreparedSteps, keras.Model):
 
     def adversarial_part(self, x, y, training: bool) -> Batch:
         """The adversarial images of a batch and which of them were attacked, as in `prepare`."""
+        assert self.attack is not None  # or there is no robust accuracy, see `prepare`
         x_adv = self.attack(self.adversary_view(training), x, y, key=self.keys(x, training))
         return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
 
@@ -382,7 +383,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         """What it trains on in place of the images (n, height, width, channels) of a whole training set."""
         return images
 
-    def as_attack(self) -> Attack | None:
+    def as_attack(self) -> GeneratorAttack | None:
         """An attack that training has made besides, to be published with the classifier."""
         return None
 
