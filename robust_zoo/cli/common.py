@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import warnings
+from typing import Any
 
 from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings, outside
 from robust_zoo.sentences import one_line
@@ -142,7 +143,7 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None):
     from robust_zoo.attacks.registry import attack_of
 
     name, settings = read_attack(text)
-    values = {"epsilon": epsilon} if needs_epsilon(text) else {}
+    values: dict[str, Any] = {"epsilon": epsilon} if needs_epsilon(text) else {}
     fits = needs_epsilon(text) or norm in norms_of(text)
     if norm is not None and fixed_norm(text) is None and fits:
         values["norm"] = norm
@@ -273,8 +274,8 @@ def print_record(record) -> None:
 
     out = console()
     about = Table(title=record.name, show_header=False, title_justify="left")
-    for row in facts(record):
-        about.add_row(*row)
+    for fact in facts(record):
+        about.add_row(*fact)
     out.print(about)
 
     results = Table("attack", "accuracy", "95% interval", "n")

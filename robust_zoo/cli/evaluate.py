@@ -5,7 +5,8 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -128,8 +129,10 @@ def evaluate(
         opened = _open_model(model, form)
     record = getattr(opened, "robustness", None)
     threat = record.threat_model if record else None
-    if dataset is None and record is None:
-        raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
+    if not dataset:
+        if record is None:
+            raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
+        dataset = record.dataset.name
     if plot is not None and not all(map(needs_epsilon, names)):
         raise ValueError(
             "--plot draws accuracy against epsilon: it needs attacks with a budget only."
@@ -140,8 +143,13 @@ def evaluate(
         for budget in budgets
     ]
     shape = opened.input_shape[1:]
-    data = rz.load_dataset(dataset or record.dataset.name, split, image_shape=shape)
-    options = {"n": n, "seed": seed, "batch_size": batch_size, "state_directory": state}
+    data = rz.load_dataset(dataset, split, image_shape=shape)
+    options: dict[str, Any] = {
+        "n": n,
+        "seed": seed,
+        "batch_size": batch_size,
+        "state_directory": state,
+    }
     kept = (
         "interrupted; nothing is kept: give --state FOLDER to resume the next time."
         if state is None
@@ -151,7 +159,8 @@ def evaluate(
         if len(budgets) == 1:
             measured = [rz.evaluate(opened, data, attacks=plans[0], **options)]
         else:
-            order = sorted(range(len(budgets)), key=budgets.__getitem__)
+            # Several budgets are numbers.
+            order = sorted(range(len(budgets)), key=lambda i: budgets[i] or 0.0)
             rising = rz.evaluation.evaluate_at(
                 opened, data, plans=[plans[i] for i in order], **options
             )
@@ -243,7 +252,7 @@ def _own_norm(name: str, threat) -> str | None:
     return threat.norm if fits else None
 
 
-def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> list[float | None]:
+def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> Sequence[float | None]:
     """The epsilons to measure at; one None if no attack has a budget."""
     if epsilons is not None:
         without = [name for name in names if not needs_epsilon(name)]

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,10 +31,9 @@ def list_models(
     if every and role not in (None, "all"):
         raise ValueError(f"--all lists every role: leave out --role {role}.")
     role = "all" if every else role or "robust"
+    filters: dict[str, Any] = {"role": role, "dataset": dataset, "norm": norm, "defense": defense}
     with quiet():
-        entries = registry.list_models(
-            pattern, role=role, hub=hub, dataset=dataset, norm=norm, defense=defense
-        )
+        entries = registry.list_models(pattern, hub=hub, **filters)
     if as_json:
         print(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
         return
@@ -95,7 +94,7 @@ def index(
     """
     from robust_zoo.zoo import index
 
-    roles = dict(text.partition("=")[::2] for text in role or ())
+    roles: dict[str, Any] = dict(text.partition("=")[::2] for text in role or ())
     for name, given in roles.items():
         if given not in index.ROLES:
             raise ValueError(

@@ -1,7 +1,7 @@
 """The commands `plot ...`: pictures of models of one dataset."""
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -173,7 +173,12 @@ def fooling(
         from robust_zoo import evaluation, zoo
         from robust_zoo.report import plots
 
-        options = {"n": n, "temperature": temperature, "threshold": threshold, "seed": seed}
+        options: dict[str, Any] = {
+            "n": n,
+            "temperature": temperature,
+            "threshold": threshold,
+            "seed": seed,
+        }
         found = {
             handle: evaluation.rubbish_test(zoo.load_model(handle), magnitudes, **options)
             for handle in models
@@ -194,7 +199,7 @@ def fooling_images(
         from robust_zoo import evaluation, zoo
         from robust_zoo.report import plots
 
-        options = {"steps": steps, "step_size": step_size, "seed": seed}
+        options: dict[str, Any] = {"steps": steps, "step_size": step_size, "seed": seed}
         found = {
             handle: evaluation.fooling_images(zoo.load_model(handle), **options)
             for handle in models

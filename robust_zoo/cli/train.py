@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def train(
                 f"{str(directory)!r} is there already: give --overwrite to replace it, or another --output."
             )
         typer.confirm(f"Replace {str(directory)!r}?", abort=True)
-    options = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
+    options: dict[str, Any] = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
     kept = "interrupted; the last finished epoch is kept: the same command with --resume continues from there."
     try:
         with interruptible(kept):

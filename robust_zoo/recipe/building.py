@@ -21,7 +21,7 @@ def build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
     try:
         classifier = recipe.classifier()
         if recipe.start is not None:
-            _initial_weights(recipe, classifier)
+            _initial_weights(recipe.start, classifier)
         trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
         optimizer = recipe.optimizer(total_steps)
         for key, value in recipe.hyperparameters.items():
@@ -62,12 +62,12 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
-def _initial_weights(recipe: Recipe, classifier: keras.Model) -> None:
-    source = load_model(recipe.start)
+def _initial_weights(start: str, classifier: keras.Model) -> None:
+    source = load_model(start)
     shapes = [[tuple(w.shape) for w in model.weights] for model in (source, classifier)]
     if shapes[0] != shapes[1]:
         raise RecipeError(
-            f"start must be a checkpoint of the recipe's architecture, but the weights of {recipe.start!r} have "
+            f"start must be a checkpoint of the recipe's architecture, but the weights of {start!r} have "
             f"shapes {shapes[0]}, not {shapes[1]}."
         )
     copy_state(source, classifier)

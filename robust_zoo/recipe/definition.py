@@ -94,7 +94,8 @@ class Recipe(pydantic.BaseModel):
             RecipeError: a setting that does not exist, or a value that does not fit. A hyperparameter is found
                 wrong when the run begins.
         """
-        fields, paths, told = {}, {}, []
+        fields: dict[str, Any] = {}
+        paths, told = {}, []
         for key, value in settings.items():
             root, dot, _ = key.partition(".")
             if dot and root in _PARTS and getattr(self, root) is not None:

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import pydantic
 
@@ -31,7 +32,8 @@ def load_recipe(
     if pathlib.Path(handle).suffix == ".py":
         if not pathlib.Path(handle).is_file():
             raise RecipeError(f"no recipe file {str(handle)!r}.")
-        path, get_recipe, arguments = pathlib.Path(handle), _module(handle).get_recipe, {}
+        path, get_recipe = pathlib.Path(handle), _module(handle).get_recipe
+        arguments: dict[str, Any] = {}
     else:
         path, get_recipe, arguments = _of_the_zoo(str(handle))
     told = []
@@ -79,6 +81,9 @@ def _of_the_zoo(name: str) -> tuple[pathlib.Path, Callable, dict]:
 def _module(path: str | pathlib.Path):
     path = pathlib.Path(path)
     spec = importlib.util.spec_from_file_location(f"robust_zoo_recipe_{path.stem}", path)
+    # There is a loader, for the file's name ends in .py.
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
