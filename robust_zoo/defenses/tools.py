@@ -22,7 +22,8 @@ def check_number(
 ) -> float:
     """The value as a float; ValueError unless it is a finite number within the bounds."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and np.isfinite(value) and above < value < below and least <= value <= most):
+    bounded = number and -np.inf < value < np.inf
+    if not (bounded and above < value < below and least <= value <= most):
         low = f"> {above:g}" if above > -np.inf else f">= {least:g}"
         high = f" and <= {most:g}" if most < np.inf else ""
         high = f" and < {below:g}" if below < np.inf else high
