@@ -89,7 +89,11 @@ def _is_prepared(name):
         return False
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("long") or item.get_closest_marker("crash"):
+            item.add_marker("slow")
     if keras.config.backend() != "tensorflow":
         for item in items:
             if item.get_closest_marker("home"):

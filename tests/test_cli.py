@@ -123,6 +123,7 @@ def test_show(command):
     assert RobustnessRecord.from_json(out) == record
 
 
+@pytest.mark.slow
 def test_evaluate_writes_what_it_prints(command, tmp_path):
     path, picture = tmp_path / "out.json", tmp_path / "curve.png"
     status, out, err = command(
@@ -141,6 +142,7 @@ def test_evaluate_writes_what_it_prints(command, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "out.json"]
 
 
+@pytest.mark.slow
 def test_evaluate_uses_the_record_s_threat_model_by_default(command, tmp_path):
     status, _, _ = command("evaluate", "mlp.pgd_digits", "--n", 20, "--json", tmp_path / "o.json")
     record = RobustnessRecord.read(tmp_path / "o.json")
@@ -149,6 +151,7 @@ def test_evaluate_uses_the_record_s_threat_model_by_default(command, tmp_path):
     assert [outcome.name for outcome in record.attacks] == ["PGD"]
 
 
+@pytest.mark.long
 def test_evaluate_with_several_kinds_of_attack(command, tmp_path):
     path = tmp_path / "out.json"
     names = ("autoattack", "deepfool:norm=linf", "jsma:gamma=0.1", "pgd-cw+:steps=5")
@@ -170,6 +173,7 @@ def test_evaluate_with_several_kinds_of_attack(command, tmp_path):
     assert len(list((tmp_path / "state").iterdir())) == 4
 
 
+@pytest.mark.long
 def test_evaluate_at_several_epsilons(command, tmp_path):
     path, picture = tmp_path / "out.json", tmp_path / "curve.svg"
     status, out, err = command(
@@ -189,6 +193,7 @@ def test_evaluate_at_several_epsilons(command, tmp_path):
     assert len(list((tmp_path / "state").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_an_attack_without_a_budget_needs_no_epsilon(command, tmp_path):
     load_model("mlp.pgd_digits").save(tmp_path / "mine.keras")
     options = ("evaluate", tmp_path / "mine.keras", "--dataset", "digits", "--n", 10)
@@ -200,6 +205,7 @@ def test_an_attack_without_a_budget_needs_no_epsilon(command, tmp_path):
     assert "--epsilon is needed" in err
 
 
+@pytest.mark.slow
 def test_evaluate_anybody_s_keras_file(command, tmp_path):
     zoo = load_model("mlp.pgd_digits")
     theirs = keras.Sequential(
@@ -223,6 +229,7 @@ def test_evaluate_anybody_s_keras_file(command, tmp_path):
     assert "ends in softmax" in err
 
 
+@pytest.mark.slow
 def test_a_model_file_goes_all_the_way_to_a_hub(command, tmp_path):
     """evaluate --save writes a checkpoint that publish takes, of a file in any letter case."""
     load_model("mlp.pgd_digits").save(tmp_path / "mine.keras")
@@ -276,6 +283,7 @@ def test_a_name_that_is_also_a_directory_is_doubtful(command, tmp_path, monkeypa
     assert "is there already: give --overwrite" in err
 
 
+@pytest.mark.long
 def test_verify(command, tmp_path):
     status, out, err = command("verify", "mlp.natural_digits", "--n", 25)
     assert (status, err) == (0, "")
@@ -341,6 +349,7 @@ def test_filters_that_match_nothing_say_what_there_is(command):
     assert "no robust model matches 'nothing*'" in err
 
 
+@pytest.mark.slow
 def test_wrong_options_are_found_before_tensorflow_starts(tmp_path):
     """In a process of its own, which must not have imported Keras when it fails."""
     (tmp_path / "mine.keras").write_bytes(b"")
@@ -397,6 +406,7 @@ def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
     assert (status, "the same command resumes from there" in err) == (130, True)
 
 
+@pytest.mark.long
 def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path):
     arguments = ("train", recipe, "--output", tmp_path / "m", "--set", "epochs=3")
     status, out, err = command(*arguments, "--max-minutes", "0.001")
@@ -409,6 +419,7 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path)
     assert f"robust_zoo.load_model('{tmp_path / 'm'}') loads it" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -527,6 +538,7 @@ def test_wrong_usage(command, arguments):
     assert "Usage" in out + err
 
 
+@pytest.mark.slow
 def test_train_resumes(command, recipe, tmp_path, monkeypatch):
     evaluate = execution.evaluate
     monkeypatch.setattr(execution, "evaluate", lambda *a, **k: 1 / 0)
@@ -560,6 +572,7 @@ def test_a_fresh_process_fails_with_one_sentence(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_train_and_cards(command, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = tmp_path / "checkpoints" / "mlp.fgsm_digits"
@@ -577,6 +590,7 @@ def test_train_and_cards(command, recipe, tmp_path, monkeypatch):
     assert record.name in (tmp_path / "MODEL_CARDS.md").read_text()
 
 
+@pytest.mark.long
 def test_nothing_but_the_answer_is_printed_in_a_pipe(tmp_path):
     """A fresh process: no start-up chatter, no bar."""
     arguments = ["evaluate", "mlp.pgd_digits", "--attack", "fgsm", "--n", "20"]
@@ -629,6 +643,7 @@ def test_names_of_attacks_in_any_letter_case():
     assert parse_attack("Step-LL", 0.1, None) == ATTACKS["step-ll"](epsilon=0.1)
 
 
+@pytest.mark.slow
 def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
     shipped = checkpoints_directory() / "mlp.pgd_digits"
     handle = f"file://{tmp_path}/hub/robust"
@@ -644,6 +659,7 @@ def test_publish_list_show_and_evaluate_on_a_hub(command, tmp_path):
     assert "FGSM" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -135,6 +135,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", TRAINED)
 def test_trained_alike(form, examples):
     def train(form):

@@ -54,6 +54,7 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 14
 
 
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name, names, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from robust_zoo import backend, inference
 from robust_zoo.attacks import FGSM, PGD
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_twice(small_cnn, images, monkeypatch):
     made = []
     original = backend.function
@@ -28,6 +29,7 @@ def test_nothing_is_compiled_twice(small_cnn, images, monkeypatch):
     assert len(made) == 7
 
 
+@pytest.mark.slow
 def test_compiled_code_does_not_keep_a_model_alive(images):
     inputs = keras.Input((6, 6, 1))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
@@ -48,6 +50,7 @@ def test_new_weights_are_seen_by_compiled_code(small_cnn, images):
     assert FGSM(epsilon=1e-6).run(small_cnn, x, y).success.all()
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_compiled_anew(small_cnn, images):
     x = images(40)
     before = FGSM(epsilon=0.05).run(small_cnn, x).x_adv

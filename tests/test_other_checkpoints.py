@@ -208,6 +208,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("dataset", "make", "published"),
     [
@@ -222,6 +223,7 @@ def test_clean_accuracy_is_the_published_one(dataset, make, published):
     assert abs(record.clean.accuracy - published) <= 0.001
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_autoattack_agrees_with_the_published_number():
     """92.76% on 10,000 images for TRADES at 0.3 (auto-attack's README): inside our interval on 10."""

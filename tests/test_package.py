@@ -85,6 +85,7 @@ def test_unknown_names_are_attribute_errors():
         _ = rz.nonsense
 
 
+@pytest.mark.long
 def test_importing_adds_little_to_importing_keras():
     """Less than a tenth of Keras's own processor time, in the median of three, with all that load_model needs."""
     code = (
@@ -103,6 +104,7 @@ def test_importing_adds_little_to_importing_keras():
     assert statistics.median(ratios) < 0.1
 
 
+@pytest.mark.slow
 def test_loading_a_model_imports_what_loading_needs():
     code = (
         "import sys, robust_zoo; robust_zoo.load_model('mlp.pgd_digits'); "

@@ -18,6 +18,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [0, 1], ids=["load", "harden"])
 def test_examples_run_as_typed(number, tmp_path, monkeypatch, few_planted):
     monkeypatch.chdir(tmp_path)
@@ -38,6 +39,7 @@ def test_the_two_commands_stand_first():
     assert second == 'pip install -e ".[cpu,test]" && pytest -n auto'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [3, 4], ids=["a local server", "a directory"])
 def test_publishing_works_as_typed(number, tmp_path):
     """What is published is a copy of a shipped model, by the name that the second example gives its own."""

@@ -68,6 +68,7 @@ def recipe():
     )
 
 
+@pytest.mark.slow
 def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path):
     source = tmp_path / "x.py"
     source.write_text("# what made it")
@@ -103,6 +104,7 @@ def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path):
     assert (record.name, record.architecture) == ("mlp.pgd_digits", "mlp")
 
 
+@pytest.mark.slow
 def test_natural_training_has_no_defense(recipe, tmp_path):
     natural = recipe.model_copy(update={"defense": None})
     record = run(natural, tmp_path / "out", verbose=0)
@@ -110,6 +112,7 @@ def test_natural_training_has_no_defense(recipe, tmp_path):
     assert record.clean.accuracy > 0.8
 
 
+@pytest.mark.long
 def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkeypatch):
     run(recipe, tmp_path / "whole", verbose=0)
     begin = Epochs.begin
@@ -139,6 +142,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
+@pytest.mark.long
 def test_interrupted_attacks_go_on(tmp_path, monkeypatch):
     """Of a recipe with averaged weights, which are those measured."""
     recipe = load_recipe("mlp.pgn_digits")[0].override({"epochs": "2", "n": "30"})
@@ -175,6 +179,7 @@ def test_an_output_that_is_something_else_is_refused_before_training(recipe, tmp
         run(late, tmp_path / "out")
 
 
+@pytest.mark.long
 def test_two_devices_make_the_same_model(tmp_path):
     """In processes of their own, since a CPU is divided before TensorFlow starts."""
     code = (
@@ -191,6 +196,7 @@ def test_two_devices_make_the_same_model(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_recipe_starts_from_a_checkpoint(recipe, tmp_path):
     still = {"optimizer": lambda steps: keras.optimizers.SGD(0.0), "epochs": 1, "n": 20}
     run(recipe.model_copy(update={"epochs": 1, "n": 20}), tmp_path / "first", verbose=0)
@@ -211,6 +217,7 @@ def test_a_recipe_starts_from_a_checkpoint(recipe, tmp_path):
         run(recipe.override({"start": "mlp.nothing"}), tmp_path / "third", verbose=0)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_watched_and_kept(recipe, tmp_path):
     """An average that never leaves the first step's weights, whatever the optimizer did since."""
 
@@ -237,6 +244,7 @@ def test_the_loss_smooths_labels():
     assert found == pytest.approx(-(target * log_p).sum(1).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fixed_set_is_made_of_the_training_split(recipe, tmp_path):
     seen = []
 
@@ -268,6 +276,7 @@ def test_augmentation_depends_on_seed_epoch_and_batch():
     np.testing.assert_array_equal(plain[3][1], batches[3][1])
 
 
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("name", ["mlp.pgn_digits", "mlp.deepfool_digits"])
 def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path):
@@ -300,6 +309,7 @@ def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weight_decay_is_told_in_the_record(recipe, tmp_path):
     decayed = {
         "classifier": lambda: with_weight_decay(architectures.mlp((8, 8, 1)), l2=0.02),
@@ -314,6 +324,7 @@ def test_weight_decay_is_told_in_the_record(recipe, tmp_path):
         assert entry["l2"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden", "parameters", "dtype"), [(1330, 99_760, "float32"), (1334, 100_060, "float16")]
 )
@@ -332,6 +343,7 @@ def test_large_models_are_stored_as_float16(recipe, tmp_path, hidden, parameters
     assert load_model(tmp_path / "out").robustness == record
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_only_for_training(recipe, tmp_path):
     mixed = recipe.override({"dtype_policy": "mixed_bfloat16", "epochs": "1"})
     run(mixed, tmp_path / "out", verbose=0)
@@ -464,6 +476,7 @@ def test_bad_batches_and_devices(recipe, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_diverging_run_leaves_no_checkpoint(recipe, tmp_path):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([20], [0.01, 1e30])
     hot = recipe.model_copy(update={"optimizer": lambda steps: keras.optimizers.SGD(schedule)})
@@ -480,6 +493,7 @@ def recipes():
         yield pytest.param(name, marks=[pytest.mark.mnist] * reads_mnist)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_loads(name):
     recipe, source = load_recipe(name)
@@ -497,6 +511,7 @@ def test_every_recipe_file_makes_a_recipe_without_arguments(path):
     assert source == path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_takes_the_same_step_on_two_replicas(name, strategy, monkeypatch):
     if "_scale" in name or "_copy" in name:
@@ -636,6 +651,7 @@ def test_unknown_recipes():
         load_recipe(pathlib.Path("/no/such/recipe.py"))
 
 
+@pytest.mark.slow
 def test_an_edited_recipe_does_not_go_on(recipe, tmp_path):
     with pytest.raises(TimeLimitError, match="stopped after epoch 1 of 4"):
         run(recipe, tmp_path / "m", max_minutes=1e-6, verbose=0)
@@ -667,6 +683,7 @@ class Halving(keras.optimizers.schedules.LearningRateSchedule):
         return {}
 
 
+@pytest.mark.slow
 def test_edits_that_no_configuration_shows_are_seen(recipe, tmp_path, monkeypatch):
     def connected(twice):
         def make():
@@ -700,6 +717,7 @@ def test_edits_that_no_configuration_shows_are_seen(recipe, tmp_path, monkeypatc
         run(recipe, tmp_path / "m", resume=True, max_minutes=1e-6, verbose=0)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_and_told(recipe, tmp_path):
     chosen = recipe.changed(validation_attack=PGD(epsilon=0.1, steps=3), epochs=3)
     record = run(chosen, tmp_path / "m", verbose=0)
@@ -707,6 +725,7 @@ def test_the_best_epoch_is_kept_and_told(recipe, tmp_path):
     assert remark.endswith("of 3, the best under PGD-3 on the validation split")
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_a_trained_generator_is_kept(tmp_path):
     chosen = load_recipe("mlp.pgn_digits")[0].changed(epochs=1, n=10, attacks=(FGSM(epsilon=0.1),))

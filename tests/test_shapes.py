@@ -181,6 +181,7 @@ def logits(model, x):
     return ops.convert_to_numpy(ops.cast(model(x, training=False), "float32"))
 
 
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("name", MODELS)
 def test_the_whole_way(name, tmp_path):

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 import robust_zoo as rz
 
 # Each line with whether a type checker has to refuse it.
@@ -40,6 +42,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_type_checker_refuses_what_is_wrong_and_nothing_else(tmp_path):
     path = tmp_path / "use.py"
     path.write_text("".join(f"{line}\n" for line, _ in LINES))

@@ -51,6 +51,7 @@ def test_the_standard_version_has_the_published_parameters_and_order():
         assert changes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.02), ("l2", 0.1)])
 def test_outcomes_per_component_and_per_example(ten_classes, images, short, norm, epsilon):
     x = images(90)
@@ -86,6 +87,7 @@ def test_outcomes_per_component_and_per_example(ten_classes, images, short, norm
     assert "AutoAttackResult(n=90" in repr(result)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_one_seed_makes_every_number_whatever_the_batch_size(ten_classes, images, short):
     x = images(40)
@@ -99,6 +101,7 @@ def test_one_seed_makes_every_number_whatever_the_batch_size(ten_classes, images
     assert not np.array_equal(two.x_adv, other.x_adv)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_fab_only_counts_inside_the_ball(ten_classes, images, monkeypatch):
     """Where FAB comes first, an image is broken exactly if its closest example is close enough."""
@@ -117,6 +120,7 @@ def test_fab_only_counts_inside_the_ball(ten_classes, images, monkeypatch):
     assert result.queries[broken].mean() < 0.5 * result.queries[robust].mean()
 
 
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_few_classes_are_measured_and_flagged(images, short, classes):
@@ -132,6 +136,7 @@ def test_few_classes_are_measured_and_flagged(images, short, classes):
     assert ("cw_margin, not dlr" in flag.explanation) == (classes < 4)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_saturated_logits_are_broken_and_flagged(ten_classes, images, short):
     """Logits of thousands, where softmax has no gradient in float32."""
@@ -156,6 +161,7 @@ class Rounded(keras.layers.Layer):
         return ops.round(x * 8) / 8
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_square_finds_what_gradients_hide_and_says_so(ten_classes, images):
     inputs = keras.Input((6, 6, 1))
@@ -169,6 +175,7 @@ def test_square_finds_what_gradients_hide_and_says_so(ten_classes, images):
     assert not found["zero_gradients"].passed
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_compilations_are_few_whatever_the_working_set_does(
     ten_classes, images, short, monkeypatch
@@ -196,6 +203,7 @@ def test_compilations_are_few_whatever_the_working_set_does(
         assert len(traced) <= 14 * 3  # one for each of three sizes
 
 
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("saves", [2, 7, 30])
 def test_an_interrupted_run_goes_on(ten_classes, images, short, monkeypatch, tmp_path, saves):

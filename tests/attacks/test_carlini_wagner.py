@@ -7,6 +7,7 @@ from robust_zoo.attacks import CarliniWagner, DeepFool
 from robust_zoo.backend import random
 
 
+@pytest.mark.slow
 def test_converges_to_the_closed_form_of_a_linear_model():
     inputs = keras.Input((2, 3, 1))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
@@ -72,6 +73,7 @@ def test_agrees_with_the_published_loop_image_by_image(linear, images):
     np.testing.assert_allclose(result.distance, expected, rtol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
     x = images(20)
@@ -85,6 +87,7 @@ def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
     assert early.distance.mean() < DeepFool().run(small_cnn, x).distance.mean()
 
 
+@pytest.mark.slow
 def test_the_last_of_many_constants_is_the_smallest_that_did(linear, images):
     model, _, _ = linear
     x = 0.2 + 0.6 * images(12, (2, 2, 1))
@@ -100,6 +103,7 @@ def test_the_last_of_many_constants_is_the_smallest_that_did(linear, images):
     np.testing.assert_array_equal(ops.convert_to_numpy(state["constant"]), upper)
 
 
+@pytest.mark.slow
 def test_nothing_counts_after_the_last_constant(small_cnn, images):
     """Steps that are taken because others are not done yet change no result."""
     x = images(60)
@@ -110,6 +114,7 @@ def test_nothing_counts_after_the_last_constant(small_cnn, images):
     np.testing.assert_allclose(ops.convert_to_numpy(pure), result.x_adv, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_confidence_is_a_margin(small_cnn, images):
     x = images(10)

@@ -70,6 +70,7 @@ def model_of(name, shape=(5, 5, 3)):
     return cached(name == "extreme-weights", shape)
 
 
+@pytest.mark.long
 @settings(max_examples=40 if backend.name == "tensorflow" else 15, deadline=None)
 @given(
     name=st.sampled_from(FIXED),
@@ -90,6 +91,7 @@ def test_fixed_budget_attacks_stay_in_their_ball_and_in_range(
     stays_in_its_ball(attack, model, x, y, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", NAMES)
 def test_checks(name, check):

@@ -44,6 +44,7 @@ def test_projection_against_brute_force(norm):
     assert (x + found).max() < 1 + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "order"), [("linf", 1), ("l2", 2)])
 def test_distance_on_a_linear_model_is_the_closed_form(norm, order):
     inputs = keras.Input((2, 3, 1))

@@ -108,6 +108,7 @@ def test_pairs_of_many_values_are_searched_in_blocks(monkeypatch):
                 assert (first[number], second[number]) == pair
 
 
+@pytest.mark.slow
 def test_every_other_class_is_a_target_and_the_fewest_changes_win(small_cnn, images):
     x = images(12)
     y = ops.convert_to_numpy(small_cnn(x)).argmax(1)

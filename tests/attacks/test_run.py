@@ -33,6 +33,7 @@ def test_an_image_that_is_wrong_already_is_returned_as_it_is(small_cnn, images, 
     np.testing.assert_array_equal(result.queries, 1)
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_the_batch_size(small_cnn, images, attack):
     x = images(50)
     results = [attack.run(small_cnn, x, batch_size=size, seed=4) for size in (1, 7, 16, 64)]
@@ -41,6 +42,7 @@ def test_nothing_depends_on_the_batch_size(small_cnn, images, attack):
         np.testing.assert_allclose(result.x_adv, results[0].x_adv, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_windows_do_not_change_anything(small_cnn, images, attack, monkeypatch):
     x = images(50)
     together = attack.run(small_cnn, x, batch_size=4)

@@ -25,6 +25,7 @@ def interrupt_after(monkeypatch, saves):
     return lambda: monkeypatch.setattr(state_file.StateFile, "save", original)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 @pytest.mark.parametrize(
     "attack",

@@ -154,6 +154,7 @@ def test_only_the_backend_folder_imports_a_backend():
     assert offenders == []
 
 
+@pytest.mark.slow
 def test_an_unknown_backend_is_refused_with_a_sentence():
     code = (
         "import keras; keras.config.backend = lambda: 'numpy'\n"

@@ -47,6 +47,7 @@ EVERY = pytest.param(1, id="every", marks=pytest.mark.crash)
 STEPS = [pytest.param(7, id="some"), EVERY]
 
 
+@pytest.mark.long
 @FAILURES
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("before", [True, False], ids=["over another", "new"])
@@ -127,6 +128,7 @@ def test_links_are_followed(tmp_path):
     assert contents(tmp_path / "real") == contents(tmp_path / "later")
 
 
+@pytest.mark.slow
 @FAILURES
 @pytest.mark.parametrize("step", STEPS)
 def test_publish(disk, tmp_path, how, step):
@@ -165,6 +167,7 @@ def test_publish(disk, tmp_path, how, step):
         assert [path.name for path in target.parent.iterdir()] == ["model"]
 
 
+@pytest.mark.slow
 @FAILURES
 @pytest.mark.parametrize("step", [pytest.param(61, id="some"), EVERY])
 def test_a_measurement(disk, tmp_path, monkeypatch, how, step):
@@ -235,6 +238,7 @@ def quick_training(monkeypatch):
     monkeypatch.setattr("robust_zoo.recipe.execution.evaluate", measure)
 
 
+@pytest.mark.long
 @FAILURES
 @pytest.mark.parametrize("step", [pytest.param(41, id="some"), EVERY])
 def test_a_training(disk, tmp_path, quick_training, how, step):

@@ -168,6 +168,7 @@ def test_datasets(seed, tmp_path):
             one_sentence(error)
 
 
+@pytest.mark.slow
 def test_states(tmp_path):
     """A damaged state of an attack is refused, or is the very state."""
     rng, path = random.Random(0), tmp_path / "state.npz"

@@ -181,6 +181,7 @@ def test_the_attack_s_mode(images):
     assert np.abs(made(defense, other)[0][:4] - found["training"][:4]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_logs_hold_clean_and_robust_accuracy(images):
     data, held_out = load_dataset("digits", "train"), load_dataset("digits", "validation")
     defense = compiled(
@@ -253,6 +254,7 @@ def test_clean_logits_do_not_touch_batch_normalisation(images, fraction):
     np.testing.assert_allclose(mean, 0.5 * seen.reshape(16, 36).mean(0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes(tmp_path, small_cnn, images):
     x, y = images(32), np.arange(32) % 5
     start = small_cnn.get_weights()
@@ -427,6 +429,7 @@ class TestMirroredStrategy:
         attack = PGD(epsilon=0.2, steps=3)
         return compiled(AdversarialTraining(model, attack=attack, ramp_steps=4), "adam")
 
+    @pytest.mark.slow
     def test_two_replicas_equal_one_device(self, strategy, images):
         """Same seed and data, random starts included: weights within 1e-6 after 5 steps."""
         x, y = images(40), np.arange(40) % 5
@@ -442,6 +445,7 @@ class TestMirroredStrategy:
         for name, values in alone.items():
             np.testing.assert_allclose(shared[name], values, atol=1e-5, err_msg=name)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("n", "batch_size", "size"), [(24, 9, 9), (20, 8, None), (21, 8, 5), (1, 8, 1)]
     )
@@ -479,6 +483,7 @@ class TestMirroredStrategy:
         with pytest.raises(ValueError, match=r"must be a whole number of examples, got 0\.5 of 3"):
             mixed.fit(x[:12], y[:12], batch_size=6, verbose=0)
 
+    @pytest.mark.slow
     def test_batch_normalisation_is_synchronized_while_it_trains(self, strategy, images):
         """Two replicas equal one device, moving statistics included, and the configuration stays as it was."""
         x, y = images(16), np.arange(16) % 5
@@ -501,6 +506,7 @@ class TestMirroredStrategy:
             np.testing.assert_allclose(a, b, atol=2e-6)
         assert two.classifier.get_layer("bn").synchronized is False
 
+    @pytest.mark.slow
     def test_streams_of_unknown_batches_are_refused(self, strategy, images):
         """Keras would weigh the halves of an uneven batch alike, and their images would share numbers."""
         import tensorflow as tf
@@ -541,6 +547,7 @@ class TestMirroredStrategy:
         with pytest.raises(ValueError, match=message):
             defense.evaluate(x, y, batch_size=9, verbose=0)
 
+    @pytest.mark.slow
     def test_replicas_start_from_different_points(self, strategy, images):
         import tensorflow as tf
 

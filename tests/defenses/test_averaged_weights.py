@@ -45,6 +45,7 @@ def test_statistics_are_those_of_the_averaged_weights(batches):
     np.testing.assert_allclose(ops.convert_to_numpy(bn.moving_variance), variance, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_validation_sees_them_and_training_does_not(batches):
     """Training goes on as if nobody had looked."""
     runs = []
@@ -64,6 +65,7 @@ def test_validation_sees_them_and_training_does_not(batches):
     assert runs[0][0]["val_loss"] != pytest.approx(runs[1][0]["val_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_defense_s_statistics_are_of_its_adversarial_images(batches):
     model = network()
     defense = AdversarialTraining(model, attack=FGSM(epsilon=0.3))

@@ -29,6 +29,7 @@ def train(model, images, tmp_path, *callbacks):
     return defense.fit(x, y, callbacks=[*callbacks, backup], **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", [np.nan, 1e38])
 def test_a_diverging_run_stops_and_the_last_good_epoch_is_kept(small_cnn, images, tmp_path, value):
     start = small_cnn.get_weights()

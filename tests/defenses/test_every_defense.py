@@ -52,6 +52,7 @@ def fresh():
     return get
 
 
+@pytest.mark.long
 @every_defense
 def test_two_replicas_equal_one_device(name, strategy, fresh):
     make, start = DEFENSES[name], functools.partial(fresh, name)
@@ -59,6 +60,7 @@ def test_two_replicas_equal_one_device(name, strategy, fresh):
     checks["two_replicas_equal_one_device"]()
 
 
+@pytest.mark.long
 @every_defense
 @pytest.mark.home
 @pytest.mark.parametrize(
@@ -108,6 +110,7 @@ REACHED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REACHED)
 def test_every_backend_reaches_the_same_on_digits(name, fresh):
     data, held = load_dataset("digits", "train"), load_dataset("digits", "validation")
@@ -119,6 +122,7 @@ def test_every_backend_reaches_the_same_on_digits(name, fresh):
     np.testing.assert_allclose(found, REACHED[name], atol=0.03)
 
 
+@pytest.mark.long
 @every_defense
 @pytest.mark.home
 def test_mixed_bfloat16_trains(name):
@@ -198,6 +202,7 @@ class TestRobustOnDigits:
                 found.setdefault(metric, []).append(metric(measured, *test_set))
         return found
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("name", "metric", "margin"),
         [

@@ -149,6 +149,7 @@ def test_other_metrics_are_taken(defense, metric):
     defense.compile("adam", FROM_LOGITS, metrics=["accuracy", metric])
 
 
+@pytest.mark.slow
 def test_one_hot_labels_and_weights_in_a_column_are_taken(defense, data):
     x, y = data
     weights = np.linspace(0.1, 2, 24).astype("float32")
@@ -196,6 +197,7 @@ def test_streams_of_bad_images_are_refused_at_the_first_batch(defense, data, in_
             defense.fit(x, y, validation_data=in_batches(images, labels), **OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_generator_loses_no_batch_to_the_check(defense, data, in_batches):
     expected = trained(defense, *data)
     for stream in streams(in_batches(*data)):
@@ -304,6 +306,7 @@ def test_an_infinite_gradient_in_mixed_float16_leaves_everything_finite(kind, da
         assert np.abs(perturbation).max() == 0
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_fitting_again_and_again_keeps_nothing(defense, data):
     """No graph of an earlier `fit` is left when a trainer is fitted anew."""
@@ -350,6 +353,7 @@ def test_a_label_out_of_range_in_a_later_batch_is_told_in_evaluate(defense, data
         defense.evaluate(Batches(), verbose=0)
 
 
+@pytest.mark.slow
 def test_images_and_labels_in_lists_of_one(defense, data):
     x, y = data
     assert_same(trained(defense, [x], [y]), trained(defense, x, y))

@@ -14,6 +14,7 @@ def compiled(trainer):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made_by", [DeepFool(steps=3), FGSM(epsilon=0.1)])
 def test_it_is_natural_training_on_what_the_attack_made_at_first(small_cnn, images, made_by):
     x, y = images(8), np.arange(8) % 5
@@ -29,6 +30,7 @@ def test_it_is_natural_training_on_what_the_attack_made_at_first(small_cnn, imag
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_set_that_is_made_by_default_fools_the_classifier():
     model, data = load_model("mlp.natural_digits"), load_dataset("digits", "validation")
     fixed = FixedSetTraining(model).training_images(data.images, data.labels)

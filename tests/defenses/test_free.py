@@ -45,6 +45,7 @@ def test_replays_and_the_kept_perturbation_by_hand(linear, images):
     assert int(ops.convert_to_numpy(defense.optimizer.iterations)) == 6
 
 
+@pytest.mark.slow
 def test_l2_perturbations_stay_in_their_ball(linear, images):
     model = linear[0]
     attack = PGD(epsilon=0.3, norm="l2", steps=2)

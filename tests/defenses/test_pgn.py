@@ -106,6 +106,7 @@ def losses_of(networks, detach):
     return values, [[ops.convert_to_numpy(g) for g in group] for group in gradients]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", [False, True])
 def test_each_network_goes_down_its_own_loss(networks, detach):
     logs, moved = step_of(networks, detach=detach)
@@ -117,6 +118,7 @@ def test_each_network_goes_down_its_own_loss(networks, detach):
     assert max(np.abs(step).max() for step in moved[1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_detaching_only_changes_the_classifier(networks):
     networks[1].set_weights([3 * weight for weight in networks[1].get_weights()])
     _, faithful = step_of(networks)
@@ -129,6 +131,7 @@ def test_detaching_only_changes_the_classifier(networks):
         assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_generator_s_loss_falls_when_only_it_trains(networks):
     classifier, generator, x, y = networks
     classifier.trainable = False
@@ -170,6 +173,7 @@ def test_the_generator_is_an_attack(networks):
         type(attack).from_config(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", [False, True])
 def test_regularisation_of_the_generator_is_not_turned_round(networks, detach):
     generator = networks[1]
@@ -197,6 +201,7 @@ def test_clean_images_leave_batch_statistics_alone(images):
     assert_allclose(mean, 0.5 * made.reshape(16, 64).mean(0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_averaged_weights_are_kept(networks):
     classifier, generator, x, y = networks

@@ -34,6 +34,7 @@ def test_the_objective_is_cross_entropy_plus_beta_times_the_divergence(small_cnn
     assert weighted == pytest.approx((weight * each).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_the_divergence_it_is_natural_training(small_cnn, images):
     x, y = images(16), np.arange(16) % 5
     options = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}

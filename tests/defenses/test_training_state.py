@@ -34,6 +34,7 @@ def assert_same(first, second):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_an_uninterrupted_one(data, tmp_path):
     whole = TrainingState(tmp_path / "whole")
     expected = fit(data, 4, whole)
@@ -45,6 +46,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(data, tmp_path):
     assert resumed.history == whole.history
 
 
+@pytest.mark.slow
 def test_a_damaged_file_gives_way_to_the_one_before(data, tmp_path):
     fit(data, 3, TrainingState(tmp_path))
     (current,) = tmp_path.glob("training.npz")
@@ -53,6 +55,7 @@ def test_a_damaged_file_gives_way_to_the_one_before(data, tmp_path):
     assert_same(fit(data, 4, TrainingState(tmp_path)), fit(data, 4))
 
 
+@pytest.mark.slow
 def test_a_damaged_file_never_takes_the_place_of_the_one_before(data, tmp_path, monkeypatch):
     fit(data, 3, TrainingState(tmp_path))
     (tmp_path / "training.npz").write_bytes(b"")
@@ -67,6 +70,7 @@ def test_a_damaged_file_never_takes_the_place_of_the_one_before(data, tmp_path, 
     assert TrainingState(tmp_path).epochs_done == 2
 
 
+@pytest.mark.slow
 def test_nothing_readable_is_an_error_and_not_a_new_training(data, tmp_path):
     fit(data, 2, TrainingState(tmp_path))
     for path in tmp_path.iterdir():

@@ -72,6 +72,7 @@ def test_an_attack_that_stays_where_it_is_fails(trained, images):
     assert (check.passed, check.value) == (False, 0.0)
 
 
+@pytest.mark.long
 def test_steps_that_are_too_short_fail_and_enough_of_them_pass(trained, images):
     short = PGD(epsilon=0.1, steps=1, step_size=0.001, random_start=False)
     assert measure(trained, images, short).passed is False
@@ -83,6 +84,7 @@ def test_steps_that_are_too_short_fail_and_enough_of_them_pass(trained, images):
     assert "found 32 (PGD, no random start 0; AutoAttack 32)" in both.explanation
 
 
+@pytest.mark.slow
 def test_gradient_attacks_find_everything_on_a_linear_model(images):
     model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
     for attack in (PGD(epsilon=0.1, steps=20), APGD(epsilon=0.1, targets=9, loss="dlr")):
@@ -90,6 +92,7 @@ def test_gradient_attacks_find_everything_on_a_linear_model(images):
         assert (check.passed, check.value) == (True, 1.0)
 
 
+@pytest.mark.long
 def test_a_gradient_that_is_hidden_in_the_features_is_noticed(trained, images):
     inputs = keras.Input((8, 8, 1))
     hidden = keras.Model(inputs, trained(ops.round(inputs * 12) / 12))
@@ -98,6 +101,7 @@ def test_a_gradient_that_is_hidden_in_the_features_is_noticed(trained, images):
     assert measure(hidden, images, Square(epsilon=0.1)).value > 0
 
 
+@pytest.mark.slow
 def test_no_number_depends_on_the_batch_size(trained, images):
     attack = PGD(epsilon=0.1, steps=3)
     first, second = (measure(trained, images[:12], attack, batch_size=size) for size in (5, 64))
@@ -176,6 +180,7 @@ def test_points_lie_where_they_should(norm, epsilon, images):
         assert 0 <= part.min() < part.max() <= 1
 
 
+@pytest.mark.long
 def test_every_record_of_a_budget_has_it(trained):
     data = load_dataset("digits")
     record = evaluate(trained, data, n=32, attacks=[AutoAttack(epsilon=0.1)], progress=False)

@@ -26,6 +26,7 @@ def scaled(model, factor):
     return copy
 
 
+@pytest.mark.long
 def test_an_honest_model_passes_everything(trained, digits):
     x, y = digits.images, digits.labels
     logits = ops.convert_to_numpy(trained(x))
@@ -94,6 +95,7 @@ def quantised(model):
     return keras.Model(inputs, model(ops.round(inputs * 2) / 2))
 
 
+@pytest.mark.slow
 def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
     x, y = digits.images[:100], digits.labels[:100]
     check, honest = (

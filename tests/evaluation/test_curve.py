@@ -48,6 +48,7 @@ def test_radii():
     assert radii(ThreatModel(norm="linf", epsilon=1.0), (2, 2, 1)) == [0.25, 0.5, 0.75, 1.0]
 
 
+@pytest.mark.slow
 def test_records_have_one_of_the_first_examples():
     model = load_model("mlp.natural_digits")
     images = np.zeros((N_EXAMPLES + 5, 8, 8, 1), "float32")

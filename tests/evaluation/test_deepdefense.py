@@ -22,6 +22,7 @@ def distances(linear, x, y):
     )
 
 
+@pytest.mark.slow
 def test_rho_2_of_a_linear_model(linear, images):
     x = images(40, (2, 2, 1))
     y = np.arange(40) % 3  # it is the predicted class that is left, whatever the labels
@@ -43,6 +44,7 @@ def sign_step_accuracy(linear, x, y, epsilon):
     return ((moved @ kernel + bias).argmax(1) == y).sum()
 
 
+@pytest.mark.long
 def test_images_without_a_norm_are_left_out(linear, images):
     x = images(20, (2, 2, 1))
     y = np.arange(20) % 3
@@ -57,6 +59,7 @@ def test_images_without_a_norm_are_left_out(linear, images):
             accuracy_columns(linear[0], x, y, reference)
 
 
+@pytest.mark.slow
 def test_sign_steps_and_epsilon_50(linear, images):
     x = images(301, (2, 2, 1))
     y = (x.reshape(301, -1) @ linear[1] + linear[2]).argmax(1)
@@ -80,6 +83,7 @@ def test_sign_steps_and_epsilon_50(linear, images):
     ]
 
 
+@pytest.mark.slow
 def test_a_model_that_no_step_breaks(linear, images):
     model = linear[0]
     model.set_weights([np.zeros((4, 3), "float32"), np.array([5, 0, 0], "float32")])

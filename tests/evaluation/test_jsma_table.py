@@ -5,6 +5,7 @@ from robust_zoo.attacks import JSMA
 from robust_zoo.evaluation import jsma_table
 
 
+@pytest.mark.slow
 def test_one_run_holds_the_runs_of_every_budget(small_cnn, images):
     x = images(12)
     y = np.asarray(small_cnn(x)).argmax(1)

@@ -5,6 +5,7 @@ from robust_zoo.attacks import PGD
 from robust_zoo.evaluation import craft, loss_landscape
 
 
+@pytest.mark.slow
 def test_against_pgd_step_by_step(small_cnn, images):
     image = images(1)[0]
     found = loss_landscape(

@@ -17,6 +17,7 @@ def model(trained):
     return trained
 
 
+@pytest.mark.slow
 def test_numbers_against_a_count_by_hand(model):
     attacks = [
         PGD(epsilon=0.08, steps=5, labels="random", targeted=True),
@@ -64,6 +65,7 @@ def test_each_attack_can_have_its_own_n(model):
     assert (record.clean.n_examples, record.worst_case.n_examples) == (80, 30)
 
 
+@pytest.mark.long
 def test_nothing_depends_on_the_batch_size(model):
     attack = PGD(epsilon=0.08, steps=5, restarts=2)
     first, second = (
@@ -176,6 +178,7 @@ def test_softmax_models_are_refused(model):
         evaluate(keras.Sequential([model, keras.layers.Softmax()]), "digits")
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_minimum_norm_numbers_against_a_count_by_hand(model):
     attacks = [DeepFool(), CarliniWagner(steps=30, binary_search_steps=3), JSMA(gamma=0.1)]
@@ -220,6 +223,7 @@ def test_black_images_have_no_relative_distance(model):
     assert item.found.mean > 0
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_autoattack_in_a_record(model, tmp_path):
     options = {"n": 40, "seed": 1, "state_directory": tmp_path / "state"}
@@ -247,6 +251,7 @@ def test_autoattack_in_a_record(model, tmp_path):
         evaluate(model, "digits", attacks=attacks, **{**options, "seed": 2})
 
 
+@pytest.mark.slow
 def test_an_l0_threat_model(model):
     record = evaluate(model, "digits", attacks=[PixelSwap(epsilon=8)], n=30)
     assert record.threat_model.model_dump() == {"norm": "l0", "epsilon": 8.0}

@@ -43,6 +43,7 @@ def scaled(model, factor):
     return keras.Model(inputs, layers.Rescaling(factor)(model(inputs)), name="theirs")
 
 
+@pytest.mark.slow
 def test_mixed_precision_with_adapted_normalization_is_measured_right(trained):
     """The number is that of the same network whose pixels are standardised in NumPy."""
     data = load_dataset("digits")
@@ -104,6 +105,7 @@ def rooted(trained):
     return behind(trained, Power(0.5))
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_infinite_slopes_do_not_blind_attacks(rooted):
     data = load_dataset("digits").sample(40, 0)
@@ -128,6 +130,7 @@ def test_infinite_slopes_do_not_blind_attacks(rooted):
         assert check.value == (x.reshape(40, -1) == 0).any(1).mean() == 1
 
 
+@pytest.mark.slow
 def test_training_through_infinite_slopes_works_or_says_why(trained):
     data = load_dataset("digits", "train")
     inputs = keras.Input((8, 8, 1))
@@ -147,6 +150,7 @@ def test_training_through_infinite_slopes_works_or_says_why(trained):
         defense.fit(0 * data.images, data.labels, verbose=0)
 
 
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize(
     "attack",
@@ -196,6 +200,7 @@ def test_a_masked_class_hides_nothing(trained):
     np.testing.assert_allclose(one.distance.mean(), two.distance.mean(), rtol=0.02)
 
 
+@pytest.mark.long
 def test_small_logits_weaken_cross_entropy_and_a_check_says_so(trained):
     data = load_dataset("digits").sample(100, 0)
     attacks = [PGD(epsilon=0.1, steps=10), PGD(epsilon=0.1, steps=10, loss="cw_margin")]
@@ -217,6 +222,7 @@ def test_logits_of_1e20_do_not_overflow(trained):
     assert result.success.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", [lambda: layers.Rescaling(1 / 255), lambda: layers.Rescaling(1 / 127.5, offset=-1)]
 )
@@ -250,6 +256,7 @@ def test_sixteen_bits_are_no_eight(trained):
     assert trained_range(model)[1:] == (0.0, 65535.0)
 
 
+@pytest.mark.slow
 def test_a_small_sample_neither_accuses_nor_acquits(trained):
     record = evaluate(trained, "digits", n=10, attacks=FGSM(epsilon=0.1), progress=False)
     for name in ("clean_above_chance", "no_label_leaking", "accuracy_reaches_chance"):
@@ -257,6 +264,7 @@ def test_a_small_sample_neither_accuses_nor_acquits(trained):
     assert record.failed_checks == ()
 
 
+@pytest.mark.long
 def test_the_curve_is_never_above_what_other_attacks_found(trained):
     """PGD cannot see through rounding; Square can."""
     blind = behind(trained, layers.Lambda(lambda x: ops.round(4 * x) / 4))
@@ -275,6 +283,7 @@ def test_the_curve_is_never_above_what_other_attacks_found(trained):
     assert check.value > 0.1
 
 
+@pytest.mark.slow
 def test_accuracy_never_rises_with_epsilon(trained):
     blind = behind(trained, layers.Lambda(lambda x: ops.round(4 * x) / 4))
     plans = [

@@ -25,6 +25,7 @@ def with_record(model, record, **changes):
     return model
 
 
+@pytest.mark.slow
 def test_an_honest_record_agrees(trained, record):
     model = with_record(trained, record)
     whole, part = verify(model, progress=False), verify(model, n=60, progress=False)

@@ -45,6 +45,7 @@ def trained_a_little():
     return model
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_deepdefense(zoo):
     zoo["mlp.natural_mnist"] = natural = architectures.mlp(hidden=(20,))
@@ -70,6 +71,7 @@ def test_deepdefense(zoo):
     assert found.n_examples == 40
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_galloway(zoo):
     zoo["logistic.natural_mnist37"] = model = architectures.logistic()
@@ -91,6 +93,7 @@ def test_galloway(zoo):
         assert number.accuracy == pytest.approx(accuracy(white))
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_madry_table1(zoo):
     zoo["madry_cnn.pgd_mnist"] = target = trained_a_little()
@@ -133,6 +136,7 @@ def test_madry_table1(zoo):
     assert white["A, targeted"] > white["A, PGD-40"]
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_madry_capacity(zoo):
     attacks = {
@@ -172,6 +176,7 @@ def test_madry_capacity(zoo):
         assert ours[2].correct == (~fooled).sum()
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_kurakin(zoo):
     zoo["lenet.step_ll_mnist"] = model = trained_a_little()

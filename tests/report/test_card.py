@@ -332,6 +332,7 @@ def test_text_of_a_record_is_only_ever_text(record, tmp_path):
     assert front_matter(card)["model-index"][0]["name"] == HOSTILE
 
 
+@pytest.mark.slow
 def test_text_of_a_record_is_only_ever_text_in_pictures(record, tmp_path):
     evil = record.model_copy(update={"name": HOSTILE})
     write_card(tmp_path, evil)

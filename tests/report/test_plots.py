@@ -42,6 +42,7 @@ def test_only_one_model_and_norm(tmp_path):
         accuracy_against_epsilon([], tmp_path / "curve.png")
 
 
+@pytest.mark.slow
 def test_a_curve_joins_an_attack_across_epsilons(tmp_path):
     model, data = load_model("mlp.pgd_digits"), load_dataset("digits")
     records = [
@@ -113,6 +114,7 @@ def test_models_are_compared_by_their_curves(tmp_path):
             compare_models(wrong, tmp_path / "wrong.svg")
 
 
+@pytest.mark.slow
 def test_metrics_are_drawn(tmp_path):
     model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
     found = loss_landscape(model, data.images[0], data.labels[0], epsilon=0.1, steps=3, restarts=2)
@@ -143,6 +145,7 @@ def test_metrics_are_drawn(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.svg", "r.svg", "t.svg"]
 
 
+@pytest.mark.slow
 def test_more_metrics_are_drawn(tmp_path):
     model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
     ranks = top_k(FGSM, model, data.images, data.labels, epsilons=(0.1,), k=(1, 3))

@@ -34,6 +34,7 @@ class Fast(FGSM):
         return state, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "caught"),
     [
@@ -56,6 +57,7 @@ def test_faults_of_attacks_are_caught(fault, caught):
     assert "in the check" in error.value.__notes__[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [PGD(epsilon=0.1, steps=3), DeepFool(steps=5)])
 def test_good_attacks_pass(attack):
     check_attack(attack)
@@ -73,6 +75,7 @@ def training(kind):
     return lambda classifier: kind(classifier, attack=PGD(epsilon=0.1, steps=2))
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_faults_of_defenses_are_caught():
     checks = defense_checks(training(Forgetful))
@@ -84,6 +87,7 @@ def test_faults_of_defenses_are_caught():
     assert "'examples_of_weight_zero_do_not_count'" in error.value.__notes__[0]
 
 
+@pytest.mark.long
 @pytest.mark.home
 def test_good_defenses_pass(strategy):
     check_defense(training(AdversarialTraining), strategy=strategy)

@@ -64,6 +64,7 @@ def test_a_saved_model_can_be_saved_again_with_its_record(saved, tmp_path):
     assert (again / FILE).read_bytes() == (saved / FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_keras_alone_loads_the_same_model(saved, model, images, tmp_path):
     np.save(tmp_path / "x.npy", images(5, (8, 8, 1)))
     code = (
@@ -143,6 +144,7 @@ def test_compiled_and_mixed_precision_models_are_stored_plain(tmp_path, images):
     assert "bfloat16" not in (tmp_path / "saved" / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_every_architecture_can_be_stored(tmp_path):
     for name in ("logistic", "convnet", "madry_resnet", "allconv", "tramer_b", "nin"):
         model = getattr(architectures, name)()
@@ -373,6 +375,7 @@ def test_a_record_that_describes_another_model_is_refused(saved, name, value):
         load_model(saved)
 
 
+@pytest.mark.slow
 def test_readers_never_see_two_versions(model, saved, tmp_path):
     """Without a record, whose hashes would tell them apart."""
     other = architectures.mlp((8, 8, 1), hidden=(7, 7))

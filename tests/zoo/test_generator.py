@@ -25,6 +25,7 @@ def saved(attack, tmp_path):
     return save_model(model, tmp_path / "model", model.robustness, attack=attack)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_attack(saved, attack, images, tmp_path):
     model, (x, y) = load_model(saved), (images(6, (8, 8, 1)), np.arange(6))
     found = load_attack(saved)

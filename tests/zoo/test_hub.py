@@ -59,6 +59,7 @@ def test_round_trip_by_name_tag_and_commit(hub, checkpoint, images):
     assert not hub.asked(r"resolve/.*(README|recipe|png)")  # only the model is fetched
 
 
+@pytest.mark.slow
 def test_keras_alone_loads_a_published_model(hub, checkpoint, images, tmp_path):
     publish(checkpoint(), "hf://me/robust")
     np.save(tmp_path / "x.npy", images(5, (8, 8, 1)))
@@ -82,6 +83,7 @@ def test_keras_alone_loads_a_published_model(hub, checkpoint, images, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 
+@pytest.mark.slow
 def test_two_processes_load_at_once(hub, checkpoint, tmp_path):
     pinned = publish(checkpoint(), "hf://me/robust")
     code = (
@@ -132,6 +134,7 @@ class TestHuggingFace:
         assert load_model(new).robustness.name == "mlp.natural_digits"
         assert load_model(old).robustness.name == "mlp.pgd_digits"
 
+    @pytest.mark.slow
     def test_tags_do_not_move(self, hub, checkpoint):
         publish(checkpoint(), "hf://me/robust", tag="v1")
         before = dict(hub.repositories["me/robust"].tags)
@@ -233,6 +236,7 @@ class TestHuggingFace:
             publish(checkpoint("mlp.natural_digits"), "hf://me/robust")
         assert hub.requests == []
 
+    @pytest.mark.slow
     def test_models_of_an_owner(self, hub, checkpoint):
         publish(checkpoint(), "hf://me/robust10")
         publish(checkpoint("mlp.natural_digits"), "hf://me/robust9")
@@ -248,6 +252,7 @@ class TestHuggingFace:
             list_models(hub="hf://me", dataset="mnist")
         assert list_models(hub="hf://nobody") == []
 
+    @pytest.mark.slow
     def test_a_broken_record_does_not_hide_the_others(self, hub, checkpoint):
         publish(checkpoint(), "hf://me/robust")
         publish(checkpoint("mlp.natural_digits"), "hf://me/broken")
@@ -262,6 +267,7 @@ class TestHuggingFace:
         with pytest.warns(match=r"left out: .* refused the token for hf://me/broken"):
             assert len(list_models(hub="hf://me")) == 1
 
+    @pytest.mark.slow
     def test_a_tag_that_somebody_else_sets_meanwhile(self, hub, checkpoint):
         publish(checkpoint(), "hf://me/robust")
         repository = hub.repositories["me/robust"]
@@ -494,6 +500,7 @@ def measured(model, **options):
 
 @pytest.mark.home
 class TestLineage:
+    @pytest.mark.slow
     def test_a_fine_tuned_model_names_its_parent(self, hub, checkpoint, images, tmp_path):
         parent = publish(checkpoint(), "hf://me/parent")
         model = fine_tuned(load_model("hf://me/parent"), images)

@@ -77,6 +77,7 @@ def test_a_hub_that_is_down(hub, checkpoint):
         one_sentence(info)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     ["GET .*/revision/", "GET .*/tree/", "HEAD .*h5", WEIGHTS, "GET .*json"],
@@ -88,6 +89,7 @@ def test_loading_after_two_stumbles(hub, published, pattern):
     assert len(hub.asked(pattern)) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -119,6 +121,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, checkpoint):
     assert f"@{repository(hub).head}#" in pinned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, 403, 400])
 def test_a_hub_that_refuses_the_commit_keeps_what_it_had(hub, published, checkpoint, status):
     before = repository(hub).head
@@ -157,6 +160,7 @@ def test_somebody_else_publishes_the_same_meanwhile(hub, published, checkpoint, 
     assert len(repository(hub).commits) == 3
 
 
+@pytest.mark.slow
 def test_no_revision_mixes_two_versions(hub, published, checkpoint):
     """Whatever the moment at which publishing a second version breaks off."""
     second = checkpoint("mlp.natural_digits")
@@ -453,6 +457,7 @@ def test_the_token_shows_nowhere(hub, checkpoint, tmp_path, caplog, capfd):
     assert all(TOKEN.encode() not in content for content in contents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "headers"),
     [
@@ -531,6 +536,7 @@ def test_loopback():
     assert found == [True, True, True, False, False]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pattern", ["GET .*/revision/", "GET /api/models/me/robust$", WEIGHTS])
 @pytest.mark.parametrize("pause", [0.05, 60], ids=["a byte at a time", "silent"])
 def test_a_hub_that_never_ends(hub, published, monkeypatch, pattern, pause):
@@ -616,6 +622,7 @@ def test_a_commit_that_is_none_is_not_returned(hub, checkpoint):
         publish(checkpoint(), HANDLE)
 
 
+@pytest.mark.slow
 def test_pages_without_end(hub, published, monkeypatch):
     monkeypatch.setattr("robust_zoo.zoo.guard._MOST", 30)
     monkeypatch.setattr("robust_zoo.zoo.guard._PATIENCE", 2.0)  # looked at ten times a second

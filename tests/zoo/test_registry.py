@@ -13,6 +13,7 @@ from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.registry import UnknownModelError
 
 
+@pytest.mark.slow
 def test_every_shipped_model_loads_and_its_clean_accuracy_is_what_its_record_says():
     entries = list_models(role="all")
     records = [load_record(entry.name) for entry in entries]
@@ -110,6 +111,7 @@ def test_a_new_head_drops_the_record_and_says_so():
     np.testing.assert_array_equal(model.layers[1].get_weights()[0], body)
 
 
+@pytest.mark.slow
 def test_fine_tuning_a_loaded_model():
     from robust_zoo.attacks import PGD
     from robust_zoo.defenses import AdversarialTraining
@@ -152,6 +154,7 @@ def check_numbers(name, number, n):
     return recorded
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 @pytest.mark.parametrize(
     "name",
@@ -164,6 +167,7 @@ def test_shipped_mnist_models_are_as_robust_as_their_records_say(name):
     assert check_numbers(name, 0, 1000).name == "FGSM"
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", ["madry_cnn.natural_mnist", "madry_cnn.pgd_mnist"])
 def test_numbers_of_an_iterative_attack(name):
