@@ -257,6 +257,7 @@ def test_a_model_file_goes_all_the_way_to_a_hub(command, tmp_path):
     assert "exists and is not a checkpoint" in err
 
 
+@pytest.mark.slow
 def test_legacy_files_are_taken(command, tmp_path):
     keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]).save(
         tmp_path / "mine.h5"

@@ -76,6 +76,7 @@ def network():
     return architectures.mlp((8, 8, 1), hidden=(16,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", MEASURED)
 def test_measured_alike(form, examples, tmp_path):
     model = network()

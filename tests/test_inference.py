@@ -41,6 +41,7 @@ def test_compiled_code_does_not_keep_a_model_alive(images):
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_new_weights_are_seen_by_compiled_code(small_cnn, images):
     x = images(20)
     y = ops.convert_to_numpy(small_cnn(x)).argmax(1)
@@ -76,6 +77,7 @@ class Signed(keras.Model):
         return self._sign * self.factor.value * self.dense(keras.ops.reshape(x, (-1, 36)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["private attribute of a model inside", "object of Keras"])
 def test_state_that_is_no_variable_is_seen_by_compiled_code(images, how):
     inputs = keras.Input((6, 6, 1))

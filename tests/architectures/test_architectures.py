@@ -18,6 +18,7 @@ def weights_without_normalisation(model):
     return model.count_params() - sum(skipped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "parameters"),
     [

@@ -71,6 +71,7 @@ def hand_computed(start, clean, epsilon, steps, rho=0.75, peak=0.3, form=lambda 
     return path, sizes
 
 
+@pytest.mark.slow
 def test_momentum_and_halving_against_a_hand_computed_case():
     inputs = keras.Input((1, 1, 1))
     model = keras.Model(inputs, Tent()(inputs))
@@ -92,6 +93,7 @@ def test_momentum_and_halving_against_a_hand_computed_case():
             assert size == pytest.approx(sizes[i - 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.4, 0.55, 0.65, 0.8, 0.9])
 def test_cross_entropy_against_a_hand_computed_case(rho):
     """The published code compares the first loss with zero; cross-entropy is above it, its log-odds here are not."""

@@ -233,6 +233,7 @@ def test_an_interrupted_run_goes_on(ten_classes, images, short, monkeypatch, tmp
         attack.replace(epsilon=0.02).run(ten_classes, x, seed=4, state_file=path)
 
 
+@pytest.mark.slow
 def test_nothing_to_attack(ten_classes, images, short):
     x = images(6)
     wrong = (predictions(ten_classes, x) + 1) % 10

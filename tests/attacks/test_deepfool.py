@@ -60,6 +60,7 @@ def numpy_deepfool(model, image, steps=50, overshoot=0.02):
     return x.reshape(image.shape)
 
 
+@pytest.mark.slow
 def test_agrees_with_the_loop_on_one_image():
     inputs = keras.Input((2, 3, 1))
     hidden = keras.layers.Dense(8, activation="tanh")(keras.layers.Flatten()(inputs))

@@ -63,6 +63,7 @@ def test_distance_on_a_linear_model_is_the_closed_form(norm, order):
         assert (result.distance >= distance * (1 - 1e-4) - 1e-6).all()
 
 
+@pytest.mark.slow
 def test_more_targets_only_help(small_cnn, images):
     x = images(30)
     one, four = (FAB(targets=count, steps=20).run(small_cnn, x) for count in (1, 4))

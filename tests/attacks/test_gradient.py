@@ -114,6 +114,7 @@ def test_fgsm_is_the_exact_worst_case_of_a_linear_two_class_model(images):
     assert 0 < result.success.mean() < 1
 
 
+@pytest.mark.slow
 def test_pgd_success_on_a_linear_two_class_model_is_the_closed_form(images):
     inputs = keras.Input((2, 2, 1))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
@@ -150,6 +151,7 @@ def test_saturated_logits_do_not_hide_from_pgd(images):
     np.testing.assert_array_equal(result.success[certain], expected[certain])
 
 
+@pytest.mark.slow
 def test_targeted_attacks_reach_or_leave(small_cnn, images):
     x = images(40)
     clean = ops.convert_to_numpy(small_cnn(x))

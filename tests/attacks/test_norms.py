@@ -39,6 +39,7 @@ def test_projection_lands_in_the_ball_and_in_range(name, shape, epsilon, seed):
     np.testing.assert_allclose(again, near, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     name=st.sampled_from(["linf", "l2"]),

@@ -53,6 +53,7 @@ def test_windows_do_not_change_anything(small_cnn, images, attack, monkeypatch):
     np.testing.assert_array_equal(apart.queries, together.queries)
 
 
+@pytest.mark.slow
 def test_looking_more_often_saves_queries_and_changes_no_verdict(
     small_cnn, images, attack, monkeypatch
 ):
@@ -64,6 +65,7 @@ def test_looking_more_often_saves_queries_and_changes_no_verdict(
     assert often.queries.sum() < seldom.queries.sum()
 
 
+@pytest.mark.slow
 def test_seeds_matter_and_repeat(small_cnn, images, attack):
     x = images(20)
     first, again, other = (attack.run(small_cnn, x, seed=seed) for seed in (0, 0, 1))
@@ -71,6 +73,7 @@ def test_seeds_matter_and_repeat(small_cnn, images, attack):
     assert not np.array_equal(first.x_adv, other.x_adv)
 
 
+@pytest.mark.slow
 def test_run_agrees_with_the_pure_call_where_the_attack_fails(small_cnn, images):
     attack = PGD(epsilon=0.02, steps=12, step_size=0.005)
     x = images(40)
@@ -117,6 +120,7 @@ def test_fooled_images_leave_the_working_set(small_cnn, images):
     assert result.queries.mean() < 100
 
 
+@pytest.mark.slow
 def test_few_shapes_are_compiled(small_cnn, images, monkeypatch):
     shapes = set()
     original = backend.function
@@ -137,6 +141,7 @@ def test_few_shapes_are_compiled(small_cnn, images, monkeypatch):
     assert len(shapes) > 1
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes(images):
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
@@ -146,6 +151,7 @@ def test_images_of_several_sizes(images):
         assert result.x_adv.shape == (5, side, side, 1)
 
 
+@pytest.mark.slow
 def test_float32_is_used_for_mixed_precision_models(images):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

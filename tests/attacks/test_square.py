@@ -49,6 +49,7 @@ def flat_model(shape, classes=3):
     return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(inputs)))
 
 
+@pytest.mark.slow
 def test_linf_starts_with_stripes_and_tries_one_square_at_a_time():
     shape, epsilon = (8, 9, 2), 0.1
     model, x = flat_model(shape), np.full((20, *shape), 0.5, "float32")
@@ -98,6 +99,7 @@ def test_only_better_candidates_are_kept_and_queries_are_counted(small_cnn, imag
         assert (result.queries[~result.success] == 62).all()
 
 
+@pytest.mark.slow
 def test_l2_candidates_use_the_whole_budget(small_cnn):
     x = np.full((10, 6, 6, 1), 0.5, "float32")
     y = np.zeros(10, "int32")

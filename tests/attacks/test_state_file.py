@@ -96,6 +96,7 @@ def build(activation="relu", *, named=False, nested=False):
     return keras.Model(inputs, model(inputs)) if nested else model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"named": True}, {"nested": True}])
 def test_a_model_is_known_whatever_keras_calls_it(images, tmp_path, options):
     x, y, path = images(6), np.zeros(6, int), tmp_path / "state.npz"

@@ -158,6 +158,7 @@ def test_mnist_splits():
     assert not rows(train.images) & rows(validation.images)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_stream_is_the_same_data():
     data = load_dataset("mnist", "validation")
@@ -168,6 +169,7 @@ def test_mnist_stream_is_the_same_data():
     np.testing.assert_array_equal(batches[-1][1], data.labels[4200:4800])
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_streams_shuffle_and_resize():
     stream = stream_dataset(

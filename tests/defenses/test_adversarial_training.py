@@ -204,6 +204,7 @@ def test_logs_hold_clean_and_robust_accuracy(images):
     assert abs(1 - attack.success.mean() - again["robust_accuracy"]) < 0.05
 
 
+@pytest.mark.slow
 def test_sample_weights_count(small_cnn, images):
     x, y = images(8), np.arange(8) % 5
     weights = np.array([0, 0, 0, 0, 1, 1, 1, 1], "float32")
@@ -231,6 +232,7 @@ def test_regularisation_losses_are_part_of_the_loss(images):
     assert defense.test_on_batch(x, y)[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_clean_logits_do_not_touch_batch_normalisation(images, fraction):
     """Statistics are those of the batch trained on: in a mixed one, of both kinds together."""
@@ -387,6 +389,7 @@ def test_too_small_a_part_of_a_batch_is_refused(small_cnn, images):
         defense.fit(images(32), np.zeros(32, int), batch_size=16, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_list_of_callbacks_made_by_hand_is_called(small_cnn, images):
     defense, seen = compiled(AdversarialTraining(small_cnn, attack=FGSM(epsilon=0.1))), []
     note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))

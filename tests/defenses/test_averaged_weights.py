@@ -35,6 +35,7 @@ def moments_by_hand(model, images, size=8):
     return np.mean([p.mean(0) for p in parts], 0), np.mean([p.var(0) for p in parts], 0)
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_averaged_weights(batches):
     model = network()
     averaged(model)

@@ -88,6 +88,7 @@ def test_perturbations_cross_the_boundary(smooth):
     assert set(ops.convert_to_numpy(correct)) == {True, False}
 
 
+@pytest.mark.slow
 def test_the_gradient_agrees_with_finite_differences(smooth):
     x, y = batch(smooth)
     defense = compiled(DeepDefense(smooth, strength=1, c=5, d=1, steps=3))

@@ -76,6 +76,7 @@ def test_checks(name, check, fresh):
     defense_checks(DEFENSES[name], fresh=functools.partial(fresh, name))[check]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kurakin", "trades", "free", "awp", "deepdefense", "pgn"])
 @pytest.mark.home
 def test_class_weights_are_sample_weights(name, fresh):

@@ -161,6 +161,7 @@ def test_one_hot_labels_and_weights_in_a_column_are_taken(defense, data):
     assert_same(trained(defense, [x], y, sample_weight=weights), expected)
 
 
+@pytest.mark.slow
 def test_smoothed_labels_are_taken(defense, data):
     """The smoothed cross-entropy of the authors' formula: 1 - s + s / k on the label, s / k on each other class."""
     x, y = data
@@ -204,6 +205,7 @@ def test_a_generator_loses_no_batch_to_the_check(defense, data, in_batches):
         assert_same(trained(defense, stream, batch_size=None, steps_per_epoch=3), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.home
 def test_tf_data_is_checked_and_loses_no_batch(defense, data):
     import tensorflow as tf
@@ -275,6 +277,7 @@ def test_natural_training_takes_no_attack(defense, data):
     assert "robust_accuracy" not in natural.fit(*data, **OPTIONS).history
 
 
+@pytest.mark.slow
 @pytest.mark.home
 @pytest.mark.parametrize("kind", ["free", "awp"])
 def test_an_infinite_gradient_in_mixed_float16_leaves_everything_finite(kind, data):
@@ -327,6 +330,7 @@ def test_fitting_again_and_again_keeps_nothing(defense, data):
     assert len(set(found[1:])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
 def test_single_batches_are_checked(defense, data, method):
     x, y = data

@@ -21,6 +21,7 @@ def softmax(z):
     return p / p.sum(1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_replays_and_the_kept_perturbation_by_hand(linear, images):
     """Algorithm 1 in NumPy, on two batches, the second smaller."""
     model, kernel, bias = linear

@@ -188,6 +188,7 @@ def test_regularisation_of_the_generator_is_not_turned_round(networks, detach):
         assert_allclose(step, -0.1 * 0.2 * kernel, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_clean_images_leave_batch_statistics_alone(images):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Flatten()(inputs))

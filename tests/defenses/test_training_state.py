@@ -79,6 +79,7 @@ def test_nothing_readable_is_an_error_and_not_a_new_training(data, tmp_path):
         TrainingState(tmp_path)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(data, tmp_path):
     fit(data, 1, TrainingState(tmp_path, {"batch_size": 16}))
     TrainingState(tmp_path, {"batch_size": 16})
@@ -86,6 +87,7 @@ def test_other_settings_are_refused(data, tmp_path):
         TrainingState(tmp_path, {"batch_size": 8})
 
 
+@pytest.mark.slow
 def test_a_finished_training_leaves_the_model_to_the_next(data, tmp_path):
     made = trainer()
     made.compile("sgd", LOSS)

@@ -61,12 +61,14 @@ def told(images, planted):
     return Told(epsilon=THREAT.epsilon, points=points)
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_an_adversarial_example(trained, images):
     check = measure(trained, images, told(images, planted=True))
     assert (check.name, check.passed, check.value) == ("binarisation_test", True, 1.0)
     assert "planted for 32 of 32 images" in check.explanation
 
 
+@pytest.mark.slow
 def test_an_attack_that_stays_where_it_is_fails(trained, images):
     check = measure(trained, images, told(images, planted=False))
     assert (check.passed, check.value) == (False, 0.0)
@@ -109,11 +111,13 @@ def test_no_number_depends_on_the_batch_size(trained, images):
     assert measure(trained, images[:12], attack, seed=4) != first
 
 
+@pytest.mark.slow
 def test_few_images_do_not_acquit(trained, images):
     check = measure(trained, images[:10], AutoAttack(epsilon=0.1))
     assert (check.passed, check.value) == (None, 1.0)
 
 
+@pytest.mark.slow
 def test_where_guessing_is_enough_nothing_is_said(trained, images, monkeypatch):
     # Nothing inside the ball but the image: almost all of the surface is class 1.
     monkeypatch.setattr(binarisation, "_INNER", (0,))

@@ -107,6 +107,7 @@ def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
     assert check.value > honest.value + 0.2
 
 
+@pytest.mark.slow
 def test_pgd_weaker_than_fgsm_fires(trained, digits, monkeypatch):
     # A PGD that does not move is the weakest there is.
     monkeypatch.setattr(checks, "_STEPS", 1)

@@ -11,6 +11,7 @@ from robust_zoo.zoo import load_model
 OPTIONS = {"seed": 0, "batch_size": 64, "progress": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_of_a_linear_model_it_is_the_share_of_larger_margins(norm):
     """An image falls at the distance |margin| / dual norm of the difference of the two kernels."""

@@ -5,6 +5,7 @@ from keras import ops
 from robust_zoo.evaluation import fooling_images, rubbish_test
 
 
+@pytest.mark.slow
 def test_fooling_images_of_a_linear_model_go_straight_to_their_class(linear):
     model, kernel, bias = linear
     found = fooling_images(model, steps=7, step_size=0.01, seed=3)

@@ -32,6 +32,7 @@ def test_against_pgd_step_by_step(small_cnn, images):
     assert found.spread == pytest.approx(spread)
 
 
+@pytest.mark.slow
 def test_a_linear_model_has_one_summit(linear, images):
     """All restarts reach the same corner, and it is the gradient's sign."""
     model = linear[0]

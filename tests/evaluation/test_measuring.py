@@ -58,6 +58,7 @@ def test_the_record_says_where_it_comes_from(model):
     assert record.versions["keras"] == keras.__version__
 
 
+@pytest.mark.slow
 def test_each_attack_can_have_its_own_n(model):
     attacks = [FGSM(epsilon=0.1), PGD(epsilon=0.1, steps=3)]
     record = evaluate(model, "digits", attacks=attacks, n=[80, 30], checks=False)
@@ -104,6 +105,7 @@ def test_a_changed_activation_is_seen(model):
     assert after.weights == before.weights
 
 
+@pytest.mark.slow
 def test_mixed_precision_models_are_measured_in_float32(model):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -117,6 +119,7 @@ def test_mixed_precision_models_are_measured_in_float32(model):
     assert a.weights == b.weights
 
 
+@pytest.mark.slow
 def test_anybody_s_saved_model_is_measured_in_one_line(model, tmp_path):
     theirs = keras.Sequential(
         [

@@ -61,6 +61,7 @@ def test_mixed_precision_with_adapted_normalization_is_measured_right(trained):
     assert abs(record.clean.correct - correct) <= 1
 
 
+@pytest.mark.slow
 def test_adapting_after_a_measurement_is_seen(trained):
     data = load_dataset("digits").sample(200, 0)
     normalisation = layers.Normalization(axis=None)
@@ -184,6 +185,7 @@ def test_no_verdict_depends_on_the_scale_of_the_logits(trained, attack):
             assert (other.success != usual.success).sum() <= 1
 
 
+@pytest.mark.slow
 def test_a_masked_class_hides_nothing(trained):
     """An eleventh class that nothing is ever taken for, as models of several tasks have it."""
     data = load_dataset("digits").sample(30, 0)
@@ -216,6 +218,7 @@ def test_small_logits_weaken_cross_entropy_and_a_check_says_so(trained):
     assert "cw_margin" in check.explanation
 
 
+@pytest.mark.slow
 def test_logits_of_1e20_do_not_overflow(trained):
     data = load_dataset("digits").sample(20, 0)
     result = DeepFool().run(scaled(trained, 1e20), data.images, data.labels, progress=False)
@@ -342,6 +345,7 @@ def test_tf_data_is_measured(trained):
         evaluate(trained, stream.batch(64).repeat())
 
 
+@pytest.mark.slow
 def test_a_defense_notes_itself_on_its_classifier(trained):
     data = load_dataset("digits", "train").sample(64, 0)
     inputs = keras.Input((8, 8, 1))
@@ -367,6 +371,7 @@ def test_a_defense_notes_itself_on_its_classifier(trained):
         evaluate(model, "digits", n=20, defense="pgd")
 
 
+@pytest.mark.slow
 def test_an_attack_that_lies_about_success_is_caught(trained):
     class Lying(FGSM):
         """Says of its images that they failed."""

@@ -7,6 +7,7 @@ from robust_zoo.attacks import FGSM, PixelSwap
 from robust_zoo.evaluation import clean_accuracy, roll_off, transfer_accuracy
 
 
+@pytest.mark.slow
 def test_area_under_the_curve(linear, images):
     model = linear[0]
     x = images(100, (2, 2, 1))

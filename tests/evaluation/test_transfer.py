@@ -30,6 +30,7 @@ def fgsm(x, y, kernel, bias, epsilon):
     return np.clip(flat + epsilon * np.sign((p - np.eye(3)[y]) @ kernel.T), 0, 1)
 
 
+@pytest.mark.slow
 def test_crafted_images_are_the_last_iterates(linear, images):
     model, kernel, bias = linear
     x, y = images(50, (2, 2, 1)), np.arange(50) % 3
@@ -49,6 +50,7 @@ def test_crafted_images_are_the_last_iterates(linear, images):
         craft(DeepFool(), model, x, y)
 
 
+@pytest.mark.slow
 def test_crafting_again_compiles_nothing_and_sees_new_weights(linear, images, monkeypatch):
     model, x, y = linear[0], images(20, (2, 2, 1)), np.arange(20) % 3
     attack = PGD(epsilon=0.1, steps=2)
@@ -77,6 +79,7 @@ def test_an_example_must_withstand_every_restart(linear, other, images):
     assert right.sum() < transfer_accuracy(PGD(**options), source, target, x, y, seed=5).correct
 
 
+@pytest.mark.slow
 def test_matrices_against_numpy(linear, other, images):
     models = {"a": linear[0], "b": linear_model(*other)}
     parts = {"a": linear[1:], "b": other}

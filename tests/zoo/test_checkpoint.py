@@ -405,6 +405,7 @@ def edit_config(saved, **changes):
     (saved / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -447,6 +448,7 @@ def test_foreign_layers_are_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_loaded_model_is_an_ordinary_model(saved, images, tmp_path):
     model = load_model(saved)
     copy = keras.models.clone_model(model)

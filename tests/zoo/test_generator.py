@@ -68,6 +68,7 @@ def test_other_weights_and_other_code_are_refused(saved):
         load_attack(saved)
 
 
+@pytest.mark.slow
 def test_weights_survive_as_they_are(saved, attack):
     for a, b in zip(load_attack(saved).generator.weights, attack.generator.weights, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))

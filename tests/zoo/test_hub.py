@@ -44,6 +44,7 @@ def front_matter(card):
     return yaml.safe_load(card.split("---\n", 2)[1])
 
 
+@pytest.mark.slow
 def test_round_trip_by_name_tag_and_commit(hub, checkpoint, images):
     directory = checkpoint()
     original = load_model(directory)
@@ -122,6 +123,7 @@ class TestHuggingFace:
         assert not hub.asked(UPLOADS)
         assert not hub.asked("POST")
 
+    @pytest.mark.slow
     def test_a_new_version_is_one_commit_and_the_old_one_stays(self, hub, checkpoint):
         old = publish(checkpoint(), "hf://me/robust")
         other = checkpoint("mlp.natural_digits")
@@ -171,6 +173,7 @@ class TestHuggingFace:
         with pytest.raises(HubError, match=r"refused the token for hf://me/other \(status 401\)"):
             publish(directory, "hf://me/other")
 
+    @pytest.mark.slow
     def test_something_else_is_left_alone(self, hub, checkpoint):
         directory = checkpoint()
         publish(directory, "hf://me/robust")
@@ -203,6 +206,7 @@ class TestHuggingFace:
         left = {str(path.relative_to(cached)) for path in cached.rglob("*") if path.is_file()}
         assert left == names
 
+    @pytest.mark.slow
     def test_without_a_connection_the_cache_serves(self, hub, checkpoint, monkeypatch):
         pinned = publish(checkpoint(), "hf://me/robust", tag="v1")
         load_model("hf://me/robust@v1")
@@ -522,6 +526,7 @@ class TestLineage:
         grandchild = measured(fine_tuned(loaded, images))
         assert grandchild.base_model.handle == child
 
+    @pytest.mark.slow
     def test_from_the_zoo_the_name_is_enough(self, images):
         model = fine_tuned(load_model("mlp.pgd_digits"), images)
         base = measured(model).base_model

@@ -64,6 +64,7 @@ def one_sentence(info):
     return text
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_down(hub, checkpoint):
     hub.close()
     for action in (
@@ -147,6 +148,7 @@ def test_somebody_else_publishes_meanwhile(hub, published, checkpoint):
     assert repository(hub).head == theirs[0]
 
 
+@pytest.mark.slow
 def test_somebody_else_publishes_the_same_meanwhile(hub, published, checkpoint, tmp_path):
     ours = checkpoint("mlp.natural_digits")
     theirs = []
@@ -190,6 +192,7 @@ def test_a_connection_cut_in_the_middle_of_the_weights_is_resumed(hub, published
     assert second.endswith("bytes=200000-")
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_always_cut(hub, published):
     hub.fault(WEIGHTS, cut_after=0)
     with pytest.raises(HubError, match=f"{hub.endpoint} does not answer") as info:
@@ -199,6 +202,7 @@ def test_a_connection_that_is_always_cut(hub, published):
     assert load_model(HANDLE).robustness == load_record(published)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [408, 429])
 def test_a_hub_that_asks_for_patience(hub, published, status):
     hub.fault("GET .*/revision/", times=2, status=status)
@@ -343,6 +347,7 @@ def test_paths_that_climb_out_are_never_written(hub, published, tmp_path):
     assert not hub.asked("evil|%2E%2E|\\.\\.")
 
 
+@pytest.mark.slow
 def test_weights_of_another_shape(hub, published, tmp_path):
     other = save_model(mlp((8, 8, 1), hidden=(17,)), tmp_path / "other")
     replaced(hub, model_weights_h5=(other / FILE).read_bytes(), robustness_json=None)
@@ -426,6 +431,7 @@ def test_weights_that_reach_out_of_their_file(weights, tmp_path, trick):
         load_model(path.parent)
 
 
+@pytest.mark.slow
 def test_the_token_shows_nowhere(hub, checkpoint, tmp_path, caplog, capfd):
     directory = checkpoint()
     caplog.set_level(logging.DEBUG)
@@ -503,6 +509,7 @@ def test_revisions_that_climb_out_are_refused(hub, revision):
     assert not hub.requests
 
 
+@pytest.mark.slow
 def test_nothing_outside_the_cache_is_removed(hub, published, tmp_path):
     load_model(HANDLE)
     (cached,) = (tmp_path / "cache").rglob(FILE)
@@ -515,6 +522,7 @@ def test_nothing_outside_the_cache_is_removed(hub, published, tmp_path):
     assert theirs.read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_the_token_does_not_travel_unencrypted(hub, published, monkeypatch):
     """To a name that is not known to be this machine, though it is."""
     monkeypatch.setattr("robust_zoo.zoo.guard._is_loopback", lambda host: False)

@@ -157,6 +157,7 @@ def test_a_record_that_is_not_the_one_in_the_index_is_refused(elsewhere):
     assert load_model(elsewhere / "empty" / NAME).robustness.training.deviations[0] == "none"
 
 
+@pytest.mark.slow
 def test_ten_thousand_models_are_listed_in_no_time(tmp_path):
     some = read_index()
     many = [
