@@ -191,7 +191,7 @@ def _flattening_end(model) -> str | None:
             if not graph_of(operation):
                 return None
             tensor = operation.outputs[0]
-        elif only_reshapes(operation):
+        elif only_reshapes(operation) or type(operation).__name__ in _SCALING:
             tensor = sources[0]
         else:
             break

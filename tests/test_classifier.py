@@ -321,7 +321,8 @@ def test_squashing_in_the_authors_own_layers_is_refused(wrap):
         lambda z: ops.relu(z),
         lambda z: ops.log(ops.softmax(z) + 1e-3),
     ):
-        for made in (wrap(end)(z), layers.Reshape((4,))(wrap(end)(z))):
+        squashed = wrap(end)(z)
+        for made in (squashed, layers.Reshape((4,))(squashed), 10 * squashed - 1):
             with pytest.raises(
                 ValueError, match=r"ends in (Scaled|Lambda) '.*make a keras\.Model of"
             ):

@@ -10,6 +10,7 @@ from keras import ops
 
 from robust_zoo.attacks import Attack, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.backend import random
+from robust_zoo.testing.running import run_all
 
 _CLASSES = 4
 
@@ -24,12 +25,7 @@ def check_attack(attack: Attack, *, model: keras.Model | None = None) -> None:
     Raises:
         AssertionError: a check that does not hold; its notes name it.
     """
-    for name, check in attack_checks(attack, model=model).items():
-        try:
-            check()
-        except Exception as error:
-            error.add_note(f"in the check {name!r} of {attack!r}")
-            raise
+    run_all(attack_checks(attack, model=model), attack)
 
 
 def attack_checks(

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from robust_zoo.defenses import Defense
+from robust_zoo.testing.running import run_all
 
 _OPTIONS = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
@@ -24,12 +25,7 @@ def check_defense(make: Callable[[keras.Model], Defense], *, strategy=None) -> N
     Raises:
         AssertionError: a check that does not hold; its notes name it.
     """
-    for name, check in defense_checks(make, strategy=strategy).items():
-        try:
-            check()
-        except Exception as error:
-            error.add_note(f"in the check {name!r} of {make!r}")
-            raise
+    run_all(defense_checks(make, strategy=strategy), make)
 
 
 def defense_checks(
