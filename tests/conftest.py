@@ -19,6 +19,8 @@ if keras.config.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    # Most graphs here run once or twice: optimising them takes longer than they do.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 keras.config.disable_traceback_filtering()
 

@@ -23,6 +23,7 @@ from robust_zoo.recipe import (
     RecipeError,
     SmoothedCrossEntropy,
     TimeLimitError,
+    execution,
     load_recipe,
     recipe_names,
     run,
@@ -31,22 +32,12 @@ from robust_zoo.recipe.building import build
 from robust_zoo.recipe.fitting import Epochs
 from robust_zoo.zoo import list_models, load_attack, load_model, load_record
 
-pytestmark = pytest.mark.usefixtures("few_planted")
 
-# What processes of their own begin with: a shipped recipe, measured by one step.
-QUICK = """
-import os, sys, robust_zoo.recipe as r
-from robust_zoo.recipe import execution, fitting
-from robust_zoo.attacks import FGSM
-from robust_zoo.evaluation import binarisation
-
-binarisation.N_EXAMPLES = 2
-
-def quick(name, epochs):
-    recipe, source = r.load_recipe(name)
-    return recipe.changed(epochs=epochs, n=20, attacks=(FGSM(epsilon=0.1),))
-
-"""
+@pytest.fixture(autouse=True)
+def quick_records(monkeypatch, few_planted):
+    """Without checks and curves, most of the time of an evaluation here."""
+    quick = functools.partial(execution.evaluate, checks=False)
+    monkeypatch.setattr(execution, "evaluate", quick)
 
 
 @pytest.fixture
@@ -69,7 +60,9 @@ def recipe():
 
 
 @pytest.mark.slow
-def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path):
+def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path, monkeypatch):
+    evaluate = execution.evaluate.func
+    monkeypatch.setattr(execution, "evaluate", evaluate)
     source = tmp_path / "x.py"
     source.write_text("# what made it")
     record = run(recipe, tmp_path / "out", source=source, verbose=0)
@@ -89,6 +82,8 @@ def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path):
     assert {"loss", "robust_accuracy", "val_accuracy"} <= set(told["history"][0])
     model = load_model(tmp_path / "out")
     assert model.robustness == record
+    assert record.curve is not None
+    assert {check.name for check in record.checks} >= {"curve_agrees_with_attacks", "randomness"}
     sample = load_dataset("digits").sample(100, 0)
     held = ~FGSM(epsilon=0.1).run(model, sample.images, sample.labels).success
     assert record.attacks[0].correct == held.sum()
@@ -179,18 +174,11 @@ def test_an_output_that_is_something_else_is_refused_before_training(recipe, tmp
         run(late, tmp_path / "out")
 
 
-@pytest.mark.long
-def test_two_devices_make_the_same_model(tmp_path):
-    """In processes of their own, since a CPU is divided before TensorFlow starts."""
-    code = (
-        f"{QUICK}execution._LARGE = 10**9\n"  # float16 would round small differences up
-        "recipe = quick('mlp.pgd_digits', 1)\n"
-        "r.run(recipe, sys.argv[1], devices=int(sys.argv[2]), verbose=0)\n"
-    )
-    for devices in ("1", "2"):
-        subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / devices), devices], check=True, timeout=300
-        )
+@pytest.mark.slow
+@pytest.mark.skipif(backend.name != "tensorflow", reason="strategies are TensorFlow's")
+def test_two_devices_make_the_same_model(recipe, tmp_path):
+    for devices in (1, 2):
+        run(recipe.changed(epochs=1), tmp_path / str(devices), devices=devices, verbose=0)
     one, two = load_model(tmp_path / "1"), load_model(tmp_path / "2")
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -279,31 +267,32 @@ def test_augmentation_depends_on_seed_epoch_and_batch():
 @pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("name", ["mlp.pgn_digits", "mlp.deepfool_digits"])
-def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path):
+def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path, capsys):
     """Killed for good in the middle of the third epoch, then resumed: the same weights.
 
     One with an update of its own and averaged weights, one on a set made of the first weights.
     """
+    recipe = load_recipe(name)[0].changed(epochs=4, n=20, attacks=(FGSM(epsilon=0.1),))
     code = (
-        f"{QUICK}recipe = quick(sys.argv[3], 4)\n"
-        "kill, get = sys.argv[2] == 'kill', fitting.Epochs.__getitem__\n"
+        "import os, sys\n"
+        "from robust_zoo.recipe import fitting, load_recipe, run\n"
+        "from robust_zoo.attacks import FGSM\n"
+        "get = fitting.Epochs.__getitem__\n"
         "def item(self, index):\n"
-        "    if kill and self.epoch == 2 and index == 9: os.kill(os.getpid(), 9)\n"
+        "    if self.epoch == 2 and index == 9: os.kill(os.getpid(), 9)\n"
         "    return get(self, index)\n"
         "fitting.Epochs.__getitem__ = item\n"
-        "r.run(recipe, sys.argv[1], resume=sys.argv[2] == 'resume', verbose=2)\n"
+        "recipe = load_recipe(sys.argv[2])[0].changed(epochs=4, n=20, attacks=(FGSM(epsilon=0.1),))\n"
+        "run(recipe, sys.argv[1], verbose=0)\n"
     )
-
-    def process(directory, how):
-        command = [sys.executable, "-c", code, str(tmp_path / directory), how, name]
-        return subprocess.run(command, timeout=300, capture_output=True, text=True)
-
-    assert process("whole", "run").returncode == 0
-    assert process("cut", "kill").returncode == -9
-    resumed = process("cut", "resume")
-    assert resumed.returncode == 0
-    assert "Epoch 3/4" in resumed.stdout
-    assert "Epoch 2/4" not in resumed.stdout
+    command = [sys.executable, "-c", code, str(tmp_path / "cut"), name]
+    assert subprocess.run(command, timeout=300).returncode == -9
+    capsys.readouterr()
+    run(recipe, tmp_path / "cut", resume=True, verbose=2)
+    told = capsys.readouterr().out
+    assert "Epoch 3/4" in told
+    assert "Epoch 2/4" not in told
+    run(recipe, tmp_path / "whole", verbose=0)
     whole, cut = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")
     for a, b in zip(whole.get_weights(), cut.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -552,6 +541,8 @@ def _one_step(recipe, scope, devices, start=None):
             # Untrained, they make much of a rounding error within several steps by signs.
             trainer.attack = trainer.attack.replace(norm="l2", epsilon=0.5, step_size=0.1, steps=1)
         trainer.optimizer.iterations.assign(5)  # a schedule may begin with 0
+        # Not compiled, which takes longer than the step: the defenses' own tests compile each of them.
+        trainer.run_eagerly = True
         with synchronised(trainer, devices):
             trainer.fit(x, y, batch_size=size, shuffle=False, verbose=0)
         return start, classifier.get_weights()

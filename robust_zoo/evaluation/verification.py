@@ -67,7 +67,7 @@ def verify(
         ValueError: no record, an attack that cannot be made from it, or data that it was not measured on.
 
     Example:
-        >>> all(part.agrees for part in verify(load_model("mlp.pgd_digits"), n=200))
+        >>> all(part.agrees for part in verify(load_model("mlp.natural_digits"), n=200))
         True
     """
     record = getattr(model, "robustness", None)

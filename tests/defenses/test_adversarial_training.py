@@ -185,13 +185,16 @@ def test_the_attack_s_mode(images):
 def test_logs_hold_clean_and_robust_accuracy(images):
     data, held_out = load_dataset("digits", "train"), load_dataset("digits", "validation")
     defense = compiled(
-        AdversarialTraining(architectures.digits_cnn(), attack=PGD(epsilon=0.1, steps=3)), "adam"
+        AdversarialTraining(
+            architectures.mlp((8, 8, 1), hidden=(64,)), attack=PGD(epsilon=0.1, steps=3)
+        ),
+        "adam",
     )
     history = defense.fit(
         data.images,
         data.labels,
         validation_data=(held_out.images, held_out.labels),
-        epochs=4,
+        epochs=8,
         verbose=0,
     ).history
     names = {"loss", "accuracy", "robust_accuracy"}

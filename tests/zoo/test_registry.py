@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -139,12 +141,15 @@ def test_a_directory_without_a_record(tmp_path):
         load_record(tmp_path / "plain")
 
 
+test_split = functools.lru_cache(1)(lambda name: load_dataset(name, "test"))
+
+
 def check_numbers(name, number, n):
     """Clean accuracy exactly, and one attack on n images within four standard errors of the record's number."""
     model = load_model(name)
     clean, recorded = model.robustness.clean, model.robustness.attacks[number]
     attack = getattr(attacks, recorded.name).from_config(recorded.config)
-    data = load_dataset(model.robustness.dataset.name, "test")
+    data = test_split(model.robustness.dataset.name)
     found = evaluation.clean_accuracy(model, data.images, data.labels)
     assert found.n_examples == clean.n_examples
     assert abs(found.correct - clean.correct) <= 2
