@@ -141,7 +141,9 @@ def _probed(model: keras.Model) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(logits, "float32"))
 
 
-def _clone(model: keras.Model, change=None, *, fresh=None, dtype=None, state=True) -> keras.Model:
+def _clone(
+    model: keras.Model, change=None, *, fresh=None, dtype=None, state=True, copies=None
+) -> keras.Model:
     """A copy that is not compared.
 
     Args:
@@ -150,17 +152,18 @@ def _clone(model: keras.Model, change=None, *, fresh=None, dtype=None, state=Tru
         fresh: layer that keeps the state it is made with.
         dtype: of the input; by default that of the model's.
         state: whether the other layers get the state of the original.
+        copies: those of the outer model's layers so far: what it shares with a model inside stays shared.
     """
-    made = []
+    outermost, copies = copies is None, {} if copies is None else copies
 
     def clone(layer):
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of keras.ops, which has no state
         if isinstance(layer, keras.Model) and graph_of(layer):
-            return _clone(layer, change, fresh=fresh, state=state)
-        copy = _clone_layer(layer, change)
-        made.append((layer, copy))
-        return copy
+            return _clone(layer, change, copies=copies)
+        if layer not in copies:
+            copies[layer] = _clone_layer(layer, change)
+        return copies[layer]
 
     # A sequential model as the graph that it is; and what `compile` added is left behind.
     inputs, outputs = graph_of(model)
@@ -169,9 +172,10 @@ def _clone(model: keras.Model, change=None, *, fresh=None, dtype=None, state=Tru
         lambda x: keras.Input(batch_shape=x.shape, dtype=dtype or x.dtype, name=x.name), inputs
     )
     copy = keras.models.clone_model(graph, input_tensors=images, clone_function=clone)
-    for layer, other in made:
-        if state and layer is not fresh:
-            copy_state(layer, other)
+    if outermost and state:
+        for layer, other in copies.items():
+            if layer is not fresh:
+                copy_state(layer, other)
     return copy
 
 

@@ -3,7 +3,7 @@
 The wheel carries the models that pyproject.toml lists, inside the installed package; a checkout around the package has
 all of them. In a checkpoint directory lie
 
-    config.json         the model, logits out, built-in layers only
+    config.json         the model, logits out, Keras's own layers and operations only
     metadata.json       Keras's version and date
     model.weights.h5    the weights, without an optimizer
     robustness.json     the RobustnessRecord of these weights

@@ -7,7 +7,8 @@ from keras import layers, ops
 
 import robust_zoo as rz
 from robust_zoo.attacks import FGSM
-from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.defenses import AdversarialTraining, with_weight_decay
+from robust_zoo.zoo import CheckpointError
 
 SHAPE, CLASSES = (8, 8, 1), 3
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -147,11 +148,21 @@ def subclass():
     return keras.Model(images, model.call(images))  # of built-in layers, which can be published
 
 
+def operations():
+    """As `x + y`, slices and functions of keras.ops write them."""
+    inputs = keras.Input(SHAPE)
+    x = ops.relu(layers.Conv2D(4, 3, padding="same")(inputs))
+    x = x + 0.5 * layers.Conv2D(4, 3, padding="same")(x)[:, :, :, ::-1]
+    x = ops.concatenate([ops.mean(x, axis=(1, 2)), ops.max(x**2, axis=(1, 2))], axis=-1)
+    return keras.Model(inputs, layers.Dense(CLASSES)(ops.stack([x, -x], axis=-1)[..., 0]))
+
+
 MODELS = {
     "sequential": sequential,
     "functional": functional,
     "nested": nested,
     "shared layers": shared,
+    "operations": operations,
     "subclass, inlined": subclass,
     "normalization": normalised,
     "rescaling": lambda: functional(layers.Rescaling(2.0, -1.0)),
@@ -240,3 +251,18 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(inputs, message):
     model = keras.Model(inputs if len(inputs) > 1 else inputs[0], body(x))
     with pytest.raises(TypeError, match=message):
         rz.as_classifier(model)
+
+
+def test_a_layer_shared_with_a_model_inside_stays_shared_and_is_not_saved(tmp_path):
+    """Keras writes such a model, and cannot read it again."""
+    dense = layers.Dense(8, activation="relu")
+    vector = keras.Input((8,))
+    inner = keras.Model(vector, dense(vector))
+    inputs = keras.Input(SHAPE)
+    h = layers.Dense(8)(layers.Flatten()(inputs))
+    model = keras.Model(inputs, layers.Dense(CLASSES)(layers.Add()([inner(h), dense(h)])))
+    copy = with_weight_decay(model, l2=0.01)
+    assert len(copy.weights) == len(model.weights) == 6
+    with pytest.raises(CheckpointError, match="shares a layer with a model inside it"):
+        rz.save_model(model, tmp_path / "saved")
+    assert not list(tmp_path.iterdir())

@@ -30,9 +30,15 @@ _MODULES = (
     "keras.quantizers",
     "keras.src.models.functional",
     "keras.src.models.sequential",
+    # What `x + y` or keras.ops.relu(x) is in a functional model; those of keras.src.ops.core call functions.
+    "keras.src.ops.image",
+    "keras.src.ops.linalg",
+    "keras.src.ops.math",
+    "keras.src.ops.nn",
+    "keras.src.ops.numpy",
 )
 _KINDS: tuple[type, ...] = (
-    keras.layers.Layer,
+    keras.Operation,  # a layer, too
     keras.initializers.Initializer,
     keras.regularizers.Regularizer,
     keras.constraints.Constraint,
@@ -44,7 +50,7 @@ if hasattr(keras.quantizers, "QuantizationConfig"):  # since Keras 3.13
 # Layers that run code, or read files, that a configuration names; none of them is for images.
 _REFUSED = (
     *("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"),
-    *("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline"),
+    *("StringLookup", "IntegerLookup", "TextVectorization", "Pipeline", "JVP"),
 )
 _DEEPEST = 100  # levels of a configuration; a model in a model in a model has 30
 _LONGEST = 2**22  # bytes of one; a PreActResNet-18 has 65,000
@@ -52,7 +58,10 @@ _MOST_OBJECTS = 8_000  # in one, of which a layer has about four
 _FEW_WEIGHTS = (
     10**6
 )  # that a model may have beside those in its file: seeds, low-rank updates that were merged
-_INTERNAL = ("__tuple__", "__keras_tensor__", "__tensor__", "__numpy__")
+_INTERNAL = (
+    *("__tuple__", "__slice__", "__ellipsis__"),
+    *("__keras_tensor__", "__tensor__", "__numpy__"),
+)
 
 
 def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
@@ -60,7 +69,7 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
 
     Raises:
         CheckpointError: something is missing, truncated, tampered with, or asks for code outside the
-            built-in layers (which is never run).
+            Keras's own layers and operations (which is never run).
         RecordError: an unreadable record.
         OSError: files that cannot be read, or no space for a copy of them.
     """
@@ -218,8 +227,8 @@ def check_config(node, source: str) -> None:
         name, module = node["class_name"], node.get("module")
         if name not in _INTERNAL and not _is_built_in(name, module, node.get("registered_name")):
             raise CheckpointError(
-                f"{source} asks for {one_line(module or 'an unknown module')}.{one_line(name)}: only built-in "
-                "Keras layers are ever loaded or saved."
+                f"{source} asks for {one_line(module or 'an unknown module')}.{one_line(name)}: only "
+                "Keras's own layers and operations are ever loaded or saved."
             )
     for value in node.values():
         check_config(value, source)

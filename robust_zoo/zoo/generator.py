@@ -30,7 +30,7 @@ def load_attack(handle: str | pathlib.Path) -> GeneratorAttack:
     Raises:
         UnknownModelError: no such name.
         CheckpointError: a model without a generator, or one that is damaged, was tampered with, or asks for code
-            outside the built-in layers.
+            outside Keras's own layers.
         HubError: see `load_model`.
 
     Example:

@@ -31,7 +31,7 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
 
     Raises:
         UnknownModelError: no such name; the message has the closest ones.
-        CheckpointError: truncated, tampered with, or asking for code outside the built-in layers.
+        CheckpointError: truncated, tampered with, or asking for code outside Keras.
         RecordError: an unreadable record.
         HubError: no such model or revision on the hub, or a hub that does not answer and nothing in the cache.
 

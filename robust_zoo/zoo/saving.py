@@ -10,6 +10,7 @@ from robust_zoo.classifier import describe_config, serialise
 from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
 from robust_zoo.files import atomic_directory, check_written
+from robust_zoo.layers import layers_of
 from robust_zoo.places import CONFIG, RECIPE, RECORD
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.report.card import write_card
@@ -34,7 +35,7 @@ def save_model(
     checkpoint at `directory` is replaced.
 
     Args:
-        model: functional `keras.Model`, images in [0, 1] to logits, built-in layers only.
+        model: functional `keras.Model`, images in [0, 1] to logits, of Keras's own layers and operations.
         directory: where to write.
         record: the record of exactly these weights, from `robust_zoo.evaluate`.
         recipe: content of recipe.json, which `robust_zoo.recipe.run` makes, to keep beside them.
@@ -43,7 +44,8 @@ def save_model(
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses.
-        CheckpointError: a layer that is not built in, or a `directory` that holds something else.
+        CheckpointError: a layer that is not Keras's own, one that a model inside `model` shares with it, or a
+            `directory` that holds something else.
         RecordError: a record of other weights.
     """
     model = in_float32(check_classifier(model))
@@ -56,6 +58,11 @@ def save_model(
     lean = json.dumps(config).encode()  # before Keras, which empties what it reads
     # Built anew: a compiled model would bring its optimizer into the weights file.
     plain = keras.saving.deserialize_keras_object(config)
+    if len([*layers_of(plain)]) != len([*layers_of(model)]):
+        raise CheckpointError(
+            f"model {model.name!r} shares a layer with a model inside it, which Keras's files cannot say: let the two "
+            "be one model."
+        )
     copy_state(model, plain)
     files, weights = model_files(plain)
     files[CONFIG] = lean
