@@ -209,6 +209,37 @@ class Attack:
 
         return ops.fori_loop(0, count, body, (state, x, closest))
 
+    def trajectory(self, model, x, y, keys, epsilon=0.0, attempt=0, *, look=None):
+        """One attempt on a batch, every step of it whatever comes of it: pure and traceable.
+
+        Args:
+            model: the classifier.
+            x: float32 (batch, ...), clean images.
+            y: int32 (batch,), labels.
+            keys: random keys, as for `start`.
+            epsilon: as for `start`.
+            attempt: as for `start`.
+            look: maps the logits (batch, classes) of a candidate to a number an example, (batch,).
+
+        Returns:
+            The state after the last step; and float32 (batch, steps), what `look` saw before each, None without it.
+        """
+        steps = self.steps_on(x.shape[1:])
+
+        def step(number, carry):
+            state, *seen = carry
+            state, logits = self.step(model, x, state, epsilon)
+            if look is not None:
+                seen = [ops.where(ops.arange(steps)[None] == number, look(logits)[:, None], *seen)]
+            # Detached at each step: torch would keep the graph of all of them.
+            return keras.tree.map_structure(ops.stop_gradient, (state, *seen))
+
+        carry = (self.start(model, x, y, keys, epsilon, attempt),)
+        if look is not None:
+            carry += (ops.zeros((ops.shape(x)[0], steps), "float32"),)
+        carry = ops.fori_loop(0, steps, step, carry) if steps else carry
+        return carry if look is not None else (*carry, None)
+
     def run(
         self,
         model: keras.Model,
@@ -321,17 +352,9 @@ class FixedBudgetAttack(Attack):
             epsilon = over_images(epsilon, x)
         y, key = self._prepare_call(model, x, y, key)
 
-        def advance(_, state):
-            # Detached at each step: torch would keep the graph of all of them.
-            return keras.tree.map_structure(
-                ops.stop_gradient, self.step(model, x, state, epsilon)[0]
-            )
-
-        steps = self.steps_on(x.shape[1:])
-
         def attempt(number):
-            state = self.start(model, x, y, random.fold_in(key, number), epsilon, number)
-            state = ops.fori_loop(0, steps, advance, state) if steps else state
+            keys = random.fold_in(key, number)
+            state, _ = self.trajectory(model, x, y, keys, epsilon, number)
             return strongest(state), state
 
         attempts = self.attempts_on(model)

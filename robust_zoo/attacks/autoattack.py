@@ -114,6 +114,7 @@ class AutoAttack(FixedBudgetAttack):
                     y[robust],
                     key=random.fold_in(random.key(seed), number),
                     batch_size=batch_size,
+                    logits=logits[robust],
                     numbers=robust,
                     # FAB has no ball of its own: what it finds inside ours is enough.
                     stop_distance=self.epsilon if isinstance(attack, FAB) else None,

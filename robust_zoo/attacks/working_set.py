@@ -67,6 +67,7 @@ class WorkingSet:
         y: int32 (n,), or None for the predicted labels.
         key: random key (2,); an image's own is folded from it and its number.
         batch_size: images in a full batch.
+        logits: float32 (n, classes) of `x`, computed if they are not given.
         numbers: int (n,), the images' numbers; by default their places in `x`.
         stop_distance: replaces the attack's own.
 
@@ -74,7 +75,19 @@ class WorkingSet:
         work: image-steps to do at most.
     """
 
-    def __init__(self, attack, model, x, y, *, key, batch_size, numbers=None, stop_distance=None):
+    def __init__(
+        self,
+        attack,
+        model,
+        x,
+        y,
+        *,
+        key,
+        batch_size,
+        logits=None,
+        numbers=None,
+        stop_distance=None,
+    ):
         self.attack, self.x = attack, x
         self._epsilon = np.asarray(getattr(attack, "epsilon", 0.0), "float32")
         self._sizes = batch_sizes(batch_size)
@@ -86,7 +99,7 @@ class WorkingSet:
         self._start, self._follow, self._judge = once(
             model, shape, template, lambda: _compile(template, model)
         )
-        logits = predict(model, x, batch_size)
+        logits = predict(model, x, batch_size) if logits is None else logits
         y = logits.argmax(1).astype("int32") if y is None else y
         self.y = ops.convert_to_numpy(attack.reference(logits, y))
         fooled = np.concatenate(

@@ -71,15 +71,10 @@ def jsma_table(
     for attack in attacks:
         attack.check_shape(x.shape[1:])
     largest = max(attacks, key=lambda attack: attack.gamma)
-    steps = largest.steps_on(x.shape[1:])
 
     def trial(x, target):
-        def body(_, state):
-            state = largest.step(model, x, state, 0.0)[0]
-            return keras.tree.map_structure(ops.stop_gradient, state)
-
-        state = largest.start(model, x, target, random.key(0), 0.0, 0)
-        x_adv = ops.fori_loop(0, steps, body, state)["x_adv"]
+        state, _ = largest.trajectory(model, x, target, random.key(0))
+        x_adv = state["x_adv"]
         changed = ops.sum(ops.cast(x_adv != x, "float32"), axis=(1, 2, 3))
         logits = logits_of(model, x_adv)
         reached = ops.cast(largest.succeeded(logits, target), "float32")

@@ -83,20 +83,11 @@ def loss_landscape(
         def loss_of(logits):
             return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
 
-        columns = ops.arange(attack.steps)[None]
-
-        def step(number, carry):
-            state, losses = carry
-            state, logits = attack.step(model, x, state, attack.epsilon)
-            loss = loss_of(logits)[:, None]
-            return state, ops.where(columns == number, loss, losses)
-
         def clean_loss(x):
             return loss_of(logits_of(model, x))
 
-        start = attack.start(model, x, y, random.fold_in(keys, 0), attack.epsilon, 0)
-        empty = ops.zeros((restarts, attack.steps), "float32")
-        state, losses = ops.fori_loop(0, attack.steps, step, (start, empty))
+        keys = random.fold_in(keys, 0)
+        state, losses = attack.trajectory(model, x, y, keys, attack.epsilon, look=loss_of)
         return state["x_adv"], losses, backend.value_and_input_gradient(clean_loss, x)[1]
 
     compiled = backend.function(follow, model)
