@@ -508,6 +508,15 @@ class RobustnessRecord(_Part):
             later.correct > earlier.correct for earlier, later in itertools.pairwise(points)
         ):
             raise ValueError("curve must fall, on one sample")
+        worst = self.worst_case
+        for point in points if worst else ():
+            # What the attacks broke is broken in every larger ball; the smaller sample is part of the larger.
+            most = worst.correct + max(0, point.n_examples - worst.n_examples)
+            if point.epsilon >= threat.epsilon and point.correct > most:
+                raise ValueError(
+                    f"curve has {point.correct} correct of {point.n_examples} at epsilon {point.epsilon:g}, but "
+                    f"worst_case {worst.correct} of {worst.n_examples} at {threat.epsilon:g}"
+                )
 
     @property
     def failed_checks(self) -> tuple[Check, ...]:

@@ -214,6 +214,7 @@ CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "
         ({"attacks": [attack(components={"a": 0.0, "b": 1.0})]}, "but its components"),
         ({"curve": curve(46), "checks": CHECKS}, "the curve at epsilon 0.1 has 46 correct"),
         ({"curve": curve(20, 21), "checks": CHECKS}, "curve must fall"),
+        ({"curve": curve(31, 9), "checks": CHECKS}, "31 correct of 50 .* but worst_case 30 of 50"),
         ({"name": "x" * 201}, "1 to 200 characters, got 201"),
         ({"architecture": " "}, "1 to 200 characters, got 0"),
         ({"input": {"shape": [8, 8], "range": [0.0, 1.0]}}, "input.shape.2: Field required"),
@@ -236,7 +237,7 @@ def test_what_does_not_fit_together_is_refused(record, changes, message):
 
 
 def test_what_fits_together_is_taken(record):
-    more = {"minimum_norm": [distances()], "curve": curve(45, 20, 0), "checks": CHECKS}
+    more = {"minimum_norm": [distances()], "curve": curve(30, 20, 0), "checks": CHECKS}
     assert RobustnessRecord.from_json(changed(record, **more)).curve.points[1].correct == 20
 
 

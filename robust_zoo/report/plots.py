@@ -19,7 +19,7 @@ from robust_zoo.evaluation import (
     TransferMatrices,
 )
 from robust_zoo.files import replacing
-from robust_zoo.record import Accuracy, CurvePoint, RobustnessRecord
+from robust_zoo.record import Accuracy, RobustnessRecord
 
 FORMATS = ("png", "pdf", "svg")
 _DRAWING = "7"  # to be raised when pictures look different, so that they are drawn again
@@ -123,16 +123,9 @@ def compare_models(
 
 
 def _points(record: RobustnessRecord) -> list[tuple[float, Accuracy]]:
-    """Of the record's curve, from clean accuracy on; what follows after the model is broken is left out.
-
-    No point is above what all attacks of the record leave within a ball that is no larger.
-    """
+    """Of the record's curve, from clean accuracy on; what follows after the model is broken is left out."""
     assert record.curve is not None  # the callers looked
-    points, threat, worst = list(record.curve.points), record.threat_model, record.worst_case
-    for number, point in enumerate(points):
-        if threat and worst and point.epsilon >= threat.epsilon and worst.accuracy < point.accuracy:
-            counted = Accuracy.count(worst.correct, worst.n_examples).model_dump()
-            points[number] = CurvePoint(**counted, epsilon=point.epsilon)
+    points = record.curve.points
     standing = sum(point.accuracy > _BROKEN for point in points)
     return [(0.0, record.clean), *((point.epsilon, point) for point in points[: standing + 1])]
 

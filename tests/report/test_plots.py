@@ -82,20 +82,6 @@ def test_a_picture_knows_its_records(tmp_path):
     assert not is_picture_of([record], path)
 
 
-def test_no_curve_is_drawn_above_what_the_attacks_left():
-    record = load_record("mlp.pgd_digits")
-    worst, radius = record.worst_case, record.threat_model.epsilon
-    clean = record.clean.model_dump()
-    points = [point.model_copy(update=clean) for point in record.curve.points]
-    curve = record.curve.model_copy(update={"points": tuple(points)})
-    high = record.model_copy(update={"curve": curve})
-    drawn = dict(plots._points(high)[1:])
-    assert set(drawn) == {point.epsilon for point in points}
-    for epsilon, point in drawn.items():
-        expected = worst if epsilon >= radius else record.clean
-        assert point.correct == expected.correct
-
-
 def test_models_are_compared_by_their_curves(tmp_path):
     records = [load_record("mlp.pgd_digits"), load_record("mlp.natural_digits")]
     text = compare_models(records, tmp_path / "models.svg", title="both").read_text()

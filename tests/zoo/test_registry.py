@@ -141,7 +141,7 @@ def test_a_directory_without_a_record(tmp_path):
         load_record(tmp_path / "plain")
 
 
-test_split = functools.lru_cache(1)(lambda name: load_dataset(name, "test"))
+split_of = functools.lru_cache(1)(lambda name: load_dataset(name, "test"))
 
 
 def check_numbers(name, number, n):
@@ -149,7 +149,7 @@ def check_numbers(name, number, n):
     model = load_model(name)
     clean, recorded = model.robustness.clean, model.robustness.attacks[number]
     attack = getattr(attacks, recorded.name).from_config(recorded.config)
-    data = test_split(model.robustness.dataset.name)
+    data = split_of(model.robustness.dataset.name)
     found = evaluation.clean_accuracy(model, data.images, data.labels)
     assert found.n_examples == clean.n_examples
     assert abs(found.correct - clean.correct) <= 2
