@@ -508,9 +508,12 @@ class RobustnessRecord(_Part):
             later.correct > earlier.correct for earlier, later in itertools.pairwise(points)
         ):
             raise ValueError("curve must fall, on one sample")
-        worst = self.worst_case
-        for point in points if worst else ():
-            # What the attacks broke is broken in every larger ball; the smaller sample is part of the larger.
+        if self.worst_case is not None:
+            self._check_broken(curve, threat, self.worst_case)
+
+    def _check_broken(self, curve: Curve, threat: ThreatModel, worst: WorstCase) -> None:
+        """What the attacks broke is broken in every larger ball; the smaller sample is part of the larger."""
+        for point in curve.points:
             most = worst.correct + max(0, point.n_examples - worst.n_examples)
             if point.epsilon >= threat.epsilon and point.correct > most:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Auto-PGD, two of the four attacks of AutoAttack."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import keras
 import numpy as np
@@ -11,7 +12,9 @@ from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.labels import ranked_class
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import over_images
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 _MOMENTUM = 0.75  # weight of the new step against the last one
 
@@ -57,33 +60,40 @@ class APGD(FixedBudgetAttack):
     restarts: int = 1
     rho: float = 0.75
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "loss", get_loss(self.loss))
-        if self.loss.needs_clean:
-            raise ValueError(
-                f"loss must not need the clean logits in APGD, got {self.loss.name!r}."
-            )
+        loss = get_loss(self.loss)
+        object.__setattr__(self, "loss", loss)
+        if loss.needs_clean:
+            raise ValueError(f"loss must not need the clean logits in APGD, got {loss.name!r}.")
         if self.targets < 0:
             raise ValueError(f"targets must be an integer >= 0, got {self.targets!r}.")
         if not 0 < self.rho <= 1:
             raise ValueError(f"rho must lie in (0, 1], got {self.rho!r}.")
 
-    def attempts_on(self, model) -> int:
+    def attempts_on(self, model: keras.Model) -> int:
         return max(self.targets, 1) * self.restarts
 
-    def template(self):
+    def template(self) -> Self:
         return self.replace(epsilon=1.0)
 
-    def check_model(self, model):
+    def check_model(self, model: keras.Model) -> None:
         num_classes = model.output_shape[1]
-        self.loss.check_classes(num_classes, targeted=self.targets > 0)
+        get_loss(self.loss).check_classes(num_classes, targeted=self.targets > 0)
         if self.targets >= num_classes:
             raise ValueError(
                 f"targets must be at most {num_classes - 1}, the model's other classes, got {self.targets}."
             )
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         x_adv = self.geometry.surface_start(keys, x, epsilon)
         lowest = ops.cast(ops.zeros_like(y), "float32") - np.inf
         state = {
@@ -106,10 +116,10 @@ class APGD(FixedBudgetAttack):
             state["targets"] = ranked_class(logits, 1 + attempt // self.restarts)
         return state
 
-    def loss_value(self, logits, state):
-        return self.loss(logits, state["labels"], state.get("targets"))
+    def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
+        return get_loss(self.loss)(logits, state["labels"], state.get("targets"))
 
-    def _checkpoint(self, done):
+    def _checkpoint(self, done: Tensor) -> tuple[Tensor, Tensor]:
         """Whether the step size is looked at after `done` steps (batch,), and how many are looked back at."""
         points = halving_points(self.steps)
         lengths = np.diff([0, *points]).astype("float32")
@@ -117,12 +127,14 @@ class APGD(FixedBudgetAttack):
         length = ops.sum(ops.cast(here, "float32") * ops.convert_to_tensor(lengths), axis=1)
         return ops.any(here, axis=1), length
 
-    def step(self, model, x, state, epsilon):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
 
-        def choose(mask, yes, no):
+        def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
             return ops.where(over_images(mask, x), yes, no)
 
-        def ascended(x_adv):
+        def ascended(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
             return self.loss_value(logits, state), logits
 
@@ -137,7 +149,7 @@ class APGD(FixedBudgetAttack):
         state["best_loss"] = ops.where(better, loss, state["best_loss"])
 
         # As in the authors' code, the first step rises if it ends above a loss of zero.
-        zero = self.loss.zero_in_autoattack(targeted=self.targets > 0)
+        zero = get_loss(self.loss).zero_in_autoattack(targeted=self.targets > 0)
         last = ops.where(done == 1, zero, state["last_loss"])
         rose = ops.logical_and(done >= 1, loss > last)
         rises = state["rises"] + ops.cast(rose, "int32")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_type_hints
@@ -12,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo.attack_names import check_epsilon
-from robust_zoo.attacks.norms import get_norm, over_images
+from robust_zoo.attacks.norms import L2, Linf, get_norm, over_images
 from robust_zoo.attacks.run import AttackResult, run
 from robust_zoo.attacks.state import AttackState, finished, strongest
 from robust_zoo.attacks.state_file import StateFile
@@ -20,6 +21,7 @@ from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of
 from robust_zoo.progress import progress_bar
+from robust_zoo.typing import Tensor
 
 _KINDS = {
     bool: (bool, "True or False"),
@@ -66,7 +68,7 @@ class Attack:
     look_every: ClassVar[int] = 10
     """Most steps between two looks at which images are done; of a long attack, a tenth of the steps so far."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_types()
         if self.norm not in self.norms:
             raise ValueError(
@@ -112,7 +114,7 @@ class Attack:
         return np.inf
 
     @property
-    def geometry(self):
+    def geometry(self) -> Linf | L2 | Any:  # see get_norm
         return get_norm(self.norm)
 
     def defaults(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class Attack:
     def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
-    def replace(self, **changes) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some hyperparameters changed; others stay, a default step size included."""
         return dataclasses.replace(self, **changes)
 
@@ -156,7 +158,15 @@ class Attack:
         """The attack that stands for all whose compiled steps are the same as this one's."""
         return self
 
-    def start(self, model, x, y, keys, epsilon, attempt) -> AttackState:
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         """The state before the first step, with the first candidate.
 
         Args:
@@ -169,33 +179,46 @@ class Attack:
         """
         raise NotImplementedError
 
-    def step(self, model, x, state, epsilon) -> tuple[AttackState, Any]:
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Any]:
         """The next state, and the logits (batch, classes) of the candidate it started from."""
         raise NotImplementedError
 
-    def succeeded(self, logits, y):
+    def succeeded(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which logits (batch, classes) are a success against the labels `y`, bool (batch,)."""
         predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
         return predicted == y if self.reaches_given_labels else predicted != y
 
-    def reference(self, logits, y):
+    def reference(self, logits: Tensor, y: Tensor) -> Tensor:
         """The labels that success is judged by, (batch,), from the clean logits and the labels given."""
         return y
 
-    def loss_value(self, logits, state):
+    def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
         """How close a candidate came, (batch,), from its logits; larger is worse for the model."""
         raise NotImplementedError
 
     def check_model(self, model: keras.Model) -> None:
         """Raises ValueError if the attack cannot work on that classifier."""
 
-    def follow(self, model, x, y, state, closest, epsilon, count):
+    def follow(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        state: AttackState,
+        closest: Tensor,
+        epsilon: Tensor | float,
+        count: Tensor | int,
+    ) -> tuple[AttackState, Tensor, Tensor]:
         """`count` steps on a batch: the next state, the closest success, its distance (batch,).
 
         Only successes closer than `closest` (batch,) are kept; without one, the clean image and `closest`.
         """
 
-        def body(_, carry):
+        def body(
+            _: Tensor, carry: tuple[AttackState, Tensor, Tensor]
+        ) -> tuple[AttackState, Tensor, Tensor]:
             state, found, closest = carry
             candidate, done = state["x_adv"], finished(state)
             state, logits = self.step(model, x, state, epsilon)
@@ -209,7 +232,17 @@ class Attack:
 
         return ops.fori_loop(0, count, body, (state, x, closest))
 
-    def trajectory(self, model, x, y, keys, epsilon=0.0, attempt=0, *, look=None):
+    def trajectory(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float = 0.0,
+        attempt: Tensor | int = 0,
+        *,
+        look: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[AttackState, Tensor | None]:
         """One attempt on a batch, every step of it whatever comes of it: pure and traceable.
 
         Args:
@@ -226,7 +259,7 @@ class Attack:
         """
         steps = self.steps_on(x.shape[1:])
 
-        def step(number, carry):
+        def step(number: Tensor, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             state, *seen = carry
             state, logits = self.step(model, x, state, epsilon)
             if look is not None:
@@ -234,7 +267,7 @@ class Attack:
             # Detached at each step: torch would keep the graph of all of them.
             return keras.tree.map_structure(ops.stop_gradient, (state, *seen))
 
-        carry = (self.start(model, x, y, keys, epsilon, attempt),)
+        carry: tuple[Any, ...] = (self.start(model, x, y, keys, epsilon, attempt),)
         if look is not None:
             carry += (ops.zeros((ops.shape(x)[0], steps), "float32"),)
         carry = ops.fori_loop(0, steps, step, carry) if steps else carry
@@ -243,8 +276,8 @@ class Attack:
     def run(
         self,
         model: keras.Model,
-        x,
-        y=None,
+        x: Tensor,
+        y: Tensor | None = None,
         *,
         seed: int = 0,
         batch_size: int = 128,
@@ -286,7 +319,17 @@ class Attack:
     result: ClassVar[type[AttackResult]] = AttackResult
     """What `run` returns."""
 
-    def search(self, model, x, y, *, seed, batch_size, progress, state: StateFile) -> dict:
+    def search(
+        self,
+        model: keras.Model,
+        x: np.ndarray,
+        y: np.ndarray | None,
+        *,
+        seed: int,
+        batch_size: int,
+        progress: bool,
+        state: StateFile,
+    ) -> dict:
         """The fields of the result, without distance and seconds; see `run`, which checked everything."""
         working_set = WorkingSet(self, model, x, y, key=random.key(seed), batch_size=batch_size)
         with state.restoring():
@@ -309,7 +352,9 @@ class Attack:
                 f"{self!r} left [0, 1]: values from {x_adv.min():.9g} to {x_adv.max():.9g}."
             )
 
-    def _prepare_call(self, model, x, y, key):
+    def _prepare_call(
+        self, model: keras.Model, x: Tensor, y: Tensor | None, key: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Labels as int32 and one key an example."""
         y = ops.argmax(model(x, training=False), axis=1) if y is None else y
         if len(key.shape) == 1:
@@ -329,10 +374,18 @@ class FixedBudgetAttack(Attack):
 
     epsilon: float
 
-    def _check_budget(self):
+    def _check_budget(self) -> None:
         check_epsilon(self.epsilon, self.norm)
 
-    def __call__(self, model, x, y=None, *, key, epsilon=None):
+    def __call__(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        key: Tensor,
+        epsilon: Tensor | float | None = None,
+    ) -> Tensor:
         """Adversarial images for a batch: pure and traceable, for use inside a training step.
 
         Args:
@@ -352,7 +405,7 @@ class FixedBudgetAttack(Attack):
             epsilon = over_images(epsilon, x)
         y, key = self._prepare_call(model, x, y, key)
 
-        def attempt(number):
+        def attempt(number: Tensor | int) -> tuple[Tensor, AttackState]:
             keys = random.fold_in(key, number)
             state, _ = self.trajectory(model, x, y, keys, epsilon, number)
             return strongest(state), state
@@ -361,7 +414,7 @@ class FixedBudgetAttack(Attack):
         if attempts == 1:
             return ops.stop_gradient(attempt(0)[0])
 
-        def better(number, best):
+        def better(number: Tensor, best: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x_adv, state = attempt(number)
             logits = logits_of(model, x_adv)
             loss = self.loss_value(logits, state)
@@ -372,7 +425,7 @@ class FixedBudgetAttack(Attack):
         lowest = ops.full((ops.shape(x)[0],), -np.inf, dtype="float32")
         return ops.stop_gradient(ops.fori_loop(0, attempts, better, (x, lowest))[0])
 
-    def check_shape(self, image_shape):
+    def check_shape(self, image_shape: tuple[int, ...]) -> None:
         white = np.ones((1, *image_shape), "float32")
         largest = self.geometry.distance(white, np.zeros_like(white)).item()
         if self.epsilon > largest:
@@ -387,7 +440,7 @@ class FixedBudgetAttack(Attack):
         # A float32 pixel near 1 is only exact to 6e-8, which matters for the smallest epsilons.
         return self.epsilon * (1 + 1e-5) + 1e-7
 
-    def verify(self, x_adv, distance):
+    def verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
         if not (distance <= self.allowed_distance).all():
             raise RuntimeError(
                 f"{self!r} left its ball: {self.norm} distance {distance.max():.9g} > {self.epsilon:.9g}."
@@ -399,11 +452,13 @@ class FixedBudgetAttack(Attack):
 class MinimumNormAttack(Attack):
     """Base of the attacks that look for the closest adversarial example; the clean image if there is none."""
 
-    def loss_value(self, logits, state):
+    def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
         # Nothing that failed to fool the model is worth keeping.
         return ops.full((ops.shape(logits)[0],), -np.inf, dtype="float32")
 
-    def __call__(self, model, x, y=None, *, key):
+    def __call__(
+        self, model: keras.Model, x: Tensor, y: Tensor | None = None, *, key: Tensor
+    ) -> Tensor:
         """The closest adversarial images found for a batch, and `x` itself where there is none: pure.
 
         Args:
@@ -419,7 +474,7 @@ class MinimumNormAttack(Attack):
         y = ops.cast(self.reference(logits, y), "int32")
         done = ops.where(self.succeeded(logits, y), 0.0, np.inf)
 
-        def attempt(number, best):
+        def attempt(number: Tensor, best: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x_adv, closest = best
             keys = random.fold_in(key, number)
             state = self.start(model, x, y, keys, 0.0, number)

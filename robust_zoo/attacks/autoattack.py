@@ -1,7 +1,8 @@
 """AutoAttack: the field's standard ensemble."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NoReturn
 
 import keras
 import numpy as np
@@ -14,10 +15,12 @@ from robust_zoo.attacks.fab import FAB
 from robust_zoo.attacks.losses import CrossEntropy, unit_of
 from robust_zoo.attacks.run import AttackResult
 from robust_zoo.attacks.square import Square
+from robust_zoo.attacks.state_file import StateFile
 from robust_zoo.attacks.working_set import WorkingSet, like
 from robust_zoo.backend import random
 from robust_zoo.inference import predict
 from robust_zoo.progress import progress_bar
+from robust_zoo.typing import Tensor
 
 _FLAGGED = 128  # images that the flags look at
 _TARGETS = 9
@@ -56,7 +59,15 @@ class AutoAttack(FixedBudgetAttack):
 
     result: ClassVar = AutoAttackResult
 
-    def __call__(self, model, x, y=None, *, key, epsilon=None):
+    def __call__(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        key: Tensor,
+        epsilon: Tensor | float | None = None,
+    ) -> NoReturn:
         raise TypeError("AutoAttack is for measuring: use run, or another attack inside training.")
 
     def standard(self, num_classes: int, scale: float = 1.0) -> tuple[dict[str, Attack], list[str]]:
@@ -82,7 +93,17 @@ class AutoAttack(FixedBudgetAttack):
         }
         return components, changes
 
-    def search(self, model, x, y, *, seed, batch_size, progress, state):
+    def search(
+        self,
+        model: keras.Model,
+        x: np.ndarray,
+        y: np.ndarray | None,
+        *,
+        seed: int,
+        batch_size: int,
+        progress: bool,
+        state: StateFile,
+    ) -> dict[str, Any]:
         num_classes = model.output_shape[1]
         logits = predict(model, x, batch_size)
         scale = float(np.median(ops.convert_to_numpy(unit_of(logits))))
@@ -122,15 +143,15 @@ class AutoAttack(FixedBudgetAttack):
                 with state.restoring():
                     working_set.restore(inner)
 
-                def snapshot(working_set=working_set):
+                def snapshot(working_set: WorkingSet = working_set) -> dict[str, np.ndarray]:
                     inside = working_set.snapshot()
                     inside = {f"inside/{name}": value for name, value in inside.items()}
                     return {**found, "accuracy": np.asarray(accuracy), **inside}
 
                 title = f"AutoAttack {name}"
-                options = {"done": working_set.done, "enabled": progress}
+                options: dict[str, Any] = {"done": working_set.done, "enabled": progress}
                 with progress_bar(title, working_set.work, **options) as advance:
-                    working_set.run(advance, lambda snapshot=snapshot: state.save(snapshot))
+                    working_set.run(advance, partial(state.save, snapshot))
                 self._take_over(found, robust, name, x, **working_set.found())
             inner = {}
             accuracy.append(float((found["broken_by"] == "").mean()))
@@ -149,7 +170,17 @@ class AutoAttack(FixedBudgetAttack):
         success = found["broken_by"] != ""
         return {**found, "success": success, "components": after, "flags": signs}
 
-    def _take_over(self, found, robust, name, x, *, x_adv, success, queries) -> None:
+    def _take_over(
+        self,
+        found: dict[str, np.ndarray],
+        robust: np.ndarray,
+        name: str,
+        x: np.ndarray,
+        *,
+        x_adv: np.ndarray,
+        success: np.ndarray,
+        queries: np.ndarray,
+    ) -> None:
         """Notes what a component found on the images `robust`."""
         broken = success & (self.geometry.distance(x_adv, x[robust]) <= self.allowed_distance)
         found["queries"][robust] += queries
@@ -157,7 +188,7 @@ class AutoAttack(FixedBudgetAttack):
         found["x_adv"][robust[broken]] = x_adv[broken]
 
 
-def _falling(accuracy, most: int) -> list[float]:
+def _falling(accuracy: np.ndarray | None, most: int) -> list[float]:
     """The accuracy after each component that is done, of a state; ValueError if it cannot be that."""
     values = [1.0, *np.ravel([] if accuracy is None else accuracy).tolist()]
     if accuracy is None or len(values) > most + 1 or sorted(values, reverse=True) != values:

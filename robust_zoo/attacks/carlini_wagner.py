@@ -12,7 +12,9 @@ from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.losses import CWMargin, unit_of
 from robust_zoo.attacks.norms import over_images
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 _SMOOTH = 0.999999  # keeps the inverse of tanh finite at 0 and 1
 _BETA_1, _BETA_2, _TINY = 0.9, 0.999, 1e-8  # Adam
@@ -53,7 +55,7 @@ class CarliniWagner(MinimumNormAttack):
 
     norms: ClassVar = ("l2",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.binary_search_steps < 1:
             raise ValueError(
@@ -70,11 +72,19 @@ class CarliniWagner(MinimumNormAttack):
     def stop_distance(self) -> float:
         return 0.0
 
-    def steps_on(self, image_shape):
+    def steps_on(self, image_shape: tuple[int, ...]) -> int:
         return self.steps * self.binary_search_steps
 
-    def start(self, model, x, y, keys, epsilon, attempt):
-        def full(value):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
+        def full(value: float) -> Tensor:
             return ops.cast(ops.zeros_like(y), "float32") + value
 
         w = ops.arctanh((2 * x - 1) * _SMOOTH)
@@ -96,18 +106,20 @@ class CarliniWagner(MinimumNormAttack):
             "finished": ops.zeros_like(y, dtype="bool"),
         }
 
-    def succeeded(self, logits, y):
+    def succeeded(self, logits: Tensor, y: Tensor) -> Tensor:
         if not self.confidence:
             return super().succeeded(logits, y)
         handicap = self.confidence * ops.one_hot(y, logits.shape[1], dtype=logits.dtype)
         return super().succeeded(logits + handicap, y)
 
-    def step(self, model, x, state, epsilon):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
         per_image = tuple(range(1, len(x.shape)))
         origin = (ops.tanh(ops.arctanh((2 * x - 1) * _SMOOTH)) + 1) / 2
         margin = CWMargin(confidence=self.confidence)
 
-        def objective(w):
+        def objective(w: Tensor) -> tuple[Tensor, Tensor]:
             x_adv = (ops.tanh(w) + 1) / 2
             logits = logits_of(model, x_adv)
             # CWMargin is to be raised and has the floor -confidence.
@@ -146,7 +158,7 @@ class CarliniWagner(MinimumNormAttack):
             last = search == self.binary_search_steps - 1
             middle = ops.where(last, ops.minimum(upper, _LARGEST), middle)
 
-        def again(fresh, going):
+        def again(fresh: Tensor | float, going: Tensor) -> Tensor:
             return ops.where(over_images(over, x), fresh, going)
 
         w = again(ops.arctanh((2 * x - 1) * _SMOOTH), w)

@@ -1,6 +1,7 @@
 """DeepFool: steps to the nearest linearised boundary."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import keras
 from keras import ops
@@ -9,7 +10,9 @@ from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.losses import LOWEST
 from robust_zoo.attacks.norms import divided_by_largest
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 REFERENCES = ("predicted", "true")
 
@@ -45,7 +48,7 @@ class DeepFool(MinimumNormAttack):
 
     look_every = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.overshoot >= 0:
             raise ValueError(f"overshoot must be >= 0, got {self.overshoot!r}.")
@@ -54,16 +57,24 @@ class DeepFool(MinimumNormAttack):
         if self.labels not in REFERENCES:
             raise ValueError(f"labels must be one of {REFERENCES}, got {self.labels!r}.")
 
-    def passes_on(self, model) -> int:
+    def passes_on(self, model: keras.Model) -> int:
         return min(self.candidates, model.output_shape[1])
 
-    def template(self):
+    def template(self) -> Self:
         return self.replace(steps=1)
 
-    def reference(self, logits, y):
+    def reference(self, logits: Tensor, y: Tensor) -> Tensor:
         return ops.cast(ops.argmax(logits, axis=1), "int32") if self.labels == "predicted" else y
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         logits = logits_of(model, x)
         # Whatever is to be left comes first, even where it is not the most likely class.
         given = ops.one_hot(y, logits.shape[1], dtype="bool")
@@ -75,8 +86,10 @@ class DeepFool(MinimumNormAttack):
             "classes": ops.cast(order[:, :count], "int32"),
         }
 
-    def step(self, model, x, state, epsilon):
-        def chosen(x_adv):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
+        def chosen(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
             return ops.take_along_axis(logits, state["classes"], axis=1), logits
 

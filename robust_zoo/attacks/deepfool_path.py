@@ -8,15 +8,20 @@ clipped to [0, 1].
 `logits` is a function from images (batch, height, width, channels) to float32 logits (batch, classes).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.losses import at
 from robust_zoo.attacks.norms import over_images
+from robust_zoo.typing import Tensor
 
 
-def find_path(logits, x, y, *, steps: int, overshoot: float):
+def find_path(
+    logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, steps: int, overshoot: float
+) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
     """Which of the examples are correct, (batch,), and DeepFool's choices in each iteration.
 
     Correct examples leave their class for the nearest other one; the others go to the class `y`. A choice is
@@ -57,12 +62,18 @@ def find_path(logits, x, y, *, steps: int, overshoot: float):
     return correct, path
 
 
-def perturbation(logits, x, path, *, overshoot: float):
+def perturbation(
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    path: list[tuple[Tensor, Tensor, Tensor]],
+    *,
+    overshoot: float,
+) -> Tensor:
     """The perturbations (batch, height, width, channels) along a path, (1 + overshoot) times all steps."""
     change = ops.zeros_like(x)
     for base, target, moves in path:
 
-        def gap(x_adv, base=base, target=target):
+        def gap(x_adv: Tensor, base: Tensor = base, target: Tensor = target) -> Tensor:
             values = logits(x_adv)
             return at(values, target) - at(values, base)
 
@@ -71,22 +82,22 @@ def perturbation(logits, x, path, *, overshoot: float):
     return (1 + overshoot) * change
 
 
-def length(x):
+def length(x: Tensor) -> Tensor:
     """L2 norm of each example, (batch,), differentiable at zero."""
     squares = ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))
     return ops.sqrt(ops.maximum(squares, 1e-12))
 
 
-def _argmax(logits):
+def _argmax(logits: Tensor) -> Tensor:
     return ops.cast(ops.argmax(logits, axis=1), "int32")
 
 
-def _size(normal):
+def _size(normal: Tensor) -> Tensor:
     """L2 norm along the last axis as the authors' code takes it on MNIST: 5e-6 is added to each entry."""
     return ops.sqrt(ops.maximum(ops.sum(ops.square(normal + 5e-6), axis=-1), 1e-24))
 
 
-def _step(gap, normal):
+def _step(gap: Tensor, normal: Tensor) -> Tensor:
     """The step to a linearised boundary: |gap| / ||normal|| along the normal over its length."""
     size = _size(ops.reshape(normal, (ops.shape(normal)[0], -1)))
     return over_images(ops.abs(gap) / ops.square(size), normal) * normal

@@ -1,6 +1,7 @@
 """Fast adaptive boundary attack, the minimum-norm attack of AutoAttack."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import keras
 from keras import ops
@@ -9,10 +10,12 @@ from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.labels import ranked_class
 from robust_zoo.attacks.norms import divided_by_largest, over_images
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 
-def project_on_hyperplane(x, w, offset, norm: str):
+def project_on_hyperplane(x: Tensor, w: Tensor, offset: Tensor, norm: str) -> Tensor:
     """The smallest change of `x` (batch, d) with w . change = -offset that stays in [0, 1] (eqs. 4 to 6).
 
     The solution moves every value by t (linf) or t |w| (l2) in the direction of need, as far as [0, 1]
@@ -33,13 +36,13 @@ def project_on_hyperplane(x, w, offset, norm: str):
     room = ops.where(direction > 0, 1.0 - x, x)
     need = ops.abs(offset)
 
-    def travel(t):
+    def travel(t: Tensor) -> Tensor:
         return ops.minimum(t[:, None] * speed, room)
 
-    def unfinished(t, moving):
+    def unfinished(t: Tensor, moving: Tensor) -> Tensor:
         return ops.any(moving)
 
-    def newton(t, moving):
+    def newton(t: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         free = ops.cast(t[:, None] * speed < room, "float32")
         slope = ops.sum(size * speed * free, axis=1)
         missing = need - ops.sum(size * travel(t), axis=1)
@@ -78,7 +81,7 @@ class FAB(MinimumNormAttack):
     beta: float = 0.9
     alpha_max: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.targets < 1:
             raise ValueError(f"targets must be an integer >= 1, got {self.targets!r}.")
@@ -90,27 +93,35 @@ class FAB(MinimumNormAttack):
             if not valid:
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}.")
 
-    def attempts_on(self, model) -> int:
+    def attempts_on(self, model: keras.Model) -> int:
         return self.targets
 
-    def passes_on(self, model) -> int:
+    def passes_on(self, model: keras.Model) -> int:
         return 2
 
     @property
     def stop_distance(self) -> float:
         return 0.0
 
-    def template(self):
+    def template(self) -> Self:
         return self.replace(steps=1)
 
-    def check_model(self, model):
+    def check_model(self, model: keras.Model) -> None:
         num_classes = model.output_shape[1]
         if self.targets >= num_classes:
             raise ValueError(
                 f"targets must be at most {num_classes - 1}, the model's other classes, got {self.targets}."
             )
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         logits = logits_of(model, x)
         return {
             "x_adv": x,
@@ -118,13 +129,15 @@ class FAB(MinimumNormAttack):
             "targets": ranked_class(logits, 1 + attempt),
         }
 
-    def step(self, model, x, state, epsilon):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
         candidate = state["x_adv"]
         logits = logits_of(model, candidate)
         fooled = over_images(self.succeeded(logits, state["labels"]), x)
         point = ops.where(fooled, x + (candidate - x) * self.beta, candidate)
 
-        def gap(x_adv):
+        def gap(x_adv: Tensor) -> Tensor:
             z = logits_of(model, x_adv)
             pairs = ops.stack([state["targets"], state["labels"]], axis=1)
             z = ops.take_along_axis(z, pairs, axis=1)

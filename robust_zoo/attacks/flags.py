@@ -15,6 +15,7 @@ from robust_zoo.attacks.losses import CWMargin, span_of
 from robust_zoo.contract import softmax_deviation
 from robust_zoo.inference import batch_sizes, batches, call, logits_of, once
 from robust_zoo.record import Check, wilson_interval
+from robust_zoo.typing import Tensor
 
 _REPETITIONS, _REPEATED = 5, 32  # forward passes, and images in each
 _SQUARE_MARGIN = 0.002
@@ -22,22 +23,24 @@ _SQUARE_LEAST = 500  # images; of fewer, one is more than the margin
 _SMALL_SPREAD = 0.5
 
 
-def gradient_checks(model, x, y, *, batch_size: int) -> tuple[Check, Check]:
+def gradient_checks(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, *, batch_size: int
+) -> tuple[Check, Check]:
     """At which share of clean images the gradient is zero in every pixel, and at which it is not finite.
 
     The first is that of the cross-entropy, the second that of the margin, which no scale of the logits hides.
     """
     reference = weakref.ref(model)
 
-    def cross_entropy(x, y):
+    def cross_entropy(x: Tensor, y: Tensor) -> Tensor:
         logits = logits_of(reference(), x)
         return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
 
-    def margin(x, y):
+    def margin(x: Tensor, y: Tensor) -> Tensor:
         logits = logits_of(reference(), x)
         return CWMargin(confidence=np.inf)(logits, y)
 
-    def find(x, y):
+    def find(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         _, gradient = backend.value_and_input_gradient(lambda x: cross_entropy(x, y), x)
         _, raw = backend.value_and_input_gradient(lambda x: margin(x, y), x, cleaned=False)
         rows = (ops.shape(x)[0], -1)
@@ -94,7 +97,7 @@ def logit_scale(logits: np.ndarray) -> Check:
     )
 
 
-def randomness(model, x) -> Check:
+def randomness(model: keras.Model, x: np.ndarray) -> Check:
     """Largest difference of the logits between forward passes of the same images."""
     tensor = ops.convert_to_tensor(x[:_REPEATED])
     # Not compiled: a compiled function of the variables would start from the same random state each time.

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import keras
 import numpy as np
@@ -10,7 +10,9 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 GRADIENT_SCALE = 1 / 128
 """The paper's: the generator sees the gradient of a batch mean, in batches of 128."""
@@ -18,13 +20,13 @@ GRADIENT_SCALE = 1 / 128
 
 def generate(
     generator: keras.Model,
-    classifier,
-    x,
-    y,
+    classifier: keras.Model,
+    x: Tensor,
+    y: Tensor,
     *,
     gradient_scale: float = GRADIENT_SCALE,
     detach: bool = False,
-):
+) -> Tensor:
     """The generator's adversarial images for a batch: pure, traceable and differentiable.
 
     (tanh(atanh(2x - 1) + G) + 1) / 2 (PGN, equation 5), inside (0, 1). G sees the one-hot label, the gradient
@@ -40,7 +42,7 @@ def generate(
     """
     label = ops.one_hot(y, classifier.output_shape[1])
 
-    def probability(x):
+    def probability(x: Tensor) -> Tensor:
         logits = logits_of(classifier, x)
         return ops.sum(label * ops.softmax(logits, axis=1), axis=1)
 
@@ -70,10 +72,10 @@ class GeneratorAttack(MinimumNormAttack):
     steps: ClassVar = 0
 
     @property
-    def models(self):
+    def models(self) -> tuple[keras.Model, ...]:
         return (self.generator,)
 
-    def check_model(self, model):
+    def check_model(self, model: keras.Model) -> None:
         expected = [(None, model.output_shape[1]), *[(None, *model.input_shape[1:])] * 2]
         found = getattr(self.generator, "input_shape", None)
         if found != expected:
@@ -81,14 +83,24 @@ class GeneratorAttack(MinimumNormAttack):
                 f"generator must take inputs of shapes {expected}, labels, gradients and images, got {found}."
             )
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         x_adv = generate(self.generator, model, x, y, gradient_scale=self.gradient_scale)
         return {"x_adv": x_adv}
 
-    def step(self, model, x, state, epsilon):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
         return state, logits_of(model, state["x_adv"])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The norm and a hash of the generator's weights, which stand for it."""
         digest = hashlib.sha256()
         for weight in self.generator.get_weights():
@@ -100,5 +112,5 @@ class GeneratorAttack(MinimumNormAttack):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> NoReturn:
         raise ValueError("a GeneratorAttack cannot be made of its configuration: it lacks weights.")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 from keras import ops
@@ -14,8 +14,10 @@ from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.labels import choose_labels
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import get_norm
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class GradientAttack(FixedBudgetAttack):
     if TYPE_CHECKING:  # see Attack
 
         @property
+        def step_size(self) -> float: ...
+        @property
         def random_start(self) -> bool: ...
         @property
         def decay(self) -> float | None: ...
@@ -48,12 +52,13 @@ class GradientAttack(FixedBudgetAttack):
         random_start: ClassVar[bool] = False
         decay: ClassVar[float | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "loss", get_loss(self.loss))
-        if self.loss.needs_clean and (self.targeted or not self.random_start):
+        loss = get_loss(self.loss)
+        object.__setattr__(self, "loss", loss)
+        if loss.needs_clean and (self.targeted or not self.random_start):
             raise ValueError(
-                f"loss {self.loss.name!r} needs a random start and no targets: its gradient is zero at the image."
+                f"loss {loss.name!r} needs a random start and no targets: its gradient is zero at the image."
             )
         if self.labels not in LABELS:
             raise ValueError(f"labels must be one of {LABELS}, got {self.labels!r}.")
@@ -68,27 +73,35 @@ class GradientAttack(FixedBudgetAttack):
     def reaches_given_labels(self) -> bool:
         return self.targeted and self.labels == "true"
 
-    def check_model(self, model):
-        self.loss.check_classes(model.output_shape[1], targeted=self.targeted)
+    def check_model(self, model: keras.Model) -> None:
+        get_loss(self.loss).check_classes(model.output_shape[1], targeted=self.targeted)
 
-    def template(self):
+    def template(self) -> Self:
         # Rounded, so that the same default in other epsilons is the same number.
         unit = {"epsilon": 1.0, "step_size": round(self.step_size / self.epsilon, 12)}
         unit |= {"steps": 1, "restarts": 1}
         fields = {field.name for field in dataclasses.fields(self)}
         return self.replace(**{name: value for name, value in unit.items() if name in fields})
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         chosen = y
         clean = None
-        if self.labels != "true" or self.targeted or self.loss.needs_clean:
+        if self.labels != "true" or self.targeted or get_loss(self.loss).needs_clean:
             clean = logits_of(model, x)
             chosen = choose_labels(self.labels, clean, y, random.fold_in(keys, 1))
         x_adv = x
         if self.random_start:
             x_adv = self.first_point(random.fold_in(keys, 0), x, epsilon)
         state = {"x_adv": x_adv, "labels": chosen}
-        if self.loss.needs_clean:
+        if get_loss(self.loss).needs_clean:
             state["clean"] = clean
         if self.targeted:
             # The class to leave is the predicted one where the labels given are the targets.
@@ -98,8 +111,10 @@ class GradientAttack(FixedBudgetAttack):
             state["momentum"] = ops.zeros_like(x)
         return state
 
-    def step(self, model, x, state, epsilon):
-        def loss(x_adv):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
+        def loss(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
             return self.loss_value(logits, state), logits
 
@@ -114,16 +129,18 @@ class GradientAttack(FixedBudgetAttack):
         state["x_adv"] = self.geometry.project(state["x_adv"] + step, x, epsilon)
         return state, logits
 
-    def first_point(self, keys, x, epsilon):
+    def first_point(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """Where a random start begins."""
         return self.geometry.random_start(keys, x, epsilon)
 
-    def move(self, gradient, length):
+    def move(self, gradient: Tensor, length: Tensor | float) -> Tensor:
         """The step along a gradient: of that length in the attack's norm, uphill."""
         return length * self.geometry.direction(gradient)
 
-    def loss_value(self, logits, state):
-        return self.loss(logits, state["labels"], state.get("targets"), state.get("clean"))
+    def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
+        return get_loss(self.loss)(
+            logits, state["labels"], state.get("targets"), state.get("clean")
+        )
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -164,12 +181,12 @@ class FastGradient(FGSM):
 
     norms: ClassVar = ("linf",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"scale must be > 0, got {self.scale!r}.")
 
-    def move(self, gradient, length):
+    def move(self, gradient: Tensor, length: Tensor | float) -> Tensor:
         if self.scale is None:
             largest = self.geometry.length(gradient)
             return length * gradient / ops.where(largest > 0, largest, 1.0)
@@ -191,7 +208,7 @@ class BasicIterative(GradientAttack):
     step_size: float = 1 / 255
     steps: int | None = None  # type: ignore[assignment]  # None until `defaults` replaces it
 
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:
         levels = 255 * self.epsilon
         # Rounded first: 1.25 * 255 * (16 / 255) is a hair above 20 in floating point.
         return {"steps": max(1, math.ceil(round(min(levels + 4, 1.25 * levels), 6)))}
@@ -215,11 +232,11 @@ class PGD(GradientAttack):
     """
 
     steps: int = 40
-    step_size: float | None = None
+    step_size: float | None = None  # type: ignore[assignment]  # None until `defaults` replaces it
     random_start: bool = True
     restarts: int = 1
 
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:
         return {"step_size": 2.5 * self.epsilon / self.steps if self.steps else 0}
 
 
@@ -234,7 +251,7 @@ class NormalStartPGD(PGD):
 
     start_deviation: float = 0.001
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.start_deviation > 0 and self.random_start):
             raise ValueError(
@@ -242,7 +259,7 @@ class NormalStartPGD(PGD):
                 f"{self.random_start!r}."
             )
 
-    def first_point(self, keys, x, epsilon):
+    def first_point(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         noise = self.start_deviation * random.normal(keys, x.shape[1:])
         return self.geometry.project(x + noise, x, epsilon)
 
@@ -261,13 +278,13 @@ class MomentumIterative(GradientAttack):
     """
 
     steps: int = 10
-    step_size: float | None = None
+    step_size: float | None = None  # type: ignore[assignment]  # None until `defaults` replaces it
     decay: float = 1.0
 
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:
         return {"step_size": self.epsilon / self.steps if self.steps else 0}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.decay >= 0:
             raise ValueError(f"decay must be >= 0, got {self.decay!r}.")
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import keras
 import numpy as np
@@ -11,13 +11,15 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.losses import unit_of
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 OUTPUTS = ("probabilities", "logits")
 _BLOCK = 2**22  # pairs looked at in one go, over the whole batch
 
 
-def best_pair(target, others, allowed):
+def best_pair(target: Tensor, others: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pair of values with the largest saliency -(t_p + t_q)(o_p + o_q), where t > 0 and o < 0.
 
     Every pair is looked at, some rows of the pair matrix at a time.
@@ -36,14 +38,14 @@ def best_pair(target, others, allowed):
     padded = blocks * rows
     columns = ops.arange(d, dtype="int32")
 
-    def pad(values):
+    def pad(values: Tensor) -> Tensor:
         return ops.pad(values, ((0, 0), (0, padded - d)))
 
     target_rows, others_rows = pad(target), pad(others)
     allowed_rows = pad(ops.cast(allowed, "float32"))
     batch = ops.shape(target)[0]
 
-    def block(number, best):
+    def block(number: Tensor, best: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         score, first, second = best
         index = number * rows + ops.arange(rows, dtype="int32")
         t = ops.take(target_rows, index, axis=1)[:, :, None] + target[:, None]
@@ -92,7 +94,7 @@ class JSMA(MinimumNormAttack):
 
     norms: ClassVar = ("l0",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.theta != 0 and abs(self.theta) <= 1):
             raise ValueError(f"theta must lie in [-1, 1] and not be 0, got {self.theta!r}.")
@@ -105,30 +107,38 @@ class JSMA(MinimumNormAttack):
     def reaches_given_labels(self) -> bool:
         return self.targeted
 
-    def passes_on(self, model) -> int:
+    def passes_on(self, model: keras.Model) -> int:
         return 1 if self.output == "probabilities" else 2
 
     @property
     def stop_distance(self) -> float:
         return 0.0
 
-    def attempts_on(self, model) -> int:
+    def attempts_on(self, model: keras.Model) -> int:
         return 1 if self.targeted else model.output_shape[1] - 1
 
-    def steps_on(self, image_shape):
+    def steps_on(self, image_shape: tuple[int, ...]) -> int:
         return int(math.prod(image_shape) * self.gamma / 2 + 1e-9)
 
-    def template(self):
+    def template(self) -> Self:
         return self.replace(gamma=1.0)
 
-    def check_shape(self, image_shape):
+    def check_shape(self, image_shape: tuple[int, ...]) -> None:
         if self.steps_on(image_shape) < 1:
             raise ValueError(
                 f"gamma must let two values change, at least {2 / math.prod(image_shape):.6g} for images of "
                 f"shape {image_shape}, got {self.gamma!r}."
             )
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         targets = y if self.targeted else (y + 1 + attempt) % model.output_shape[1]
         finished = ops.zeros_like(y, dtype="bool")
         state = {"x_adv": x, "labels": y, "targets": targets, "finished": finished}
@@ -136,7 +146,9 @@ class JSMA(MinimumNormAttack):
             state["unit"] = unit_of(logits_of(model, x))
         return state
 
-    def step(self, model, x, state, epsilon):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
         x_adv = state["x_adv"]
         batch, d = ops.shape(x)[0], math.prod(x.shape[1:])
         values = ops.reshape(x_adv, (batch, d))
@@ -161,14 +173,16 @@ class JSMA(MinimumNormAttack):
         """Values that fall have the saliency of their negative."""
         return math.copysign(1.0, self.theta)
 
-    def _pair_of_probabilities(self, model, x_adv, targets, allowed, unit):
+    def _pair_of_probabilities(
+        self, model: keras.Model, x_adv: Tensor, targets: Tensor, allowed: Tensor, unit: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Probabilities sum to 1, so that o = -t and the best pair has the two largest t.
 
         Logits of an unusual scale are brought to the usual one first (see `unit_of`): a softmax of very large ones
         has no gradient.
         """
 
-        def probability(x_adv):
+        def probability(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
             p = ops.softmax(logits * unit[:, None], axis=1)
             p = ops.take_along_axis(p, targets[:, None], axis=1)
@@ -179,8 +193,10 @@ class JSMA(MinimumNormAttack):
         largest, pair = ops.top_k(ops.where(allowed, t, -np.inf), 2)
         return logits, pair[:, 0], pair[:, 1], ops.sum(largest, axis=1) > 0
 
-    def _pair_of_logits(self, model, x_adv, targets, allowed):
-        def target_and_others(x_adv):
+    def _pair_of_logits(
+        self, model: keras.Model, x_adv: Tensor, targets: Tensor, allowed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def target_and_others(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
             own = ops.take_along_axis(logits, targets[:, None], axis=1)
             others = ops.sum(logits, axis=1, keepdims=True) - own

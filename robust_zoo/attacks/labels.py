@@ -3,9 +3,10 @@
 from keras import ops
 
 from robust_zoo.backend import random
+from robust_zoo.typing import Tensor
 
 
-def choose_labels(policy: str, logits, y, keys):
+def choose_labels(policy: str, logits: Tensor, y: Tensor, keys: Tensor) -> Tensor:
     """The label that `policy` names, int32 (batch,), fixed from the clean image.
 
     Args:
@@ -27,7 +28,7 @@ def choose_labels(policy: str, logits, y, keys):
     return (predicted + shift) % num_classes
 
 
-def ranked_class(logits, rank):
+def ranked_class(logits: Tensor, rank: Tensor | int) -> Tensor:
     """The class of a rank among the logits (batch, classes), int32 (batch,); rank 0 is the highest.
 
     `rank` is an int or an integer scalar tensor below the number of classes.

@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from keras import ops
 
+from robust_zoo.typing import Tensor
 
-def at(logits, labels):
+
+def at(logits: Tensor, labels: Tensor) -> Tensor:
     """The value of each example's labelled class, (batch,), of (batch, classes)."""
     return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), 1)
 
@@ -20,7 +22,7 @@ def at(logits, labels):
 LOWEST = -3e38  # of float32, nearly
 
 
-def _others(logits, labels):
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits with the labelled class at minus infinity (the lowest finite number: 0 * inf is NaN)."""
     chosen = ops.one_hot(labels, logits.shape[1], dtype="bool")
     return ops.where(chosen, LOWEST, logits)
@@ -39,7 +41,13 @@ class Loss:
         """This loss where the one of the authors' AutoAttack is zero, which it compares the first step with."""
         return 0.0
 
-    def __call__(self, logits, labels, targets=None, clean=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
         raise NotImplementedError
 
     def check_classes(self, num_classes: int, *, targeted: bool) -> None:
@@ -71,18 +79,24 @@ class CrossEntropy(Loss):
     name: ClassVar[str] = "cross_entropy"
     scale: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.scale > 0 and math.isfinite(self.scale)):
             raise ValueError(f"scale must be > 0 and finite, got {self.scale!r}.")
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"name": self.name} if self.scale == 1 else super().get_config()
 
-    def zero_in_autoattack(self, *, targeted):
+    def zero_in_autoattack(self, *, targeted: bool) -> float:
         # Cross-entropy is never zero: always above it, and negated, for a target, always below.
         return math.inf if targeted else -math.inf
 
-    def __call__(self, logits, labels, targets=None, clean=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
         labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
         logits = logits * self.scale
         rest = ops.logsumexp(_others(logits, labels), axis=1)
@@ -94,7 +108,7 @@ _MASKED = 1e4  # times the upper half's span
 _SPAN = 10.0  # what others are brought to, nearly
 
 
-def span_of(logits):
+def span_of(logits: Tensor) -> Tensor:
     """Largest minus least logit of each example, (batch,), without classes that are masked.
 
     Where the least lies so far below that most of the span is a mask of -1e9, say, it is largest minus median.
@@ -106,7 +120,7 @@ def span_of(logits):
     return ops.where(ops.logical_and(masked, upper > 0), upper, whole)
 
 
-def unit_of(logits):
+def unit_of(logits: Tensor) -> Tensor:
     """For each example, (batch,), the power of ten that makes its logits span about 10; 1 from 0.1 to 1000."""
     span = span_of(logits)
     low, high = _USUAL_SPANS
@@ -130,11 +144,17 @@ class CWMargin(Loss):
     name: ClassVar[str] = "cw_margin"
     confidence: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.confidence >= 0:
             raise ValueError(f"confidence must be >= 0, got {self.confidence!r}.")
 
-    def __call__(self, logits, labels, targets=None, clean=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
         if targets is None:
             margin = at(logits, labels) - ops.max(_others(logits, labels), axis=1)
         else:
@@ -154,7 +174,13 @@ class DLR(Loss):
     min_classes: ClassVar[int] = 3
     min_classes_targeted: ClassVar[int] = 4
 
-    def __call__(self, logits, labels, targets=None, clean=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
         count = 3 if targets is None else 4
         ordered, _ = ops.top_k(logits, count)
         if targets is None:
@@ -172,7 +198,13 @@ class Entropy(Loss):
 
     name: ClassVar[str] = "entropy"
 
-    def __call__(self, logits, labels, targets=None, clean=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
         log_p = ops.log_softmax(logits, axis=1)
         return -ops.sum(ops.exp(log_p) * log_p, axis=1)
 
@@ -187,7 +219,13 @@ class KLDivergence(Loss):
     name: ClassVar[str] = "kl_divergence"
     needs_clean: ClassVar[bool] = True
 
-    def __call__(self, logits, labels, targets=None, clean=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
         before = ops.log_softmax(clean, axis=1)
         return ops.sum(ops.exp(before) * (before - ops.log_softmax(logits, axis=1)), axis=1)
 

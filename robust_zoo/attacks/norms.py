@@ -5,24 +5,27 @@ tensor or a tensor (batch, 1, ...).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from robust_zoo.backend import random
+from robust_zoo.typing import Tensor
 
 
-def over_images(values, x):
+def over_images(values: Tensor, x: Tensor) -> Tensor:
     """Values (batch,) in a shape (batch, 1, ...) that broadcasts over images `x`."""
     return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
 
 
-def _axes(x) -> tuple[int, ...]:
+def _axes(x: Tensor) -> tuple[int, ...]:
     return tuple(range(1, len(x.shape)))
 
 
-def divided_by_largest(tensor, axes):
+def divided_by_largest(tensor: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """A tensor over the largest absolute value along some axes, and that value (1 for zero), which it keeps.
 
     Squares of what is left neither vanish nor overflow in float32.
@@ -32,7 +35,9 @@ def divided_by_largest(tensor, axes):
     return tensor / largest, largest
 
 
-def _by_parts(measure, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _by_parts(
+    measure: Callable[[np.ndarray], np.ndarray], x_adv: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     """`measure` of the images, some at a time: in float64 all of them would take several times their room."""
     parts = [slice(i, i + _PART) for i in range(0, len(x), _PART)]
     return np.concatenate([measure(x_adv[part].astype("float64") - x[part]) for part in parts])
@@ -47,29 +52,29 @@ class Linf:
 
     name = "linf"
 
-    def length(self, change):
+    def length(self, change: Tensor) -> Tensor:
         """Of each example, (batch, 1, ...)."""
         return ops.max(ops.abs(change), axis=_axes(change), keepdims=True)
 
-    def direction(self, gradient):
+    def direction(self, gradient: Tensor) -> Tensor:
         """The steepest ascent of unit norm."""
         return ops.sign(gradient)
 
-    def shrink(self, change, epsilon):
+    def shrink(self, change: Tensor, epsilon: Tensor | float) -> Tensor:
         """The change of the ball around zero that is nearest."""
         return ops.clip(change, -epsilon, epsilon)
 
-    def project(self, x_adv, x, epsilon):
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """The point of the ball around `x` and of [0, 1] that is nearest to `x_adv`."""
         x_adv = ops.minimum(ops.maximum(x_adv, x - epsilon), x + epsilon)
         return ops.clip(x_adv, 0.0, 1.0)
 
-    def random_start(self, keys, x, epsilon):
+    def random_start(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """Uniform in the ball, then clipped to [0, 1]."""
         noise = random.uniform(keys, x.shape[1:], -1.0, 1.0)
         return ops.clip(x + epsilon * noise, 0.0, 1.0)
 
-    def surface_start(self, keys, x, epsilon):
+    def surface_start(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """Random, stretched to the surface of the ball, then clipped to [0, 1]."""
         noise = random.uniform(keys, x.shape[1:], -1.0, 1.0)
         return ops.clip(x + epsilon * noise / (self.length(noise) + 1e-12), 0.0, 1.0)
@@ -85,26 +90,26 @@ class L2:
 
     name = "l2"
 
-    def length(self, change):
+    def length(self, change: Tensor) -> Tensor:
         """Of each example, (batch, 1, ...)."""
         scaled, largest = divided_by_largest(change, _axes(change))
         squares = ops.sum(ops.square(scaled), axis=_axes(change), keepdims=True)
         return largest * ops.sqrt(squares)
 
-    def direction(self, gradient):
+    def direction(self, gradient: Tensor) -> Tensor:
         """The steepest ascent of unit norm; zero where the gradient is."""
         scaled, _ = divided_by_largest(gradient, _axes(gradient))
         return scaled / ops.maximum(self.length(scaled), 1e-12)
 
-    def shrink(self, change, epsilon):
+    def shrink(self, change: Tensor, epsilon: Tensor | float) -> Tensor:
         """The change of the ball around zero that is nearest."""
         return change * ops.minimum(1.0, epsilon / ops.maximum(self.length(change), 1e-12))
 
-    def project(self, x_adv, x, epsilon):
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """`x_adv` pulled back along the ray to the ball around `x`, then clipped to [0, 1]."""
         return ops.clip(x + self.shrink(x_adv - x, epsilon), 0.0, 1.0)
 
-    def random_start(self, keys, x, epsilon):
+    def random_start(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """Uniform in the ball's volume, then clipped to [0, 1]."""
         shape = x.shape[1:]
         direction = random.normal(random.fold_in(keys, 0), shape)
@@ -113,7 +118,7 @@ class L2:
         unit = direction / ops.maximum(self.length(direction), 1e-12)
         return ops.clip(x + epsilon * radius * unit, 0.0, 1.0)
 
-    def surface_start(self, keys, x, epsilon):
+    def surface_start(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
         """Uniform on the sphere, then clipped to [0, 1]."""
         noise = random.normal(keys, x.shape[1:])
         return ops.clip(x + epsilon * noise / (self.length(noise) + 1e-12), 0.0, 1.0)
@@ -129,7 +134,7 @@ class L0:
 
     name = "l0"
 
-    def length(self, change):
+    def length(self, change: Tensor) -> Tensor:
         """Of each example, float32 (batch, 1, ...)."""
         changed = ops.cast(ops.not_equal(change, 0), "float32")
         return ops.sum(changed, axis=_axes(change), keepdims=True)
@@ -142,7 +147,7 @@ class L0:
 NORMS = {norm.name: norm for norm in (Linf(), L2(), L0())}
 
 
-def get_norm(name: str) -> Linf | L2 | L0:
+def get_norm(name: str) -> Linf | L2 | Any:  # Any is L0, which has no ball to stay in
     """The geometry of "linf", "l2" or "l0"; ValueError for any other name."""
     if name not in NORMS:
         raise ValueError(f"norm must be one of {tuple(NORMS)}, got {name!r}.")

@@ -17,7 +17,7 @@ from robust_zoo.attacks.attack import Attack, hyperparameter_types
 from robust_zoo.sentences import one_line
 
 
-def attack_of(name: str, **settings) -> Attack:
+def attack_of(name: str, **settings: Any) -> Attack:
     """The attack of a name on the command line, with some hyperparameters.
 
     Raises:

@@ -3,6 +3,7 @@
 import pathlib
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +18,10 @@ from robust_zoo.contract import (
 )
 from robust_zoo.copies import in_float32
 from robust_zoo.record import Check
+from robust_zoo.typing import Tensor
+
+if TYPE_CHECKING:
+    from robust_zoo.attacks.attack import Attack
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +57,10 @@ class AttackResult:
 
 
 def run(
-    attack,
+    attack: "Attack",
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor | None,
     *,
     seed: int,
     batch_size: int,
@@ -74,7 +79,7 @@ def run(
     attack.check_model(model)
     attack.check_shape(x.shape[1:])
     state = StateFile(state_file, lambda: identity(attack, model, x, y, seed))
-    options = {"seed": seed, "batch_size": batch_size, "progress": progress}
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
     found = attack.search(model, x, y, state=state, **options)
     distance = attack.geometry.distance(found["x_adv"], x)
     attack.verify(found["x_adv"], distance)

@@ -11,7 +11,9 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.losses import CrossEntropy
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +25,22 @@ class SparseAttack(FixedBudgetAttack):
     norms: ClassVar = ("l0",)
     steps: ClassVar = 0
 
-    def __call__(self, model, x, y=None, *, key, epsilon=None):
+    def __call__(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        key: Tensor,
+        epsilon: Tensor | float | None = None,
+    ) -> Tensor:
         if epsilon is not None:
             raise ValueError(
                 f"epsilon cannot be changed in a call of {type(self).__name__}: make another attack."
             )
         return super().__call__(model, x, y, key=key)
 
-    def loss_value(self, logits, state):
+    def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
         return CrossEntropy()(logits, state["labels"])
 
 
@@ -48,12 +58,20 @@ class PixelSwap(SparseAttack):
 
     permutation: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.permutation < 0:
             raise ValueError(f"permutation must be an integer >= 0, got {self.permutation!r}.")
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         size = math.prod(x.shape[1:])
         order = np.random.default_rng(self.permutation).permutation(size)
         source = np.arange(size)
@@ -73,14 +91,14 @@ class ExtremeWeights(SparseAttack):
     label unseen.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.epsilon % 2:
             raise ValueError(
                 f"epsilon must be even, half of it at either end of the weights, got {self.epsilon!r}."
             )
 
-    def check_model(self, model):
+    def check_model(self, model: keras.Model) -> None:
         """ValueError unless the model has two classes and the same gradient on black as on white."""
         if model.output_shape[1] != 2:
             raise ValueError(
@@ -94,7 +112,15 @@ class ExtremeWeights(SparseAttack):
                 f"ExtremeWeights needs a linear model, but the gradient of {model.name!r} depends on the image."
             )
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         size, half = math.prod(x.shape[1:]), int(self.epsilon) // 2
         weights = ops.reshape(_weights(model, x), (ops.shape(x)[0], size))
         rank = ops.argsort(ops.argsort(weights, axis=1), axis=1)
@@ -103,8 +129,8 @@ class ExtremeWeights(SparseAttack):
         return {"x_adv": x_adv, "labels": y}
 
 
-def _weights(model, x):
-    def gap(x):
+def _weights(model: keras.Model, x: Tensor) -> Tensor:
+    def gap(x: Tensor) -> Tensor:
         logits = logits_of(model, x)
         return logits[:, 1] - logits[:, 0]
 

@@ -1,7 +1,9 @@
 """Square attack, the part of AutoAttack that uses no gradients."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import keras
 import numpy as np
@@ -9,8 +11,10 @@ from keras import ops
 
 from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
+from robust_zoo.attacks.state import AttackState
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of
+from robust_zoo.typing import Tensor
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _MARGIN = CWMargin(confidence=math.inf)  # without a floor
@@ -49,12 +53,12 @@ def wave(side: int) -> np.ndarray:
     return (pattern / np.sqrt((pattern**2).sum())).astype("float32")
 
 
-def _signs(draws):
+def _signs(draws: Tensor) -> Tensor:
     """-1 or 1 of uniform numbers."""
     return ops.where(draws < 0.5, -1.0, 1.0)
 
 
-def _place(draws, height: int, width: int, side):
+def _place(draws: Tensor, height: int, width: int, side: Tensor) -> tuple[Tensor, Tensor]:
     """Each pixel's row and column, counted from the corner of a random square.
 
     Args:
@@ -67,7 +71,7 @@ def _place(draws, height: int, width: int, side):
         int32 (batch, height, 1) and (batch, 1, width).
     """
 
-    def along(draw, length):
+    def along(draw: Tensor, length: int) -> Tensor:
         # As in the authors' code, the last possible corner is never drawn.
         corner = ops.floor(draw * ops.cast(length - side, "float32"))
         return ops.arange(length, dtype="int32") - ops.cast(corner, "int32")[:, None]
@@ -93,18 +97,26 @@ class Square(FixedBudgetAttack):
     start_share: float = 0.8
     restarts: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.start_share <= 1:
             raise ValueError(f"start_share must lie in (0, 1], got {self.start_share!r}.")
 
-    def template(self):
+    def template(self) -> Self:
         return self.replace(epsilon=1.0, steps=1, restarts=1)
 
-    def loss_value(self, logits, state):
+    def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
         return _MARGIN(logits, state["labels"])
 
-    def start(self, model, x, y, keys, epsilon, attempt):
+    def start(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        epsilon: Tensor | float,
+        attempt: Tensor | int,
+    ) -> AttackState:
         first = random.fold_in(keys, 0)
         if self.norm == "linf":
             stripes = _signs(random.uniform(first, (1, *x.shape[2:])))
@@ -122,7 +134,9 @@ class Square(FixedBudgetAttack):
             "keys": random.fold_in(keys, 1),
         }
 
-    def step(self, model, x, state, epsilon):
+    def step(
+        self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
+    ) -> tuple[AttackState, Tensor]:
         logits = logits_of(model, state["x_adv"])
         loss = self.loss_value(logits, state)
         better = ops.reshape(loss > state["best_loss"], (-1, 1, 1, 1))
@@ -138,11 +152,13 @@ class Square(FixedBudgetAttack):
         }
         return state, logits
 
-    def _phase(self, iteration):
+    def _phase(self, iteration: Tensor) -> Tensor:
         halvings = ops.convert_to_tensor(np.asarray(_HALVINGS, "int32"))
         return ops.sum(ops.cast(iteration[:, None] > halvings, "int32"), axis=1)
 
-    def _propose_linf(self, x, best, keys, iteration, epsilon):
+    def _propose_linf(
+        self, x: Tensor, best: Tensor, keys: Tensor, iteration: Tensor, epsilon: Tensor | float
+    ) -> Tensor:
         height, width, channels = x.shape[1:]
         sides = np.asarray(square_sides(height, width, self.start_share), "int32")
         side = ops.take(ops.convert_to_tensor(sides), self._phase(iteration))
@@ -151,7 +167,9 @@ class Square(FixedBudgetAttack):
         signs = _signs(draws[:, None, None, 2:])
         return self.geometry.project(best + 2 * epsilon * signs * inside, x, epsilon)
 
-    def _propose_l2(self, x, best, keys, iteration, epsilon):
+    def _propose_l2(
+        self, x: Tensor, best: Tensor, keys: Tensor, iteration: Tensor, epsilon: Tensor | float
+    ) -> Tensor:
         height, width, channels = x.shape[1:]
         sides = square_sides(height, width, self.start_share, 3, odd=True)
         largest = max(sides)
@@ -177,7 +195,7 @@ class Square(FixedBudgetAttack):
         change = best - x
         norm = self.geometry.length
 
-        def per_channel(values):
+        def per_channel(values: Tensor) -> Tensor:
             return ops.sqrt(ops.sum(ops.square(values), axis=(1, 2), keepdims=True))
 
         old = change * window
@@ -189,7 +207,7 @@ class Square(FixedBudgetAttack):
         change = change * (1 - ops.maximum(window, other)) + new * window
         return ops.clip(x + epsilon * change / (norm(change) + 1e-12), 0.0, 1.0)
 
-    def _tiles(self, keys, shape):
+    def _tiles(self, keys: Tensor, shape: Sequence[int]) -> Tensor:
         """The pattern in tiles of a fifth of the height, each of random sign and orientation."""
         height, width, channels = shape
         side = max(height // 5, 1)
@@ -212,7 +230,7 @@ class Square(FixedBudgetAttack):
         return ops.take(signs, tile, axis=1) * pattern[..., None]
 
 
-def _inside(rows, columns, side):
+def _inside(rows: Tensor, columns: Tensor, side: Tensor) -> Tensor:
     """1 inside the square, else 0: float32 (batch, height, width, 1)."""
     side = side[:, None, None]
     inside = ops.logical_and(

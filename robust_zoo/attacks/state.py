@@ -1,6 +1,8 @@
 """What an attack remembers of each image between two steps."""
 
-from typing import Any
+from typing import Any, Literal
+
+from robust_zoo.typing import Tensor
 
 AttackState = dict[str, Any]
 """Tensors with one row an image, under names.
@@ -14,11 +16,11 @@ An attack keeps what it needs under names of its own; these are known to what ru
 """
 
 
-def finished(state: AttackState):
+def finished(state: AttackState) -> Tensor | Literal[False]:
     """Which images need no more steps, bool (batch,), or False for none."""
     return state.get("finished", False)
 
 
-def strongest(state: AttackState):
+def strongest(state: AttackState) -> Tensor:
     """What a fixed-budget attack hands out where it fails: the best candidate if it keeps one, else the last."""
     return state.get("best", state["x_adv"])

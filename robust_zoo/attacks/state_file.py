@@ -6,7 +6,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -18,6 +18,9 @@ from robust_zoo.npz import read_npz
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import describe_weights
 
+if TYPE_CHECKING:
+    from robust_zoo.attacks.attack import Attack
+
 _SECONDS = 30.0  # between two writes
 _IDENTITY, _SPENT = "identity", "seconds"
 
@@ -28,7 +31,9 @@ def _sha256(array: np.ndarray | None) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def identity(attack, model: keras.Model, x: np.ndarray, y: np.ndarray | None, seed: int) -> dict:
+def identity(
+    attack: "Attack", model: keras.Model, x: np.ndarray, y: np.ndarray | None, seed: int
+) -> dict:
     """What a state belongs to: all that the numbers of an attack depend on.
 
     The backend is not part of it: the same attack, begun on a GPU with JAX say, may be resumed with TensorFlow.
@@ -100,7 +105,7 @@ class StateFile:
                 raise
             raise self.unreadable(error) from None
 
-    def unreadable(self, reason) -> ValueError:
+    def unreadable(self, reason: object) -> ValueError:
         """What to raise for a state that cannot be gone on with."""
         return ValueError(
             f"state_file {str(self._path)!r} is no readable state: {one_line(reason)}. Remove it to start over."

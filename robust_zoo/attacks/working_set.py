@@ -1,31 +1,47 @@
 """The working set: images that are not done yet, packed into batches of a few fixed sizes."""
 
 import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.norms import over_images
-from robust_zoo.attacks.state import finished
+from robust_zoo.attacks.state import AttackState, finished
 from robust_zoo.backend import random
 from robust_zoo.inference import batch_sizes, batches, call, logits_of, once, predict
+from robust_zoo.typing import Tensor
+
+if TYPE_CHECKING:
+    from robust_zoo.attacks.attack import Attack
 
 # Images whose state is held at once: so many, or fewer if they are large, but always some.
 _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 
 
-def _compile(attack, model):
+def _compile(attack: "Attack", model: keras.Model) -> tuple[Callable[..., Any], ...]:
     """The compiled parts of an attack on a model: start, follow, judge."""
     reference = weakref.ref(model)
 
-    def start(x, y, keys, epsilon, attempt):
+    def start(
+        x: Tensor, y: Tensor, keys: Tensor, epsilon: Tensor | float, attempt: Tensor | int
+    ) -> AttackState:
         return attack.start(reference(), x, y, random.fold_in(keys, attempt), epsilon, attempt)
 
-    def follow(x, y, state, closest, epsilon, count):
+    def follow(
+        x: Tensor,
+        y: Tensor,
+        state: AttackState,
+        closest: Tensor,
+        epsilon: Tensor | float,
+        count: Tensor | int,
+    ) -> tuple[AttackState, Tensor, Tensor]:
         return attack.follow(reference(), x, y, state, closest, epsilon, count)
 
-    def judge(x, y, state):
+    def judge(x: Tensor, y: Tensor, state: AttackState) -> tuple[Tensor, Tensor, Tensor]:
         candidate = state["x_adv"]
         logits = logits_of(reference(), candidate)
         distance = ops.reshape(attack.geometry.length(candidate - x), (-1,))
@@ -77,16 +93,16 @@ class WorkingSet:
 
     def __init__(
         self,
-        attack,
-        model,
-        x,
-        y,
+        attack: "Attack",
+        model: keras.Model,
+        x: np.ndarray,
+        y: np.ndarray | None,
         *,
-        key,
-        batch_size,
-        logits=None,
-        numbers=None,
-        stop_distance=None,
+        key: Tensor,
+        batch_size: int,
+        logits: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
+        stop_distance: float | None = None,
     ):
         self.attack, self.x = attack, x
         self._epsilon = np.asarray(getattr(attack, "epsilon", 0.0), "float32")
@@ -116,7 +132,8 @@ class WorkingSet:
         # How far it is: the window's first place in `todo`, the attempt, the steps done in it, the images
         # that are active in it and, between steps, their state.
         self._first = self._attempt = self._done = 0
-        self._active, self._state = None, None
+        self._active: np.ndarray | None = None
+        self._state: dict[str, np.ndarray] | None = None
         self.work = len(self._todo) * self._attempts * max(self._steps, 1)
 
     @property
@@ -167,13 +184,13 @@ class WorkingSet:
                 if name.startswith("state/")
             }
 
-    def _batches(self, rows):
+    def _batches(self, rows: np.ndarray | int) -> Iterator[np.ndarray]:
         return batches(self._sizes, rows)
 
-    def _call(self, function, rows, *arrays):
+    def _call(self, function: Callable[..., Any], rows: np.ndarray, *arrays: Any) -> Any:
         return call(function, self._sizes, rows, *arrays)
 
-    def run(self, tick, save=lambda: None) -> None:
+    def run(self, tick: Callable[[int], object], save: Callable[[], object] = lambda: None) -> None:
         """Attacks everything.
 
         Args:
@@ -187,15 +204,18 @@ class WorkingSet:
                 self._attempt += 1
             self._first, self._attempt = self._first + len(window), 0
 
-    def _resisting(self, rows, window):
+    def _resisting(self, rows: np.ndarray, window: np.ndarray) -> np.ndarray:
         closest = self._closest[window[rows]]
         return rows[np.isinf(closest) | (closest > self._stop)]
 
-    def _going_on(self, rows):
+    def _going_on(self, rows: np.ndarray) -> np.ndarray:
+        assert self._state is not None  # there are images that are active
         done = finished(self._state)
         return rows if done is False else rows[~done[rows]]
 
-    def _run_attempt(self, window: np.ndarray, tick, save) -> None:
+    def _run_attempt(
+        self, window: np.ndarray, tick: Callable[[int], object], save: Callable[[], object]
+    ) -> None:
         """One attempt on the images `window`; `rows` and the state count within the window."""
         attack, x, y = self.attack, self.x[window], self.y[window]
         everyone = self._resisting(np.arange(len(window)), window)
@@ -205,6 +225,7 @@ class WorkingSet:
             for rows in self._batches(self._active):
                 new = self._call(self._start, rows, x, y, keys, self._epsilon, attempt)
                 self._scatter(rows, new, len(window))
+        assert self._active is not None  # it comes with a state
         while self._done < self._steps and len(self._active):
             # One step, then one more, then two: many images are done soon. In long attacks few are done late.
             most = max(attack.look_every, self._done // 10)
@@ -228,6 +249,7 @@ class WorkingSet:
         left = self._going_on(left) if len(left) else left
         for rows in self._batches(left):
             distance, loss, strongest = self._call(self._judge, rows, x, y, self._state)
+            assert self._state is not None  # there were images to start on
             last, images = self._state["x_adv"][rows], window[rows]
             self._queries[images] += 1
             worse = ~np.isfinite(self._closest[images]) & (loss > self._worst[images])
@@ -236,13 +258,13 @@ class WorkingSet:
             self._keep(images, last, distance)
         self._done, self._active, self._state = 0, None, None
 
-    def _keep(self, images, candidates, distances) -> None:
+    def _keep(self, images: np.ndarray, candidates: np.ndarray, distances: np.ndarray) -> None:
         """Notes candidates that are closer than what was found before."""
         closer = distances < self._closest[images]
         self._x_adv[images[closer]] = candidates[closer]
         self._closest[images] = np.minimum(self._closest[images], distances)
 
-    def _scatter(self, rows, new, size: int) -> None:
+    def _scatter(self, rows: np.ndarray, new: dict[str, np.ndarray], size: int) -> None:
         """Writes `new` to `rows` of the state, arrays of length `size` that are made when needed."""
         if self._state is None:
             self._state = {

@@ -7,12 +7,15 @@ one source.
 
 import os
 import platform
+from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from robust_zoo.backend import random
 from robust_zoo.backend.selected import backend as _backend
 from robust_zoo.backend.selected import name
+from robust_zoo.typing import Tensor
 
 PreparedSteps = _backend.PreparedSteps
 UpdateSteps = _backend.UpdateSteps
@@ -49,7 +52,9 @@ __all__ = [
 ]
 
 
-def value_and_input_gradient(fn, x, has_aux=False, *, cleaned=True):
+def value_and_input_gradient(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False, *, cleaned: bool = True
+) -> tuple[Any, Tensor]:
     """`fn(x)` and the gradient of its sum with respect to `x`.
 
     Args:
@@ -74,7 +79,9 @@ def hardware(devices: int) -> str:
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
-def input_jacobian(fn, x, has_aux=False):
+def input_jacobian(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """Outputs (batch, k) of `fn` and their Jacobian with respect to `x`, (batch, k, *x.shape[1:]).
 
     With `has_aux`, `fn` returns a pair, of which only the first is differentiated. Entries that are not finite
@@ -84,7 +91,7 @@ def input_jacobian(fn, x, has_aux=False):
     return outputs, finite_gradient(jacobian)
 
 
-def finite_gradient(gradient):
+def finite_gradient(gradient: Tensor) -> Tensor:
     """A gradient (batch, ...) with 0 for NaN, and for infinity the largest finite size in that example, or 1.
 
     Roots, logarithms and powers have an infinite slope at black pixels, which says where to go, but not how far.

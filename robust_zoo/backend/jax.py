@@ -1,15 +1,21 @@
 """JAX: attacks and single-network defenses. See `robust_zoo.backend.tensorflow` for the contracts."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import keras
 from jax import numpy as jnp
 
+from robust_zoo.typing import Tensor
+
 version = str(jax.__version__)
 
 
-def value_and_input_gradient(fn, x, has_aux=False):
+def value_and_input_gradient(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """See `robust_zoo.backend.tensorflow.value_and_input_gradient`."""
     if has_aux:
         value, pullback, aux = jax.vjp(fn, x, has_aux=True)
@@ -18,7 +24,9 @@ def value_and_input_gradient(fn, x, has_aux=False):
     return value, pullback(jnp.ones_like(value))[0]
 
 
-def input_jacobian(fn, x, has_aux=False):
+def input_jacobian(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """See `robust_zoo.backend.tensorflow.input_jacobian`."""
     outputs, pullback, *aux = jax.vjp(fn, x, has_aux=has_aux)
     # Examples do not mix, so that one cotangent an output serves the whole batch.
@@ -27,7 +35,7 @@ def input_jacobian(fn, x, has_aux=False):
     return (outputs, *aux) if has_aux else outputs, jnp.moveaxis(jacobian, 0, 1)
 
 
-def function(fn, *models):
+def function(fn: Callable[..., Any], *models: keras.Model) -> Callable[..., Any]:
     """See `robust_zoo.backend.tensorflow.function`.
 
     The models' variables travel as arguments: closed over, they would be compiled in as constants. Products of
@@ -36,23 +44,23 @@ def function(fn, *models):
     variables = [variable for model in models for variable in model.variables]
 
     @jax.jit
-    def compiled(values, *args):
+    def compiled(values: list[Tensor], *args: Any) -> Any:
         state = keras.StatelessScope(state_mapping=zip(variables, values, strict=True))
         with state, full_precision():
             return fn(*args)
 
-    def call(*args):
+    def call(*args: Any) -> Any:
         return compiled([variable.value for variable in variables], *args)
 
     return call
 
 
-def traced_once(fn):
+def traced_once(fn: Callable[..., Any]) -> Callable[..., Any]:
     """See `robust_zoo.backend.tensorflow.traced_once`: once for all calls of the same shapes."""
     return jax.jit(fn)
 
 
-def full_precision():
+def full_precision() -> contextlib.AbstractContextManager[None]:
     """See `robust_zoo.backend.tensorflow.full_precision`."""
     return jax.default_matmul_precision("float32")
 
@@ -63,7 +71,7 @@ def gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def devices(count: int):
+def devices(count: int) -> Iterator[None]:
     """Runs what is inside; ValueError unless `count` is 1."""
     if count != 1:
         raise ValueError(
@@ -72,33 +80,37 @@ def devices(count: int):
     yield
 
 
-def replica_id():
+def replica_id() -> int:
     """Always 0: under `keras.distribution` JAX sees the global batch."""
     return 0
 
 
-def check_scope(model, trainer):
+def check_scope(model: keras.Model, trainer: keras.Model) -> None:
     """Nothing to check: JAX has no strategy scopes."""
 
 
-def replica_count(trainer) -> int:
+def replica_count(trainer: keras.Model) -> int:
     """Always 1: under `keras.distribution` JAX sees the global batch."""
     return 1
 
 
-def replica_sum(values):
+def replica_sum(values: Any) -> Any:
     """The values themselves: there is one replica."""
     return values
 
 
-def gradients(fn, groups, variables):
+def gradients(
+    fn: Callable[[], tuple[tuple[Tensor, ...], Any]],
+    groups: Sequence[Sequence[keras.Variable]],
+    variables: Sequence[keras.Variable],
+) -> tuple[tuple[Tensor, ...], Any, list[list[Tensor]]]:
     """See `robust_zoo.backend.tensorflow.gradients`."""
     positions = {id(variable): index for index, variable in enumerate(variables)}
     groups = [[positions[id(variable)] for variable in group] for group in groups]
     chosen = sorted(set().union(*groups))
     before = [variable.value for variable in variables]
 
-    def call(values):
+    def call(values: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Any, dict[int, Tensor]]]:
         inside = list(before)
         for index, value in zip(chosen, values, strict=True):
             inside[index] = value
@@ -127,9 +139,11 @@ def gradients(fn, groups, variables):
 
 
 @contextlib.contextmanager
-def _state(trainer, state):
+def _state(
+    trainer: keras.Model, state: tuple[list[Tensor], ...]
+) -> Iterator[Callable[[], tuple[list[Tensor], ...]]]:
     """Inside, the trainer's variables have the values of a step's `state`."""
-    groups = (trainer.trainable_variables, trainer.non_trainable_variables)
+    groups: tuple[Any, ...] = (trainer.trainable_variables, trainer.non_trainable_variables)
     if len(state) > 3:  # a training step's
         groups += (trainer.optimizer.variables,)
     groups += (trainer.metrics_variables,)
@@ -142,10 +156,18 @@ def _state(trainer, state):
         yield lambda: tuple([scope.get_current_value(v) for v in group] for group in groups)
 
 
-class PreparedSteps:
+if TYPE_CHECKING:
+    from keras import Model as _Trainer  # before which these classes stand among a trainer's bases
+else:
+    _Trainer = object
+
+
+class PreparedSteps(_Trainer):
     """See `robust_zoo.backend.tensorflow.PreparedSteps`; here the variables come in as arguments."""
 
-    def train_step(self, state, data):
+    def train_step(
+        self, state: tuple[list[Tensor], ...], data: Any
+    ) -> tuple[dict[str, Tensor], tuple[list[Tensor], ...]]:
         with _state(self, state):
             data = self.prepare(data, training=True)
         logs, state = super().train_step(state, data)
@@ -154,7 +176,9 @@ class PreparedSteps:
                 variable.assign(value)
             return logs, current()
 
-    def test_step(self, state, data):
+    def test_step(
+        self, state: tuple[list[Tensor], ...], data: Any
+    ) -> tuple[dict[str, Tensor], tuple[list[Tensor], ...]]:
         with _state(self, state):
             data = self.prepare(data, training=False)
         return super().test_step(state, data)
@@ -163,7 +187,9 @@ class PreparedSteps:
 class UpdateSteps(PreparedSteps):
     """See `robust_zoo.backend.tensorflow.UpdateSteps`."""
 
-    def train_step(self, state, data):
+    def train_step(
+        self, state: tuple[list[Tensor], ...], data: Any
+    ) -> tuple[dict[str, Tensor], tuple[list[Tensor], ...]]:
         with _state(self, state) as current:
             logs = self.update(data)
             for variable, value in self.counted():

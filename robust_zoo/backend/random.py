@@ -9,12 +9,14 @@ The generator is Threefry-2x32-20 of Salmon et al., "Parallel random numbers: as
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from robust_zoo.backend.selected import backend
+from robust_zoo.typing import Tensor
 
 _MASK = 0xFFFFFFFF
 _PARITY = 0x1BD11BDA
@@ -24,17 +26,17 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _WORD = "int64" if keras.config.backend() == "torch" else "uint32"
 
 
-def _word(value):
+def _word(value: Tensor | int) -> Tensor:
     if isinstance(value, int):
         value = np.asarray(value & _MASK, "uint32").astype(_WORD)
     return ops.cast(ops.convert_to_tensor(value), _WORD)
 
 
-def _wrap(value):
+def _wrap(value: Tensor) -> Tensor:
     return ops.bitwise_and(value, _word(_MASK)) if _WORD == "int64" else value
 
 
-def _rotate_left(value, bits: int):
+def _rotate_left(value: Tensor, bits: int) -> Tensor:
     # A left shift is a multiplication and the two halves do not overlap, so that one slow
     # bit operation is left of three.
     high = _wrap(value * _word(1 << bits))
@@ -42,7 +44,7 @@ def _rotate_left(value, bits: int):
 
 
 @backend.traced_once
-def _rounds(key, other, first, second):
+def _rounds(key: Tensor, other: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """The 20 rounds of Threefry-2x32 on the counters `first`, `second` under the two words of a key."""
     schedule = (key, other, ops.bitwise_xor(ops.bitwise_xor(key, other), _word(_PARITY)))
     first, second = _wrap(first + schedule[0]), _wrap(second + schedule[1])
@@ -55,19 +57,19 @@ def _rounds(key, other, first, second):
     return first, second
 
 
-def _threefry(key, first, second):
+def _threefry(key: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Threefry-2x32 of the counters `first`, `second` under `key` (..., 2)."""
     return _rounds(key[..., 0], key[..., 1], first, second)
 
 
-def key(seed: int):
+def key(seed: int) -> Tensor:
     """The key of an integer seed in [0, 2**64): two words, shape (2,)."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise ValueError(f"seed must be an integer in [0, 2**64), got {seed!r}.")
     return ops.stack([_word(int(seed) >> 32), _word(int(seed))])
 
 
-def fold_in(key, data):
+def fold_in(key: Tensor, data: Tensor | int) -> Tensor:
     """A new key made of `key` (..., 2) and `data`, an int or an integer tensor that broadcasts to (...).
 
     Folding a vector of example indices (batch,) into one key (2,) gives one key an example, (batch, 2).
@@ -76,7 +78,7 @@ def fold_in(key, data):
     return ops.stack(_threefry(key, data, ops.zeros_like(data)), axis=-1)
 
 
-def _bits(keys, count: int):
+def _bits(keys: Tensor, count: int) -> Tensor:
     """Random words of shape (batch, count) from `keys` (batch, 2)."""
     half = -(-count // 2)
     counters = _word(np.arange(half, dtype="uint32")[None].astype(_WORD))
@@ -85,14 +87,14 @@ def _bits(keys, count: int):
     return ops.concatenate(pair, axis=1)[:, :count]
 
 
-def uniform(keys, shape, minval=0.0, maxval=1.0):
+def uniform(keys: Tensor, shape: Sequence[int], minval: float = 0.0, maxval: float = 1.0) -> Tensor:
     """Uniform numbers in [minval, maxval), float32 of shape (batch, *shape), from `keys` (batch, 2)."""
     bits = _bits(keys, math.prod(shape))
     unit = ops.cast(ops.bitwise_right_shift(bits, _word(8)), "float32") * 2.0**-24
     return minval + (maxval - minval) * ops.reshape(unit, (-1, *shape))
 
 
-def normal(keys, shape):
+def normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
     """Standard normal numbers (Box-Muller), float32 of shape (batch, *shape), from `keys` (batch, 2)."""
     count = math.prod(shape)
     radius, angle = ops.split(uniform(keys, (2 * count,)), 2, axis=1)
@@ -101,7 +103,7 @@ def normal(keys, shape):
     return ops.reshape(values, (-1, *shape))
 
 
-def truncated_normal(keys, shape):
+def truncated_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
     """Standard normal numbers conditioned on [-2, 2], float32 of shape (batch, *shape)."""
     # By inversion: erf(2 / sqrt(2)) is the probability of that interval.
     inside = math.erf(math.sqrt(2.0))
@@ -109,6 +111,6 @@ def truncated_normal(keys, shape):
     return ops.clip(values, -2.0, 2.0)
 
 
-def integers(keys, maxval):
+def integers(keys: Tensor, maxval: int) -> Tensor:
     """One integer in [0, maxval) an example, int32 of shape (batch,), from `keys` (batch, 2)."""
     return ops.cast(ops.floor(uniform(keys, ()) * maxval), "int32")

@@ -1,13 +1,20 @@
 """TensorFlow: the home backend. See `robust_zoo.backend`."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+import keras
 import tensorflow as tf
+
+from robust_zoo.typing import Tensor
 
 version = str(tf.__version__)
 
 
-def value_and_input_gradient(fn, x, has_aux=False):
+def value_and_input_gradient(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """`fn(x)` and the gradient of its sum with respect to `x`.
 
     Args:
@@ -20,7 +27,7 @@ def value_and_input_gradient(fn, x, has_aux=False):
         gradient records it.
     """
 
-    def gradient(x):
+    def gradient(x: Tensor) -> tuple[Any, Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             result = fn(x)
@@ -35,7 +42,9 @@ def value_and_input_gradient(fn, x, has_aux=False):
     return apart.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))(x)
 
 
-def input_jacobian(fn, x, has_aux=False):
+def input_jacobian(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """Outputs (batch, k) of `fn` and their Jacobian with respect to `x`, (batch, k, *x.shape[1:]).
 
     With `has_aux`, `fn` returns a pair, of which only the first is differentiated.
@@ -48,7 +57,7 @@ def input_jacobian(fn, x, has_aux=False):
     return result, tf.stack([tape.gradient(column, x) for column in columns], axis=1)
 
 
-def function(fn, *models):
+def function(fn: Callable[..., Any], *models: keras.Model) -> Callable[..., Any]:
     """`fn` compiled, for any number of examples.
 
     Args:
@@ -60,11 +69,11 @@ def function(fn, *models):
     """
     compiled = None
 
-    def spec(tensor):
+    def spec(tensor: Tensor) -> tf.TensorSpec:
         shape = [None, *tensor.shape[1:]] if tensor.shape.rank else []
         return tf.TensorSpec(shape, tensor.dtype)
 
-    def call(*args):
+    def call(*args: Any) -> Any:
         nonlocal compiled
         args = tf.nest.map_structure(tf.convert_to_tensor, args)
         if compiled is None:
@@ -77,15 +86,15 @@ def function(fn, *models):
     return call
 
 
-def traced_once(fn):
+def traced_once(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn`, which maps tensors to tensors, as a function that graphs call instead of having its operations each.
 
     Traced once for all calls of the same shapes and dtypes.
     """
     traced = tf.function(fn, autograph=False)
 
-    def call(*args):
-        args = [tf.convert_to_tensor(tensor) for tensor in args]
+    def call(*args: Any) -> Any:
+        args = tuple(tf.convert_to_tensor(tensor) for tensor in args)
         with tf.init_scope():
             specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in args]
             compiled = traced.get_concrete_function(*specs)
@@ -95,7 +104,7 @@ def traced_once(fn):
 
 
 @contextlib.contextmanager
-def full_precision():
+def full_precision() -> Iterator[None]:
     """Inside, products of float32 are in float32, not in TF32, which GPUs compute with by default."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -112,7 +121,7 @@ def gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def devices(count: int):
+def devices(count: int) -> Iterator[None]:
     """Runs what is inside on `count` GPUs, or logical CPUs where there is no GPU; ValueError if it cannot.
 
     More than one work under `tf.distribute.MirroredStrategy`.
@@ -138,13 +147,13 @@ def devices(count: int):
         yield
 
 
-def replica_id():
+def replica_id() -> Tensor | int:
     """The number of the replica that runs this code under a distribution strategy, else 0."""
     context = tf.distribute.get_replica_context()
     return context.replica_id_in_sync_group if context is not None else 0
 
 
-def check_scope(model, trainer):
+def check_scope(model: keras.Model, trainer: keras.Model) -> None:
     """Raises ValueError unless `model` was built inside the scope of the strategies that will train it.
 
     These are the one that `trainer`, a keras.Model, was built in and, inside a scope, that one.
@@ -162,12 +171,12 @@ def check_scope(model, trainer):
                 )
 
 
-def replica_count(trainer) -> int:
+def replica_count(trainer: keras.Model) -> int:
     """How many replicas share a step of a keras.Model: 1 unless it was built under a strategy."""
     return trainer.distribute_strategy.num_replicas_in_sync
 
 
-def replica_sum(values):
+def replica_sum(values: Any) -> Any:
     """Each of the tensors summed over the replicas that run this code."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -175,7 +184,11 @@ def replica_sum(values):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def gradients(fn, groups, variables):
+def gradients(
+    fn: Callable[[], tuple[tuple[Tensor, ...], Any]],
+    groups: Sequence[Sequence[keras.Variable]],
+    variables: Sequence[keras.Variable],
+) -> tuple[tuple[Tensor, ...], Any, list[list[Tensor]]]:
     """Losses and their gradients with respect to Keras variables.
 
     Args:
@@ -199,27 +212,33 @@ def gradients(fn, groups, variables):
     return losses, aux, found
 
 
-class PreparedSteps:
+if TYPE_CHECKING:
+    from keras import Model as _Trainer  # before which these classes stand among a trainer's bases
+else:
+    _Trainer = object
+
+
+class PreparedSteps(_Trainer):
     """Training and evaluation steps of a trainer that makes its batches itself.
 
     A batch becomes what `self.prepare` makes of it; the update is Keras's. What `self.after_update` and
     `self.counted` then return, pairs of variables and values, is assigned.
     """
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Tensor]:
         logs = super().train_step(self.prepare(data, training=True))
         for variable, value in [*self.after_update(), *self.counted()]:
             variable.assign(value)
         return logs
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Tensor]:
         return super().test_step(self.prepare(data, training=False))
 
 
 class UpdateSteps(PreparedSteps):
     """`PreparedSteps` of a trainer whose update is its own: all of a training step is `self.update`."""
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Tensor]:
         logs = self.update(data)
         for variable, value in self.counted():
             variable.assign(value)

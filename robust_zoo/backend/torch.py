@@ -1,14 +1,20 @@
 """torch: loads models and runs attacks. See `robust_zoo.backend.tensorflow` for the contracts."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import torch
 
+from robust_zoo.typing import Tensor
+
 version = str(torch.__version__)
 
 
-def value_and_input_gradient(fn, x, has_aux=False):
+def value_and_input_gradient(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """See `robust_zoo.backend.tensorflow.value_and_input_gradient`."""
     recorded = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -19,7 +25,7 @@ def value_and_input_gradient(fn, x, has_aux=False):
     return result, gradient
 
 
-def _gradient(value, x, **options):
+def _gradient(value: Tensor, x: Tensor, **options: bool) -> Tensor:
     """Of the sum of `value`; zeros where it does not depend on `x`."""
     if not value.requires_grad:
         return torch.zeros_like(x)
@@ -27,7 +33,9 @@ def _gradient(value, x, **options):
     return torch.autograd.grad(value.sum(), x, **options)[0]
 
 
-def input_jacobian(fn, x, has_aux=False):
+def input_jacobian(
+    fn: Callable[[Tensor], Any], x: Tensor, has_aux: bool = False
+) -> tuple[Any, Tensor]:
     """See `robust_zoo.backend.tensorflow.input_jacobian`."""
     recorded = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -41,23 +49,23 @@ def input_jacobian(fn, x, has_aux=False):
     return result, torch.stack(rows, dim=1)
 
 
-def function(fn, *models):
+def function(fn: Callable[..., Any], *models: keras.Model) -> Callable[..., Any]:
     """`fn` as it is, recording no gradients of its own, with products of float32 in full precision on GPUs."""
 
-    def call(*args):
+    def call(*args: Any) -> Any:
         with torch.no_grad(), full_precision():
             return fn(*args)
 
     return call
 
 
-def traced_once(fn):
+def traced_once(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` itself: nothing is traced."""
     return fn
 
 
 @contextlib.contextmanager
-def full_precision():
+def full_precision() -> Iterator[None]:
     """See `robust_zoo.backend.tensorflow.full_precision`."""
     parts = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [part.allow_tf32 for part in parts]
@@ -76,7 +84,7 @@ def gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def devices(count: int):
+def devices(count: int) -> Iterator[None]:
     """Runs what is inside; ValueError unless `count` is 1."""
     if count != 1:
         raise ValueError(
@@ -85,26 +93,30 @@ def devices(count: int):
     yield
 
 
-def replica_id():
+def replica_id() -> int:
     """Always 0: torch runs on one device."""
     return 0
 
 
-def check_scope(model, trainer):
+def check_scope(model: keras.Model, trainer: keras.Model) -> None:
     """Nothing to check: torch has no strategy scopes."""
 
 
-def replica_count(trainer) -> int:
+def replica_count(trainer: keras.Model) -> int:
     """Always 1: torch runs on one device."""
     return 1
 
 
-def replica_sum(values):
+def replica_sum(values: Any) -> Any:
     """The values themselves: there is one replica."""
     return values
 
 
-def gradients(fn, groups, variables):
+def gradients(
+    fn: Callable[[], tuple[tuple[Tensor, ...], Any]],
+    groups: Sequence[Sequence[keras.Variable]],
+    variables: Sequence[keras.Variable],
+) -> tuple[tuple[Tensor, ...], Any, list[list[Tensor]]]:
     """See `robust_zoo.backend.tensorflow.gradients`."""
     sources = [[variable.value for variable in group] for group in groups]
     frozen = [value for group in sources for value in group if not value.requires_grad]
@@ -126,10 +138,16 @@ def gradients(fn, groups, variables):
     return losses, aux, [list(group) for group in found]
 
 
-class PreparedSteps:
+if TYPE_CHECKING:
+    from keras import Model as _Trainer  # before which these classes stand among a trainer's bases
+else:
+    _Trainer = object
+
+
+class PreparedSteps(_Trainer):
     """See `robust_zoo.backend.tensorflow.PreparedSteps`."""
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Tensor]:
         with torch.no_grad():
             data = self.prepare(data, training=True)
         logs = super().train_step(data)
@@ -138,7 +156,7 @@ class PreparedSteps:
                 variable.assign(value)
         return logs
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Tensor]:
         with torch.no_grad():
             data = self.prepare(data, training=False)
         return super().test_step(data)
@@ -147,7 +165,7 @@ class PreparedSteps:
 class UpdateSteps(PreparedSteps):
     """See `robust_zoo.backend.tensorflow.UpdateSteps`."""
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Tensor]:
         with torch.no_grad():
             logs = self.update(data)
             for variable, value in self.counted():

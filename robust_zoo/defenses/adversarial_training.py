@@ -1,13 +1,17 @@
 """Adversarial training: Madry et al., Kurakin et al. and fast adversarial training are settings of it."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.norms import over_images
 from robust_zoo.backend import random
+from robust_zoo.defenses.batch import Batch
 from robust_zoo.defenses.tools import check_count, check_number
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -66,6 +70,8 @@ class AdversarialTraining(Defense):
         ['accuracy', 'loss', 'robust_accuracy', 'val_accuracy', 'val_loss', 'val_robust_accuracy']
     """
 
+    attack: FixedBudgetAttack
+
     def __init__(
         self,
         classifier: keras.Model,
@@ -78,8 +84,8 @@ class AdversarialTraining(Defense):
         random_epsilon: bool = False,
         ramp_steps: int = 0,
         delay_steps: int = 0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
         self.fraction = check_number("fraction", fraction, above=0, most=1)
         self.relative_weight = check_number("relative_weight", relative_weight, above=0)
@@ -94,7 +100,7 @@ class AdversarialTraining(Defense):
         self.delay_steps = check_count("delay_steps", delay_steps, least=0)
         self.trains_on_clean = self.clean_weight > 0
 
-    def check_batch(self, size, replicas):
+    def check_batch(self, size: int, replicas: int) -> None:
         super().check_batch(size, replicas)
         attacked = self.fraction * size / replicas
         whole = replicas == 1 or abs(attacked - round(attacked)) < 1e-3
@@ -104,7 +110,7 @@ class AdversarialTraining(Defense):
                 f"got {self.fraction:g} of {size // replicas}: change fraction or the batch."
             )
 
-    def adversarial_part(self, x, y, training):
+    def adversarial_part(self, x: Tensor, y: Tensor, training: bool) -> Batch:
         if not training:
             return super().adversarial_part(x, y, training)
         count = ops.shape(x)[0]
@@ -112,13 +118,13 @@ class AdversarialTraining(Defense):
         if self.fraction == 1.0:
             attacked = ops.ones((count,), "bool")
 
-            def perturbed():
+            def perturbed() -> Tensor:
                 return self._attack(x, y, keys)
         else:
             rows = _spread(self.fraction, count)
             attacked = ops.any(ops.arange(count)[:, None] == rows[None], axis=1)
 
-            def perturbed():
+            def perturbed() -> Tensor:
                 chosen = [ops.take(part, rows, axis=0) for part in (x, y, keys)]
                 return ops.scatter_update(x, rows[:, None], self._attack(*chosen))
 
@@ -130,7 +136,7 @@ class AdversarialTraining(Defense):
             "attacked": ops.logical_and(attacked, begun),
         }
 
-    def _attack(self, x, y, keys):
+    def _attack(self, x: Tensor, y: Tensor, keys: Tensor) -> Tensor:
         epsilon = None
         if self.ramp_steps:
             step = ops.cast(self.optimizer.iterations, "float32") - self.delay_steps
@@ -145,7 +151,9 @@ class AdversarialTraining(Defense):
             x = self.attack.geometry.random_start(random.fold_in(keys, 3), x, radius)
         return self.attack(self.adversary_view(True), x, y, key=keys, epsilon=epsilon)
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         weight = sample_weight
         if self.fraction < 1.0:
             attacked = ops.cast(x["attacked"], "float32")
@@ -155,13 +163,13 @@ class AdversarialTraining(Defense):
             weight = relative if sample_weight is None else sample_weight * relative
         return self.mixed_loss(x, y, y_pred, self.clean_weight, sample_weight, weight)
 
-    def get_config(self):
-        names = ("fraction", "relative_weight", "clean_weight", "noise", "random_epsilon")
-        names += ("ramp_steps", "delay_steps")
+    def get_config(self) -> dict[str, Any]:
+        names: tuple[str, ...] = ("fraction", "relative_weight", "clean_weight", "noise")
+        names += ("random_epsilon", "ramp_steps", "delay_steps")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def _spread(fraction: float, count):
+def _spread(fraction: float, count: Tensor | int) -> Tensor:
     """Evenly spaced rows of `count`, the rounded `fraction` of them: the same in every part of a batch."""
     if isinstance(count, int):  # JAX and torch: an array's size must not be a tensor
         chosen = int(fraction * count + 0.5)

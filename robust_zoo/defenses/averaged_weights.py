@@ -1,6 +1,7 @@
 """Averaged weights that are fit to be looked at: with batch-norm statistics of their own."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from robust_zoo import backend
 from robust_zoo.defenses.tools import reading
 from robust_zoo.defenses.trainer import Defense
 from robust_zoo.layers import layers_of
+from robust_zoo.typing import Tensor
 
 _IMAGES = 2048  # that statistics are taken from
 
@@ -28,36 +30,37 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         ValueError: at the start of training, an optimizer without `use_ema=True`.
     """
 
-    def __init__(self, batches: keras.utils.PyDataset):
+    def __init__(self, batches: keras.utils.PyDataset) -> None:
         super().__init__()
         self.batches = batches
-        self._compute: Callable | None = None
-        self._trained = None
+        self._compute: Callable[..., list[Tensor]] | None = None
+        self._trained: list[np.ndarray] | None = None
 
     @property
-    def _layers(self):
+    def _layers(self) -> list[keras.layers.Layer]:
         kind = keras.layers.BatchNormalization
         return [layer for layer in layers_of(self.model) if isinstance(layer, kind)]
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self.model.optimizer.use_ema:
             raise ValueError("AveragedWeights needs an optimizer with use_ema=True.")
         super().on_train_begin(logs)
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_test_begin(logs)
         self._trained = [ops.convert_to_numpy(variable) for variable in self._statistics()]
         self.recompute()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        assert self._trained is not None  # `on_test_begin` has set it
         for variable, value in zip(self._statistics(), self._trained, strict=True):
             variable.assign(value)
         super().on_test_end(logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.recompute()  # `fit` has put the averaged weights in
 
-    def _statistics(self):
+    def _statistics(self) -> list[keras.Variable]:
         return [v for layer in self._layers for v in (layer.moving_mean, layer.moving_variance)]
 
     def recompute(self) -> None:
@@ -65,33 +68,35 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         variables = self._statistics()
         if not variables:
             return
-        if self._compute is None:
-            self._compute = backend.function(self._of_batch, self.model)
+        compute: Callable[..., list[Tensor]]
+        compute = self._compute or backend.function(self._of_batch, self.model)
+        self._compute = compute
         found, images = [], 0
         for index in range(len(self.batches)):
             x, y = self.batches[index][:2]
-            found.append(self._compute(x, y))
+            found.append(compute(x, y))
             images += len(x)
             if images >= _IMAGES:
                 break
         for variable, *values in zip(variables, *found, strict=True):
             variable.assign(np.mean([ops.convert_to_numpy(value) for value in values], axis=0))
 
-    def _of_batch(self, x, y):
+    def _of_batch(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """Mean and variance in each layer, of one batch as training sees it."""
         parts = [x]
         if isinstance(self.model, Defense):
             batch, _, _ = self.model.prepare((x, y), training=True)
-            trains = {"clean": self.model.trains_on_clean} | {
-                "adversarial": self.model.trains_on_adversarial
+            trains: dict[Literal["clean", "adversarial"], bool] = {
+                "clean": self.model.trains_on_clean,
+                "adversarial": self.model.trains_on_adversarial,
             }
             parts = [batch[name] for name, used in trains.items() if used and name in batch]
-        classifier = getattr(self.model, "classifier", self.model)
+        classifier: keras.Model = getattr(self.model, "classifier", self.model)
         momentum = [layer.momentum for layer in self._layers for _ in range(2)]
         variables = self._statistics()
         ids = {id(variable) for variable in variables}
 
-        def zeroed(variable, value):
+        def zeroed(variable: keras.Variable, value: Tensor) -> Tensor:
             return ops.zeros_like(value) if id(variable) in ids else value
 
         sums = [0.0] * len(variables)

@@ -1,12 +1,14 @@
 """The batches of a training: what `fit` is given, in any form that Keras takes, and what a step computes with."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypedDict
 
 import keras
 import numpy as np
 from keras import ops
+
+from robust_zoo.typing import Tensor
 
 
 class Batch(TypedDict, total=False):
@@ -18,12 +20,12 @@ class Batch(TypedDict, total=False):
         attacked: bool (batch,), which of "adversarial" were attacked; comes with it.
     """
 
-    clean: Any
-    adversarial: Any
-    attacked: Any
+    clean: Tensor
+    adversarial: Tensor
+    attacked: Tensor
 
 
-def batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[int]:
+def batch_sizes(x: Any, batch_size: int | None, kept: float, replicas: int) -> list[int]:
     """The sizes of the batches that `fit` will make of `x`.
 
     Raises:
@@ -50,27 +52,27 @@ def batch_sizes(x, batch_size: int | None, kept: float, replicas: int) -> list[i
     return [] if size is None else [size]
 
 
-def only_input(x):
+def only_input(x: Any) -> Any:
     """Images out of a list of one, or a dictionary of one, which Keras takes by the names of a model's inputs."""
     if isinstance(x, (list, tuple, dict)) and len(x) == 1:
         (x,) = x.values() if isinstance(x, dict) else x
     return x
 
 
-def only_labels(y):
+def only_labels(y: Any) -> Any:
     """Labels out of a list of one, which Keras takes for a model of one output."""
     one = isinstance(y, (list, tuple)) and len(y) == 1 and hasattr(y[0], "__array__")
     return y[0] if one and np.ndim(y[0]) else y
 
 
-def integer_labels(y):
+def integer_labels(y: Tensor) -> Tensor:
     """Labels int32 (batch,) of integer classes (batch,) or (batch, 1), or of rows (batch, classes)."""
     if len(y.shape) == 2 and y.shape[1] != 1:
         return ops.cast(ops.argmax(y, axis=1), "int32")
     return ops.cast(ops.reshape(y, (-1,)), "int32")
 
 
-def first_batch(x):
+def first_batch(x: Any) -> tuple[Any, Any]:
     """The first batch of a stream, and what to read in its place: a generator gives its batches only once."""
     if isinstance(x, keras.utils.PyDataset):
         return x[0], x
@@ -85,21 +87,21 @@ def first_batch(x):
 class CheckedBatches(keras.utils.PyDataset):
     """A dataset each of whose batches is checked by its size before it is used."""
 
-    def __init__(self, data: keras.utils.PyDataset, check):
+    def __init__(self, data: keras.utils.PyDataset, check: Callable[[int], None]) -> None:
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
         self.data, self.check = data, check
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self.data.num_batches
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         batch = self.data[index]
         self.check(len(keras.tree.flatten(batch[0])[0]))
         return batch
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self.data.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.data.on_epoch_end()

@@ -1,6 +1,6 @@
 """DeepDefense: training on the size of the perturbation that DeepFool needs."""
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import ops
@@ -12,12 +12,13 @@ from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.tools import Mean, check_count, check_number, reading
 from robust_zoo.inference import logits_of
 from robust_zoo.layers import layers_of
+from robust_zoo.typing import Tensor
 
 
 class PathBatch(Batch, total=False):
     """A batch and, besides, which images are classified right, bool (batch,), and DeepFool's path from each."""
 
-    correct: Any
+    correct: Tensor
     path: Any
 
 
@@ -58,8 +59,8 @@ class DeepDefense(NaturalTraining):
         overshoot: float = 0.02,
         layers: tuple[str, ...] | None = None,
         attack: FixedBudgetAttack | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
         self.strength = check_number("strength", strength, least=0)
         self.c, self.d = check_number("c", c, least=0), check_number("d", d, least=0)
@@ -75,7 +76,7 @@ class DeepDefense(NaturalTraining):
         self.layer_names = None if layers is None else tuple(layers)
         self._mean = Mean()
 
-    def prepare(self, data, training) -> tuple[PathBatch, Any, Any]:
+    def prepare(self, data: Any, training: bool) -> tuple[PathBatch, Any, Any]:
         batch, y, sample_weight = super().prepare(data, training)
         labels = integer_labels(y)
         correct, path = find_path(
@@ -84,20 +85,23 @@ class DeepDefense(NaturalTraining):
         with_path: PathBatch = {**batch, "correct": correct, "path": path}
         return with_path, y, sample_weight
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         loss = super().objective(x, y, y_pred, sample_weight)
+        batch = cast(PathBatch, x)
         with reading(self.classifier.variables, self._masked):
-            change = perturbation(self._logits, x["clean"], x["path"], overshoot=self.overshoot)
+            change = perturbation(self._logits, x["clean"], batch["path"], overshoot=self.overshoot)
             size = length(change)
         ratio = size / length(x["clean"])
         growing = ops.exp(self.d * ops.minimum(ratio, 1.0))
-        penalty = ops.where(x["correct"], ops.exp(-self.c * ratio), growing)
+        penalty = ops.where(batch["correct"], ops.exp(-self.c * ratio), growing)
         return loss + self.strength * self._mean(penalty, sample_weight)
 
-    def _logits(self, x):
+    def _logits(self, x: Tensor) -> Tensor:
         return logits_of(self.classifier, x)
 
-    def _masked(self, variable, value):
+    def _masked(self, variable: keras.Variable, value: Tensor) -> Tensor:
         if self.layer_names is None or any(
             variable is own
             for layer in layers_of(self.classifier)
@@ -107,7 +111,7 @@ class DeepDefense(NaturalTraining):
             return value
         return ops.stop_gradient(value)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("strength", "c", "d", "steps", "overshoot")
         config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
         return {**config, "layers": self.layer_names}

@@ -1,5 +1,7 @@
 """Training that has broken down stops, before it overwrites what was good."""
 
+from typing import Any, NoReturn
+
 import keras
 import numpy as np
 from keras import ops
@@ -21,24 +23,24 @@ class StopOnDivergence(keras.callbacks.Callback):
     epochs may keep one bad step.
     """
 
-    _before = None
+    _before: tuple[int, Any] | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch, self._before = epoch, None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._look()
         self._before = batch, (logs or {}).get("loss", 0.0)
 
-    def _look(self):
+    def _look(self) -> None:
         if self._before is not None and not np.isfinite(self._before[1]):
             step, loss = self._before
             self._stop(f"the loss is {float(loss)} after step {step + 1}")
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._look()  # before validation looks at what the last step left
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._look()
         for variable in self.model.variables:
             if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(
@@ -46,13 +48,13 @@ class StopOnDivergence(keras.callbacks.Callback):
             ):
                 self._stop(f"weights of {variable.path!r} are not finite at the end")
 
-    def _stop(self, what: str):
+    def _stop(self, what: str) -> NoReturn:
         raise DivergenceError(
             f"training diverged in epoch {self.epoch + 1}: {what}. {_cause(self.model)}"
         )
 
 
-def _cause(trainer) -> str:
+def _cause(trainer: keras.Model) -> str:
     """What to do: the classifier with fresh weights tells whether its slope is infinite at some pixels."""
     usual = "Lower the learning rate or ramp epsilon up, unless a later batch of a stream has NaN in it."
     classifier = getattr(trainer, "classifier", trainer)
@@ -74,7 +76,7 @@ def _cause(trainer) -> str:
     )
 
 
-def _infinite(model, images) -> bool:
+def _infinite(model: keras.Model, images: np.ndarray) -> bool:
     tensor = ops.convert_to_tensor(images)
     _, gradient = backend.value_and_input_gradient(
         lambda x: ops.sum(logits_of(model, x), axis=1),

@@ -1,6 +1,9 @@
 """Training on adversarial examples made once."""
 
+from typing import Any
+
 import keras
+import numpy as np
 
 from robust_zoo.attacks import Attack, DeepFool, FixedBudgetAttack
 from robust_zoo.defenses.natural_training import NaturalTraining
@@ -27,8 +30,8 @@ class FixedSetTraining(NaturalTraining):
         *,
         made_by: Attack | None = None,
         attack: FixedBudgetAttack | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
         made_by = DeepFool() if made_by is None else made_by
         if not isinstance(made_by, Attack):
@@ -40,7 +43,9 @@ class FixedSetTraining(NaturalTraining):
         made_by.check_model(classifier)
         self.made_by = made_by
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Keras's `fit` on the set made of the arrays `x` and `y`; see `Defense.fit`.
 
         Anything else than arrays is taken for the set itself, made with `training_images`: so give it to resume
@@ -50,11 +55,11 @@ class FixedSetTraining(NaturalTraining):
             x = self.training_images(x, y)
         return super().fit(x, y, *args, **kwargs)
 
-    def training_images(self, x, y):
+    def training_images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The set, float32 in the shape of `x`: what `made_by` makes of images and labels."""
         return self.made_by.run(self.classifier, x, y, seed=self.seed).x_adv
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "made_by": keras.saving.serialize_keras_object(self.made_by),

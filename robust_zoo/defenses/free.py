@@ -1,12 +1,16 @@
 """Free adversarial training."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.defenses.batch import Batch
 from robust_zoo.defenses.tools import check_count
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -26,6 +30,8 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         seed: see `Defense`.
     """
 
+    attack: FixedBudgetAttack
+
     def __init__(
         self,
         classifier: keras.Model,
@@ -33,8 +39,8 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         attack: FixedBudgetAttack,
         batch_size: int,
         replays: int = 8,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
         self.batch_size = check_count("batch_size", batch_size, least=1)
         self.replays = check_count("replays", replays, least=1)
@@ -52,19 +58,19 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
             name="perturbation",
         )
 
-    def check_batch(self, size, replicas):
+    def check_batch(self, size: int, replicas: int) -> None:
         super().check_batch(size, replicas)
         if size > self.batch_size:
             raise ValueError(
                 f"batches must have at most the defense's batch_size of {self.batch_size} examples, got {size}."
             )
 
-    def adversarial_part(self, x, y, training):
+    def adversarial_part(self, x: Tensor, y: Tensor, training: bool) -> Batch:
         if not training:
             return super().adversarial_part(x, y, training)
         return {"attacked": ops.ones((ops.shape(x)[0],), "bool")}
 
-    def update(self, data):
+    def update(self, data: Any) -> dict[str, Any]:
         batch, y, sample_weight = self.prepare(data, training=True)
         for _ in range(self.replays):
             adversarial = self._replay(batch["clean"], y, sample_weight)
@@ -72,13 +78,13 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         y_pred = {"clean": clean, "adversarial": adversarial}
         return self.compute_metrics(batch, y, y_pred, sample_weight)
 
-    def _replay(self, x, y, sample_weight):
+    def _replay(self, x: Tensor, y: Tensor, sample_weight: Tensor | None) -> Tensor:
         """One update of the weights and the perturbation; the logits before it."""
         weights = self.classifier.trainable_variables
         count = ops.shape(x)[0]
         rows = backend.replica_id() * count + ops.arange(count)  # of the global batch
 
-        def loss():
+        def loss() -> tuple[tuple[Tensor], tuple[Tensor, Tensor]]:
             change = ops.take(self.perturbation, rows, axis=0)
             # The image stays in [0, 1], and the gradient is that by the image.
             x_adv = change + ops.stop_gradient(ops.clip(x + change, 0.0, 1.0) - change)
@@ -99,8 +105,10 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         self.record_loss(loss, count)
         return logits
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         return self.compiled_loss(x["clean"], y, y_pred["adversarial"], sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "batch_size": self.batch_size, "replays": self.replays}

@@ -1,9 +1,13 @@
 """Natural training, with robust accuracy in the logs."""
 
+from typing import Any
+
 import keras
 
 from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.defenses.batch import Batch
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -20,9 +24,11 @@ class NaturalTraining(Defense):
     trains_on_adversarial = False
 
     def __init__(
-        self, classifier: keras.Model, *, attack: FixedBudgetAttack | None = None, **kwargs
-    ):
+        self, classifier: keras.Model, *, attack: FixedBudgetAttack | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         return self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)

@@ -1,5 +1,7 @@
 """Parseval training."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.backend import random
 from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.tools import check_number, kernels_of
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -33,21 +36,21 @@ class ParsevalTraining(NaturalTraining):
         beta: float = 1e-4,
         rows: float = 0.3,
         attack: FixedBudgetAttack | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
         self.beta = check_number("beta", beta, above=0)
         self.rows = check_number("rows", rows, above=0, most=1)
         self._kernels = list(kernels_of(classifier).values())
 
-    def after_update(self):
+    def after_update(self) -> list[tuple[keras.Variable, Tensor]]:
         key = random.fold_in(random.fold_in(random.key(self.seed), 2), self.training_steps)
         return [
             (kernel, self.retract(kernel, random.fold_in(key, index)))
             for index, kernel in enumerate(self._kernels)
         ]
 
-    def retract(self, kernel, key):
+    def retract(self, kernel: keras.Variable, key: Tensor) -> Tensor:
         """The kernel (..., units) after one retraction, the rows drawn with `key` (2,)."""
         units = kernel.shape[-1]
         matrix = ops.transpose(ops.reshape(kernel, (-1, units)))
@@ -59,5 +62,5 @@ class ParsevalTraining(NaturalTraining):
         matrix = ops.scatter_update(matrix, chosen[:, None], part)
         return ops.reshape(ops.transpose(matrix), kernel.shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self.beta, "rows": self.rows}

@@ -1,13 +1,17 @@
 """Perturbation generator networks."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo import architectures, backend
+from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.generator import GRADIENT_SCALE, GeneratorAttack, generate
-from robust_zoo.defenses.batch import integer_labels
+from robust_zoo.defenses.batch import Batch, integer_labels
 from robust_zoo.defenses.tools import Mean, check_number
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -46,8 +50,8 @@ class PGN(backend.UpdateSteps, Defense):
         clean_weight: float = 0.0,
         gradient_scale: float = GRADIENT_SCALE,
         detach: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=None, **kwargs)
         shape, classes = classifier.input_shape[1:], classifier.output_shape[1]
         if generator is None:
@@ -62,29 +66,29 @@ class PGN(backend.UpdateSteps, Defense):
         self.trains_on_clean = self.clean_weight > 0
         self._mean = Mean()
 
-    def _check_attack(self, attack, classifier):
+    def _check_attack(self, attack: FixedBudgetAttack | None, classifier: keras.Model) -> None:
         """There is none."""
 
     def as_attack(self) -> GeneratorAttack:
         """The generator as it is now, as an attack."""
         return GeneratorAttack(generator=self.generator, gradient_scale=self.gradient_scale)
 
-    def adversarial_part(self, x, y, training):
+    def adversarial_part(self, x: Tensor, y: Tensor, training: bool) -> Batch:
         if training:
             return {"attacked": ops.ones((ops.shape(x)[0],), "bool")}
         x_adv = self._generate(x, y)
         return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
 
-    def _generate(self, x, y):
-        settings = {"gradient_scale": self.gradient_scale, "detach": self.detach}
+    def _generate(self, x: Tensor, y: Tensor) -> Tensor:
+        settings: dict[str, Any] = {"gradient_scale": self.gradient_scale, "detach": self.detach}
         return generate(self.generator, self.classifier, x, y, **settings)
 
-    def update(self, data):
+    def update(self, data: Any) -> dict[str, Any]:
         batch, y, sample_weight = self.prepare(data, training=True)
         x, labels = batch["clean"], integer_labels(y)
         weights = self.classifier.trainable_variables, self.generator.trainable_variables
 
-        def losses():
+        def losses() -> tuple[tuple[Tensor, ...], tuple[Tensor, dict[str, Tensor]]]:
             made = self._generate(x, labels)
             penalty = ops.sum(ops.square(made - x), axis=tuple(range(1, len(x.shape))))
             penalty = self.distortion_weight * self._mean(penalty, sample_weight)
@@ -115,10 +119,12 @@ class PGN(backend.UpdateSteps, Defense):
         self.record_loss(loss, ops.shape(y)[0])
         return self.compute_metrics(batch, y, y_pred, sample_weight)
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         return self.mixed_loss(x, y, y_pred, self.clean_weight, sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["attack"]
         names = ("distortion_weight", "clean_weight", "gradient_scale", "detach")

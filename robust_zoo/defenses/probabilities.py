@@ -2,7 +2,9 @@
 
 import inspect
 import types
+from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +25,7 @@ _NEVER = (
 )
 
 
-def check_compiled(classes: int, loss, *metrics) -> None:
+def check_compiled(classes: int, loss: Any, *metrics: Any) -> None:
     """Raises ValueError for a loss, or a metric in (nested) collections of them, that takes probabilities.
 
     Args:
@@ -46,7 +48,7 @@ def check_compiled(classes: int, loss, *metrics) -> None:
             )
 
 
-def _takes_probabilities(part, get) -> bool:
+def _takes_probabilities(part: Any, get: Callable[[str], Any]) -> bool:
     if part is None:
         return False
     if isinstance(part, str):
@@ -78,7 +80,7 @@ def _takes_probabilities(part, get) -> bool:
     return argument is not None and argument.default is False
 
 
-def _clips_or_normalises(loss, classes: int) -> bool:
+def _clips_or_normalises(loss: Any, classes: int) -> bool:
     """Whether the values of a loss, not one of Keras's, show that it takes probabilities.
 
     On logits it has no value (a logarithm of what is negative), is the same for all above 1 (which it clips), or is
@@ -102,7 +104,7 @@ def _clips_or_normalises(loss, classes: int) -> bool:
     return False
 
 
-def _thresholds(part) -> bool:
+def _thresholds(part: Any) -> bool:
     """Whether a metric cuts outputs somewhere between 0 and 1, as Keras's do by default."""
     if getattr(part, "top_k", None) is not None:
         return False  # ranks them
@@ -115,5 +117,5 @@ def _thresholds(part) -> bool:
     return any(isinstance(value, Real) and 0 < float(value) < 1 for value in values)
 
 
-def _name(part) -> str:
+def _name(part: Any) -> str:
     return repr(part) if isinstance(part, str) else getattr(part, "__name__", type(part).__name__)

@@ -4,6 +4,7 @@ import json
 import pathlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from robust_zoo.files import replacing
 from robust_zoo.inference import predict
 from robust_zoo.npz import read_npz
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import Tensor
 
 _COLLAPSED = 0.5  # of the best accuracy so far
 
@@ -45,13 +47,21 @@ class RobustValidation(keras.callbacks.Callback):
         collapsed: number of the epoch after which training was stopped, or 0.
     """
 
-    def __init__(self, attack: FixedBudgetAttack, x, y, *, file: str | pathlib.Path | None = None):
+    def __init__(
+        self,
+        attack: FixedBudgetAttack,
+        x: Tensor,
+        y: Tensor,
+        *,
+        file: str | pathlib.Path | None = None,
+    ) -> None:
         super().__init__()
         self.attack, self.x, self.y = attack, x, y
         self.file = None if file is None else pathlib.Path(file)
         self.best, self.best_epoch, self.collapsed = -1.0, 0, 0
         self.best_weights: list[np.ndarray] | None = None
-        self._measured, self._found = None, None
+        self._measured: keras.Model | None = None
+        self._found: tuple[float, float, list[np.ndarray]] | None = None
         # Epochs and the accuracy under the training attack in each.
         self._trained: list[Sequence[float]] = []
         if self.file is not None and self.file.exists():
@@ -74,27 +84,28 @@ class RobustValidation(keras.callbacks.Callback):
     def _classifier(self) -> keras.Model:
         return getattr(self.model, "classifier", self.model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         classifier = self._classifier
         self.x = check_images(self.x, classifier)
         self.y = check_labels(self.y, classifier.output_shape[1], len(self.x))
         self._measured = in_float32(classifier)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._found = None
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # The weights to validate with, averaged ones maybe, are in the model now.
         self._found = self._measure()
 
-    def _measure(self):
+    def _measure(self) -> tuple[float, float, list[np.ndarray]]:
+        assert self._measured is not None  # since training began
         if self._measured is not self._classifier:
             self._measured.set_weights(self._classifier.get_weights())
         result = self.attack.run(self._measured, self.x, self.y, progress=False)
         clean = predict(self._measured, self.x, 128).argmax(1) == self.y
         return float(clean.mean()), float(1 - result.success.mean()), self._classifier.get_weights()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         clean, accuracy, weights = self._found or self._measure()
         logs = {} if logs is None else logs
         logs |= {"val_clean_accuracy": clean, "val_attack_accuracy": accuracy}
@@ -119,18 +130,21 @@ class RobustValidation(keras.callbacks.Callback):
         self._trained = [*earlier, (epoch, trained)]
         self._keep()
 
-    def _keep(self):
+    def _keep(self) -> None:
         if self.file is None:
             return
         told = {
             name: getattr(self, name) for name in ("best", "best_epoch", "collapsed", "_trained")
         }
+        assert self.best_weights is not None  # the first epoch is the best so far
         told["weights"] = len(self.best_weights)
-        arrays = {f"weight{index}": value for index, value in enumerate(self.best_weights)}
+        arrays: dict[str, Any] = {
+            f"weight{index}": value for index, value in enumerate(self.best_weights)
+        }
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.file) as partial, open(partial, "wb") as file:
             np.savez(file, told=json.dumps(told), **arrays)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.best_weights is not None:
             self._classifier.set_weights(self.best_weights)

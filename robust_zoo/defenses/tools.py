@@ -1,16 +1,19 @@
 """What several defenses need: checks of hyperparameters, kernels, and models that compute otherwise for a while."""
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from robust_zoo.layers import layers_of
+from robust_zoo.typing import Tensor
 
 
-def check_count(name: str, value, *, least: int) -> int:
+def check_count(name: str, value: Any, *, least: int) -> int:
     """The value as an int; ValueError unless it is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}.")
@@ -18,7 +21,13 @@ def check_count(name: str, value, *, least: int) -> int:
 
 
 def check_number(
-    name: str, value, *, above=-np.inf, least=-np.inf, most=np.inf, below=np.inf
+    name: str,
+    value: Any,
+    *,
+    above: float = -np.inf,
+    least: float = -np.inf,
+    most: float = np.inf,
+    below: float = np.inf,
 ) -> float:
     """The value as a float; ValueError unless it is a finite number within the bounds."""
     number = isinstance(value, Real) and not isinstance(value, bool)
@@ -56,7 +65,7 @@ def kernels_of(classifier: keras.Model) -> dict[str, keras.Variable]:
 
 
 @contextlib.contextmanager
-def synchronised(classifier: keras.Model, replicas: int):
+def synchronised(classifier: keras.Model, replicas: int) -> Iterator[None]:
     """Inside, batch normalisation shares statistics between several replicas, however it was built.
 
     Its configuration says so only inside, since backends without replicas refuse to load such layers.
@@ -73,7 +82,10 @@ def synchronised(classifier: keras.Model, replicas: int):
             layer.synchronized = value
 
 
-def reading(variables, change=lambda variable, value: value):
+def reading(
+    variables: Iterable[keras.Variable],
+    change: Callable[[keras.Variable, Tensor], Tensor] = lambda variable, value: value,
+) -> keras.StatelessScope:
     """A scope in which the variables have changed values, and what is assigned to them is forgotten.
 
     Args:
@@ -89,27 +101,27 @@ def reading(variables, change=lambda variable, value: value):
 class InTrainingMode:
     """A classifier that computes in training mode, whatever it is told, and keeps no statistics of it."""
 
-    def __init__(self, classifier):
+    def __init__(self, classifier: keras.Model) -> None:
         self._classifier = classifier
 
-    def __call__(self, x, training=False):
+    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         with reading(self._classifier.variables):
             return self._classifier(x, training=True)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._classifier, name)
 
 
 class Mean(keras.losses.Loss):
     """Values already computed, (batch,), as a Keras loss: weighted by example and scaled for replicas."""
 
-    def __call__(self, values, sample_weight=None):
+    def __call__(self, values: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         return super().__call__(values, values, sample_weight=sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return y_pred
 
 
-def finite(tensor):
+def finite(tensor: Tensor) -> Tensor:
     """The tensor with 0 for NaN and infinity, which loss scaling brings forth now and then."""
     return ops.where(ops.isfinite(tensor), tensor, 0.0)

@@ -1,11 +1,15 @@
 """TRADES."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.defenses.batch import Batch
 from robust_zoo.defenses.tools import Mean, check_number
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -27,13 +31,20 @@ class TRADES(Defense):
     trains_on_clean = True
 
     def __init__(
-        self, classifier: keras.Model, *, attack: FixedBudgetAttack, beta: float = 6.0, **kwargs
-    ):
+        self,
+        classifier: keras.Model,
+        *,
+        attack: FixedBudgetAttack,
+        beta: float = 6.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(classifier, attack=attack, **kwargs)
         self.beta = check_number("beta", beta, least=0)
         self._mean = Mean()
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         clean, adversarial = (
             ops.log_softmax(ops.cast(y_pred[part], "float32"), axis=1)
             for part in ("clean", "adversarial")
@@ -42,5 +53,5 @@ class TRADES(Defense):
         loss = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
         return loss + self.beta * self._mean(divergence, sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self.beta}

@@ -1,10 +1,11 @@
 """What every defense is: a trainer around a classifier that makes its own batches."""
 
 import contextlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from robust_zoo import backend
@@ -24,6 +25,7 @@ from robust_zoo.defenses.divergence import StopOnDivergence
 from robust_zoo.defenses.probabilities import check_compiled
 from robust_zoo.defenses.tools import InTrainingMode, synchronised
 from robust_zoo.defenses.training_note import TrainingNote
+from robust_zoo.typing import Tensor
 
 MODES = ("inference", "training")
 
@@ -70,8 +72,8 @@ class Defense(backend.PreparedSteps, keras.Model):
         attack: FixedBudgetAttack | None,
         attack_mode: str = "inference",
         seed: int = 0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_classifier(classifier)
         if attack is not None or self.trains_on_adversarial:
@@ -95,7 +97,7 @@ class Defense(backend.PreparedSteps, keras.Model):
             self.robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
         self.built = True  # there is nothing to make: BackupAndRestore asks for this
 
-    def _check_attack(self, attack, classifier):
+    def _check_attack(self, attack: FixedBudgetAttack | None, classifier: keras.Model) -> None:
         if not isinstance(attack, FixedBudgetAttack) or isinstance(attack, AutoAttack):
             raise TypeError(
                 f"attack must be a robust_zoo attack with a budget, and not AutoAttack, got {attack!r}."
@@ -111,8 +113,13 @@ class Defense(backend.PreparedSteps, keras.Model):
             )
 
     def compile(
-        self, optimizer="rmsprop", loss=None, metrics=None, weighted_metrics=None, **kwargs
-    ):
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Keras's `compile`.
 
         Raises:
@@ -128,23 +135,26 @@ class Defense(backend.PreparedSteps, keras.Model):
             **kwargs,
         )
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         """Keras's, which it leaves out where `compile` is a subclass's own."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        **kwargs,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: keras.callbacks.CallbackList
+        | keras.callbacks.Callback
+        | Iterable[keras.callbacks.Callback]
+        | None = None,
+        validation_split: float | None = 0.0,
+        validation_data: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Keras's `fit`; images and labels are checked first, and divergence stops it.
 
         Of arrays all is checked, of streams (tf.data, `PyDataset`, data loaders, generators) the first batch. Labels
@@ -198,7 +208,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         return history
 
     @contextlib.contextmanager
-    def _labels_in_words(self):
+    def _labels_in_words(self) -> Iterator[None]:
         """Turns what TensorFlow says of a label out of range, in a later batch of a stream, into a sentence."""
         try:
             yield
@@ -211,7 +221,7 @@ class Defense(backend.PreparedSteps, keras.Model):
                 "batch, but a later batch of the stream has others."
             ) from error
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `evaluate`, with robust accuracy; images, labels and batches are checked as in `fit`."""
         if "_use_cached_eval_dataset" in kwargs:  # the validation of `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
@@ -225,19 +235,19 @@ class Defense(backend.PreparedSteps, keras.Model):
         with self._labels_in_words():
             return super().evaluate(x, y, *args, **kwargs)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `train_on_batch`; images, labels and the batch are checked as in `fit`."""
         x = self._check_data(x, y)
         self.check_batch(len(x), backend.replica_count(self))
         return super().train_on_batch(x, y, *args, **kwargs)
 
-    def test_on_batch(self, x, y=None, *args, **kwargs):
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `test_on_batch`; images, labels and the batch are checked as in `fit`."""
         x = self._check_data(x, y)
         Defense.check_batch(self, len(x), backend.replica_count(self))
         return super().test_on_batch(x, y, *args, **kwargs)
 
-    def _check_data(self, x, y):
+    def _check_data(self, x: Any, y: Any) -> Any:
         """`x`, or what stands for it, after checking arrays or the first batch of a stream."""
         x = only_input(x)
         if x is None:
@@ -252,7 +262,7 @@ class Defense(backend.PreparedSteps, keras.Model):
                 self._check_batch_of(images, first[1])
         return x
 
-    def _check_batch_of(self, images, labels) -> None:
+    def _check_batch_of(self, images: Tensor, labels: Tensor) -> None:
         images = check_images(images, self.classifier)
         check_targets(labels, self.classifier.output_shape[1], len(images))
 
@@ -264,7 +274,7 @@ class Defense(backend.PreparedSteps, keras.Model):
                 "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
             )
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Tensor | dict[str, Tensor]:
         """Logits of images; of a batch that `prepare` made, those of its "clean" and "adversarial" images."""
         if not isinstance(x, dict):
             x = x[0] if isinstance(x, (list, tuple)) else x
@@ -276,7 +286,7 @@ class Defense(backend.PreparedSteps, keras.Model):
             if part in x
         }
 
-    def prepare(self, data, training: bool) -> tuple[Batch, Any, Any]:
+    def prepare(self, data: Any, training: bool) -> tuple[Batch, Any, Any]:
         """A batch (x, y[, sample_weight]) with `x` replaced by a `Batch`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = only_input(x)
@@ -299,13 +309,13 @@ class Defense(backend.PreparedSteps, keras.Model):
             batch |= self.adversarial_part(batch["clean"], integer_labels(y), training)
         return batch, y, sample_weight
 
-    def adversarial_part(self, x, y, training: bool) -> Batch:
+    def adversarial_part(self, x: Tensor, y: Tensor, training: bool) -> Batch:
         """The adversarial images of a batch and which of them were attacked, as in `prepare`."""
         assert self.attack is not None  # or there is no robust accuracy, see `prepare`
         x_adv = self.attack(self.adversary_view(training), x, y, key=self.keys(x, training))
         return {"adversarial": x_adv, "attacked": ops.ones((ops.shape(x)[0],), "bool")}
 
-    def keys(self, x, training: bool):
+    def keys(self, x: Tensor, training: bool) -> Tensor:
         """One random key an example of this batch, (batch, 2)."""
         local_batch = ops.shape(x)[0]
         position = backend.replica_id() * local_batch + ops.arange(local_batch)
@@ -314,13 +324,15 @@ class Defense(backend.PreparedSteps, keras.Model):
             key = random.fold_in(random.fold_in(key, 1), ops.convert_to_tensor(self.training_steps))
         return random.fold_in(key, position)
 
-    def adversary_view(self, training: bool):
+    def adversary_view(self, training: bool) -> keras.Model | InTrainingMode:
         """The classifier as the attack sees it."""
         if training and self.attack_mode == "training":
             return InTrainingMode(self.classifier)
         return self.classifier
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         """The loss of a batch: a scalar, made of `keras.losses` so that replicas are scaled right.
 
         Args:
@@ -331,11 +343,21 @@ class Defense(backend.PreparedSteps, keras.Model):
         """
         raise NotImplementedError
 
-    def compiled_loss(self, x, y, logits, sample_weight):
+    def compiled_loss(
+        self, x: Tensor, y: Tensor, logits: Tensor, sample_weight: Tensor | None
+    ) -> Tensor:
         """The loss given to `compile`, of these logits, with all regularisation losses."""
         return super().compute_loss(x, y, logits, sample_weight)
 
-    def mixed_loss(self, x, y, y_pred, clean_weight, sample_weight, adversarial_weight=None):
+    def mixed_loss(
+        self,
+        x: Batch,
+        y: Tensor,
+        y_pred: dict[str, Tensor],
+        clean_weight: float,
+        sample_weight: Tensor | None,
+        adversarial_weight: Tensor | None = None,
+    ) -> Tensor:
         """clean_weight * loss(clean) + (1 - clean_weight) * loss(adversarial).
 
         `adversarial_weight` are the examples' weights in the second loss, by default `sample_weight`.
@@ -347,21 +369,31 @@ class Defense(backend.PreparedSteps, keras.Model):
         clean = self.compiled_loss(x["clean"], y, y_pred["clean"], sample_weight)
         return clean_weight * clean + (1 - clean_weight) * adversarial
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         if not isinstance(y_pred, dict):  # Keras builds the trainer on a plain batch
             return self.compiled_loss(x, y, y_pred, sample_weight)
         return self.objective(x, y, y_pred, sample_weight)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Tensor | None = None
+    ) -> dict[str, Any]:
         if not isinstance(y_pred, dict):
             return super().compute_metrics(x, y, y_pred, sample_weight)
         if "adversarial" in y_pred:
             attacked = ops.cast(x["attacked"], "float32")
             weight = attacked if sample_weight is None else sample_weight * attacked
+            assert self.robust_accuracy is not None  # or `prepare` attacks nothing
             self.robust_accuracy.update_state(integer_labels(y), y_pred["adversarial"], weight)
         return super().compute_metrics(x["clean"], y, y_pred["clean"], sample_weight)
 
-    def record_loss(self, loss, examples):
+    def record_loss(self, loss: Tensor, examples: Tensor | int) -> None:
         """Tells the log of the loss of a batch; for defenses that make the update themselves.
 
         Args:
@@ -371,15 +403,15 @@ class Defense(backend.PreparedSteps, keras.Model):
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss * backend.replica_count(self), sample_weight=examples)
 
-    def after_update(self):
+    def after_update(self) -> list[tuple[keras.Variable, Tensor]]:
         """Variables that change once more after the optimizer's step: pairs (variable, new value)."""
         return []
 
-    def counted(self):
+    def counted(self) -> list[tuple[keras.Variable, Tensor]]:
         """The count of training steps after one more: pairs (variable, new value)."""
         return [(self.training_steps, self.training_steps + 1)]
 
-    def training_images(self, images, labels):
+    def training_images(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """What it trains on in place of the images (n, height, width, channels) of a whole training set."""
         return images
 
@@ -387,7 +419,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         """An attack that training has made besides, to be published with the classifier."""
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "classifier": keras.saving.serialize_keras_object(self.classifier),
@@ -397,8 +429,8 @@ class Defense(backend.PreparedSteps, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
-        def revive(value):
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        def revive(value: Any) -> Any:
             if isinstance(value, dict) and "class_name" in value:
                 return keras.saving.deserialize_keras_object(value)
             return value

@@ -1,10 +1,14 @@
 """What a classifier was trained with, noted on it when `fit` ends."""
 
 import time
+from typing import TYPE_CHECKING
 
 from robust_zoo import backend
 from robust_zoo.record import DefenseInfo, Origin, Training
 from robust_zoo.weights import variables_sha256
+
+if TYPE_CHECKING:
+    from robust_zoo.defenses.trainer import Defense
 
 
 class TrainingNote:
@@ -14,7 +18,7 @@ class TrainingNote:
         defense: the trainer.
     """
 
-    def __init__(self, defense):
+    def __init__(self, defense: "Defense") -> None:
         self.defense, self.started = defense, time.perf_counter()
         before = getattr(defense.classifier, "origin", None)
         current = before is not None and before.weights == variables_sha256(defense.classifier)
@@ -25,7 +29,7 @@ class TrainingNote:
         defense, classifier = self.defense, self.defense.classifier
         info = DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
         seconds = time.perf_counter() - self.started
-        earlier = ()
+        earlier: tuple[str, ...] = ()
         if self.before is not None:
             trained, before = self.before.training, self.before.defense
             earlier = trained.deviations

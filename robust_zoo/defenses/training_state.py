@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,7 +38,7 @@ class TrainingState(keras.callbacks.Callback):
         ValueError: a training with other settings was found; or files were, and none of them can be read.
     """
 
-    def __init__(self, directory: str | pathlib.Path, settings: dict | None = None):
+    def __init__(self, directory: str | pathlib.Path, settings: dict | None = None) -> None:
         super().__init__()
         self.directory, self.settings = pathlib.Path(directory), settings or {}
         self.epochs_done, self.history, self._damaged = 0, [], False
@@ -73,7 +74,7 @@ class TrainingState(keras.callbacks.Callback):
         """Since it was made, and those of the interrupted runs before, up to their last epoch."""
         return self._before + time.perf_counter() - self._started
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._weights is not None:
             if not self.model.optimizer.built:
                 self.model.optimizer.build(self.model.trainable_variables)
@@ -81,13 +82,13 @@ class TrainingState(keras.callbacks.Callback):
             self._weights = None
             self.model._initial_epoch = self.epochs_done  # as Keras's own callback does
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model._initial_epoch = None  # of the next training, however this one ends
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.model._initial_epoch = None  # where no epoch was left
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {name: np.asarray(value).tolist() for name, value in (logs or {}).items()}
         self.epochs_done, self.history = epoch + 1, [*self.history[:epoch], row]
         told = {

@@ -1,5 +1,7 @@
 """Weight decay as a defense, for natural training and for every other defense."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -39,7 +41,7 @@ def with_weight_decay(
         raise ValueError(f"l1_reduction must be one of {REDUCTIONS}, got {l1_reduction!r}.")
     kernels = kernels_of(classifier)
 
-    def penalised(layer, config):
+    def penalised(layer: keras.layers.Layer, config: dict[str, Any]) -> dict[str, Any]:
         if layer.name in kernels and layer.kernel is kernels[layer.name]:
             size = np.prod(layer.kernel.shape) if l1_reduction == "mean" else 1
             regularizer = keras.regularizers.L1L2(l1=l1 / float(size), l2=l2 / 2)

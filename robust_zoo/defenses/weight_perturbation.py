@@ -1,11 +1,15 @@
 """Adversarial weight perturbation, around any other defense."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo import backend
+from robust_zoo.defenses.batch import Batch
 from robust_zoo.defenses.tools import check_number, finite, reading
 from robust_zoo.defenses.trainer import Defense
+from robust_zoo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -24,7 +28,7 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
 
     trains_on_adversarial = False
 
-    def __init__(self, defense: Defense, *, gamma: float = 5e-3, **kwargs):
+    def __init__(self, defense: Defense, *, gamma: float = 5e-3, **kwargs: Any) -> None:
         if not isinstance(defense, Defense) or isinstance(defense, backend.UpdateSteps):
             raise TypeError(
                 f"defense must be a Defense whose update is Keras's own, got {type(defense).__name__}."
@@ -36,36 +40,51 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
         self.trains_on_clean = defense.trains_on_clean
         self.trains_on_adversarial = defense.trains_on_adversarial
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Keras's `compile`; the wrapped defense shares the optimizer and the loss."""
         optimizer = keras.optimizers.get(optimizer)
         self.defense.compile(optimizer=optimizer, loss=loss)
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
 
-    def prepare(self, data, training):
+    def prepare(self, data: Any, training: bool) -> tuple[Batch, Any, Any]:
         return self.defense.prepare(data, training)
 
-    def objective(self, x, y, y_pred, sample_weight):
+    def objective(
+        self, x: Batch, y: Tensor, y_pred: dict[str, Tensor], sample_weight: Tensor | None
+    ) -> Tensor:
         return self.defense.objective(x, y, y_pred, sample_weight)
 
-    def after_update(self):
+    def after_update(self) -> list[tuple[keras.Variable, Tensor]]:
         return self.defense.after_update()
 
-    def counted(self):
+    def counted(self) -> list[tuple[keras.Variable, Tensor]]:
         return [*super().counted(), *self.defense.counted()]
 
-    def update(self, data):
+    def update(self, data: Any) -> dict[str, Any]:
         batch, y, sample_weight = self.prepare(data, training=True)
         variables = self.variables + self.optimizer.variables
         weights = self.classifier.trainable_variables
         kernels = [variable for variable in weights if len(variable.shape) > 1]
 
-        def loss():
+        def loss() -> tuple[tuple[Tensor], tuple[Tensor, dict[str, Tensor]]]:
             y_pred = self(batch, training=True)
             loss = self.compute_loss(batch, y, y_pred, sample_weight)
             return (self.optimizer.scale_loss(loss),), (loss, y_pred)
 
-        def loss_alone():
+        def loss_alone() -> tuple[tuple[Tensor], None]:
             with reading(self.variables):  # batch statistics count once
                 return loss()[0], None
 
@@ -85,11 +104,11 @@ class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
         self.record_loss(loss, ops.shape(y)[0])
         return self.compute_metrics(batch, y, y_pred, sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = keras.Model.get_config(self)
         defense = keras.saving.serialize_keras_object(self.defense)
         return {**config, "defense": defense, "gamma": self.gamma}
 
 
-def _length(tensor):
+def _length(tensor: Tensor) -> Tensor:
     return ops.sqrt(ops.sum(ops.square(tensor)))

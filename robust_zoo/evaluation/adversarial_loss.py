@@ -8,13 +8,14 @@ from robust_zoo.contract import check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.crafting import craft
 from robust_zoo.inference import predict
+from robust_zoo.typing import Tensor
 
 
 def adversarial_loss(
     attack: FixedBudgetAttack | None,
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     seed: int = 0,
     batch_size: int = 128,

@@ -7,7 +7,7 @@ do not find one cannot be trusted on the model itself.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -15,13 +15,14 @@ import numpy as np
 from keras import layers, ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.attacks import AttackResult, FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
 from robust_zoo.contract import graph_of
 from robust_zoo.describe import describe_attack
 from robust_zoo.inference import batch_sizes, in_batches, predict
 from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check, ThreatModel, wilson_interval
+from robust_zoo.typing import Tensor
 
 N_EXAMPLES = 32  # how many of the evaluated images get an example planted
 _INNER = (
@@ -91,14 +92,21 @@ def binarisation_test(
     return _check(usable, found, guessed, inner, len(x), features)
 
 
-def _broken(test_model, result) -> bool:
+def _broken(test_model: keras.Model, result: AttackResult) -> bool:
     return bool(result.success[0] and predict(test_model, result.x_adv, 1)[0].argmax() == 1)
 
 
-def _check(attacks, found, guessed, inner, n: int, features: "_Features") -> Check:
+def _check(
+    attacks: Sequence[FixedBudgetAttack],
+    found: Sequence[Sequence[bool]],
+    guessed: Sequence[bool],
+    inner: Sequence[int],
+    n: int,
+    features: "_Features",
+) -> Check:
     """`found`: bool (planted, attacks); `guessed`: bool (planted,); `inner`: int (planted,); of `n` images."""
-    found = np.array(found, dtype=bool).reshape(-1, len(attacks))
-    planted, together = len(found), int(found.any(axis=1).sum())
+    hits = np.array(found, dtype=bool).reshape(-1, len(attacks))
+    planted, together = len(hits), int(hits.any(axis=1).sum())
     passed = None
     if planted and wilson_interval(together, planted)[1] < _REQUIRED:
         passed = False
@@ -106,7 +114,7 @@ def _check(attacks, found, guessed, inner, n: int, features: "_Features") -> Che
         passed = True if sum(guessed) <= _TOO_EASY * planted else None
     each = "; ".join(
         f"{describe_attack(attack)} {count}"
-        for attack, count in zip(attacks, found.sum(axis=0), strict=True)
+        for attack, count in zip(attacks, hits.sum(axis=0), strict=True)
     )
     return Check(
         name="binarisation_test",
@@ -140,7 +148,9 @@ def _fits(attack: FixedBudgetAttack, model: keras.Model) -> bool:
     return True
 
 
-def _plant(head, test_model, features: "_Features", points: "_Points") -> int | None:
+def _plant(
+    head: keras.layers.Dense, test_model: keras.Model, features: "_Features", points: "_Points"
+) -> int | None:
     """Gives the head weights by which class 1 is one point of the surface alone, not the image nor points inside.
 
     Returns how many points inside, or None if no weights do it.
@@ -184,7 +194,7 @@ class _Features:
         place: where they stand, in words.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int):
+    def __init__(self, model: keras.Model, batch_size: int) -> None:
         found = _before_last_layer(model)
         if found is None:
             self.tensor, self.place = model.outputs[0], _LOGITS
@@ -194,7 +204,7 @@ class _Features:
         self._sizes = batch_sizes(batch_size)
         both = keras.Model(model.inputs[0], [self.tensor, model.outputs[0]])
 
-        def compute(x):
+        def compute(x: Tensor) -> Tensor:
             parts = both(x, training=False)
             return ops.concatenate([ops.cast(part, "float32") for part in parts], axis=1)
 
@@ -207,7 +217,7 @@ class _Features:
         return values[:, : self.count], (logits.min(), logits.max())
 
 
-def _before_last_layer(model: keras.Model):
+def _before_last_layer(model: keras.Model) -> tuple[keras.KerasTensor, keras.layers.Layer] | None:
     """The tensor (batch, features) before the last layer with a kernel, and that layer; None if there is none.
 
     Of a convolution it is the mean over places, as if the convolution stood behind the pooling.
@@ -229,7 +239,7 @@ def _before_last_layer(model: keras.Model):
         tensor = sources[0]
 
 
-def _flat(tensor, places):
+def _flat(tensor: keras.KerasTensor, places: tuple[int | None, ...]) -> keras.KerasTensor:
     """`tensor` as (batch, features): its mean over places where it has several, else all its values."""
     if len(places) == 2 and places != (1, 1):
         return layers.GlobalAveragePooling2D(dtype="float32")(tensor)
@@ -239,11 +249,13 @@ def _flat(tensor, places):
 class _Points:
     """Random points of the ball around one image (1, ...), a few at a time: float32 arrays within [0, 1]."""
 
-    def __init__(self, image: np.ndarray, threat: ThreatModel, generator: np.random.Generator):
+    def __init__(
+        self, image: np.ndarray, threat: ThreatModel, generator: np.random.Generator
+    ) -> None:
         self.image, self.norm, self.epsilon = image, threat.norm, threat.epsilon
         self._generator = generator
 
-    def inside(self, count: int):
+    def inside(self, count: int) -> Iterator[np.ndarray]:
         """Nearer than the surface by the gap. linf: every other one a corner of the smaller cube, without which the
         amount of noise alone would tell the surface from the inside, the rest uniform in it; l2: at that distance;
         l0: random values at random places.
@@ -259,7 +271,7 @@ class _Points:
             else:
                 yield self._replaced(int(radius), self._generator.uniform(0, 1, shape))
 
-    def surface(self, count: int):
+    def surface(self, count: int) -> Iterator[np.ndarray]:
         """On the surface. linf: corners; l2: in any direction; l0: values made black or white, whichever is farther."""
         for shape in self._shapes(count):
             if self.norm == "linf":
@@ -271,17 +283,17 @@ class _Points:
                 farther = np.where(self.image < 0.5, 1.0, 0.0)
                 yield self._replaced(int(self.epsilon), np.broadcast_to(farther, shape))
 
-    def _shapes(self, count: int):
+    def _shapes(self, count: int) -> Iterator[tuple[int, ...]]:
         # An even number, since the points inside are of two kinds by turns.
         part = max(2, _PART // (8 * self.image.size) // 2 * 2)
         for first in range(0, count, part):
             yield min(part, count - first), *self.image.shape[1:]
 
-    def _at_distance(self, distance: float, shape) -> np.ndarray:
+    def _at_distance(self, distance: float, shape: tuple[int, ...]) -> np.ndarray:
         """In random directions, at an l2 distance that holds after clipping, where it can be reached."""
         axes = tuple(range(1, len(shape)))
 
-        def length(change):
+        def length(change: np.ndarray) -> np.ndarray:
             return np.maximum(np.sqrt(np.square(change).sum(axis=axes, keepdims=True)), 1e-12)
 
         change = kept = self._generator.normal(size=shape)

@@ -85,11 +85,15 @@ def _verdict(passed: bool, n: int) -> bool | None:
     return None if passed and n < _LEAST else passed
 
 
-def _accuracy(attack, model, x, y, **options) -> float:
+def _accuracy(
+    attack: FixedBudgetAttack, model: keras.Model, x: np.ndarray, y: np.ndarray, **options: Any
+) -> float:
     return float(1 - attack.run(model, x, y, **options).success.mean())
 
 
-def pgd_beats_fgsm(model, x, y, threat: ThreatModel, **options) -> Check:
+def pgd_beats_fgsm(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, threat: ThreatModel, **options: Any
+) -> Check:
     """Accuracy under FGSM minus accuracy under PGD at the threat model's epsilon."""
     budget: dict[str, Any] = {"epsilon": threat.epsilon, "norm": threat.norm}
     one_step = _accuracy(FGSM(**budget), model, x, y, **options)
@@ -105,7 +109,14 @@ def pgd_beats_fgsm(model, x, y, threat: ThreatModel, **options) -> Check:
 
 
 def no_label_leaking(
-    model, x, y, clean: float, threat: ThreatModel, *, seed: int, batch_size: int
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    clean: float,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    batch_size: int,
 ) -> Check:
     """Accuracy on the images of FGSM at the threat model's epsilon minus `clean`, that on the images themselves.
 
@@ -144,7 +155,7 @@ def _chance(y: np.ndarray) -> float:
     return float(np.bincount(y).max() / len(y))
 
 
-def clean_above_chance(model, logits: np.ndarray, y: np.ndarray) -> Check:
+def clean_above_chance(model: keras.Model, logits: np.ndarray, y: np.ndarray) -> Check:
     """Accuracy on all clean images against the commonest class."""
     correct, chance = int((logits.argmax(1) == y).sum()), _chance(y)
     low, _ = wilson_interval(correct, len(y))

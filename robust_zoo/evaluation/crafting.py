@@ -11,13 +11,14 @@ from robust_zoo.backend import random
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.inference import batch_sizes, in_batches, once
+from robust_zoo.typing import Tensor
 
 
 def craft(
     attack: FixedBudgetAttack,
     model: keras.Model,
-    x,
-    y=None,
+    x: Tensor,
+    y: Tensor | None = None,
     *,
     seed: int = 0,
     batch_size: int = 128,
@@ -50,7 +51,7 @@ def craft(
 
     reference = weakref.ref(model)
 
-    def made(x, keys, y=None):
+    def made(x: Tensor, keys: Tensor, y: Tensor | None = None) -> Tensor:
         return attack(reference(), x, y, key=keys)
 
     part = ("craft", attack, y is None)

@@ -1,6 +1,6 @@
 """The metrics of DeepDefense (Yan et al., arXiv:1803.00404, section 4.1 and table 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -14,6 +14,7 @@ from robust_zoo.contract import check_batch_size, check_classifier, check_images
 from robust_zoo.copies import in_float32
 from robust_zoo.inference import batch_sizes, in_batches, logits_of, predict
 from robust_zoo.record import Accuracy
+from robust_zoo.typing import Tensor
 
 _GRID = np.linspace(0, 1, 65)[1:]  # where epsilon_50 is looked for before bisection
 _BISECTIONS = 12
@@ -53,14 +54,14 @@ class SignSteps:
         batch_size: images in a batch; no number depends on it.
     """
 
-    def __init__(self, model: keras.Model, x, y, *, batch_size: int = 128):
+    def __init__(self, model: keras.Model, x: Tensor, y: Tensor, *, batch_size: int = 128) -> None:
         self.model = in_float32(check_classifier(model))
         self.x = check_images(x, self.model)
         self.y = check_labels(y, self.model.output_shape[1], len(self.x))
         self.batch_size = check_batch_size(batch_size)
 
-        def signs(x, y):
-            def loss(x):
+        def signs(x: Tensor, y: Tensor) -> Tensor:
+            def loss(x: Tensor) -> Tensor:
                 return CrossEntropy()(_logits(self.model)(x), y)
 
             return ops.sign(backend.value_and_input_gradient(loss, x)[1])
@@ -76,7 +77,7 @@ class SignSteps:
     def epsilon_50(self) -> float | None:
         """The smallest step that leaves at most half of the examples right, by bisection."""
 
-        def broken(epsilon):
+        def broken(epsilon: float) -> bool:
             return self.accuracy(epsilon).accuracy <= 0.5
 
         high = next((epsilon for epsilon in _GRID if broken(epsilon)), None)
@@ -91,8 +92,8 @@ class SignSteps:
 
 def deepdefense_metrics(
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     mean: np.ndarray | float = 0.0,
     steps: int = 5,
@@ -117,7 +118,7 @@ def deepdefense_metrics(
     sign_steps = SignSteps(model, x, y, batch_size=batch_size)
     model, x = sign_steps.model, sign_steps.x
 
-    def sizes(x):
+    def sizes(x: Tensor) -> Tensor:
         logits = _logits(model)
         predicted = ops.cast(ops.argmax(logits(x), axis=1), "int32")
         _, path = find_path(logits, x, predicted, steps=steps, overshoot=overshoot)
@@ -141,8 +142,8 @@ def deepdefense_metrics(
 
 def accuracy_columns(
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     reference: float,
     *,
     parts: Sequence[float] = (0.2, 0.5, 1.0),
@@ -164,9 +165,11 @@ def accuracy_columns(
     return tuple(steps.accuracy(part * reference) for part in parts)
 
 
-def _logits(model: keras.Model):
+def _logits(model: keras.Model) -> Callable[[Tensor], Tensor]:
     return lambda x: logits_of(model, x)
 
 
-def _in_batches(function, model: keras.Model, batch_size: int, *arrays: np.ndarray) -> np.ndarray:
+def _in_batches(
+    function: Callable[..., Tensor], model: keras.Model, batch_size: int, *arrays: np.ndarray
+) -> np.ndarray:
     return in_batches(backend.function(function, model), batch_sizes(batch_size), *arrays)

@@ -14,6 +14,7 @@ from robust_zoo.backend import random
 from robust_zoo.contract import check_batch_size, check_classifier
 from robust_zoo.copies import in_float32
 from robust_zoo.inference import batch_sizes, batches, call, logits_of, predict
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,8 @@ def rubbish_test(
     x = _noise(model, n, seed, 0.0, 1.0)
     loss, classes = CrossEntropy(), model.output_shape[1]
 
-    def direction(x, target):
-        def ascended(x):
+    def direction(x: Tensor, target: Tensor) -> Tensor:
+        def ascended(x: Tensor) -> Tensor:
             return loss(logits_of(model, x), target, target)
 
         return ops.sign(backend.value_and_input_gradient(ascended, x)[1])

@@ -13,6 +13,7 @@ from robust_zoo.backend import random
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.inference import batch_sizes, in_batches, logits_of
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class JSMARow:
 
 def jsma_table(
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     gammas: Sequence[float] = (0.01, 0.02, 0.03, 0.04, 0.05),
     batch_size: int = 128,
@@ -72,7 +73,7 @@ def jsma_table(
         attack.check_shape(x.shape[1:])
     largest = max(attacks, key=lambda attack: attack.gamma)
 
-    def trial(x, target):
+    def trial(x: Tensor, target: Tensor) -> Tensor:
         state, _ = largest.trajectory(model, x, target, random.key(0))
         x_adv = state["x_adv"]
         changed = ops.sum(ops.cast(x_adv != x, "float32"), axis=(1, 2, 3))

@@ -13,6 +13,7 @@ from robust_zoo.contract import check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.adversarial_loss import cross_entropy
 from robust_zoo.inference import logits_of, predict
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Landscape:
 
 def loss_landscape(
     model: keras.Model,
-    image,
+    image: Tensor,
     label: int,
     *,
     epsilon: float,
@@ -79,11 +80,11 @@ def loss_landscape(
     x, y = np.repeat(image, restarts, axis=0), np.repeat(labels, restarts)
     keys = np.asarray(random.fold_in(random.key(seed), np.arange(restarts)))
 
-    def follow(x, y, keys):
-        def loss_of(logits):
+    def follow(x: Tensor, y: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def loss_of(logits: Tensor) -> Tensor:
             return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
 
-        def clean_loss(x):
+        def clean_loss(x: Tensor) -> Tensor:
             return loss_of(logits_of(model, x))
 
         keys = random.fold_in(keys, 0)

@@ -119,16 +119,21 @@ def evaluate(
         >>> record.clean.accuracy, record.worst_case.n_examples
         (1.0, 100)
     """
-    options = {"seed": seed, "batch_size": batch_size, "checks": checks, "progress": progress}
-    about = {"name": name, "architecture": architecture, "defense": defense, "reported": reported}
-    about |= {"training": training, "base_model": base_model}
+    options: dict[str, Any] = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "checks": checks,
+        "progress": progress,
+    }
+    about: dict[str, Any] = {"name": name, "architecture": architecture, "defense": defense}
+    about |= {"reported": reported, "training": training, "base_model": base_model}
     measured = _Measured(model, data, dataset, [attacks], n, **options)
     return measured.record(0, state_directory, **about)
 
 
 def evaluate_at(
     model: keras.Model,
-    data,
+    data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
     *,
     plans: Sequence[Sequence[Attack]],
     dataset: str | None = None,
@@ -138,7 +143,7 @@ def evaluate_at(
     checks: bool = True,
     progress: bool = True,
     state_directory: str | pathlib.Path | None = None,
-    **about,
+    **about: Any,
 ) -> list[RobustnessRecord]:
     """Measures a classifier at several epsilons: a record each.
 
@@ -161,12 +166,18 @@ def evaluate_at(
     Raises:
         TypeError, ValueError: as `evaluate`, or plans whose epsilons do not rise.
     """
-    options = {"seed": seed, "batch_size": batch_size, "checks": checks, "progress": progress}
+    options: dict[str, Any] = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "checks": checks,
+        "progress": progress,
+    }
     measured = _Measured(model, data, dataset, plans, n, **options)
     records = []
     for number, threat in enumerate(measured.threats):
         folder = state_directory
         if folder is not None and len(plans) > 1:
+            assert threat is not None  # or `check_rising` has refused the plans
             folder = pathlib.Path(folder) / f"epsilon_{threat.epsilon:.6g}"
         records.append(measured.record(number, folder, **about))
     return records
@@ -185,7 +196,19 @@ class _Found:
 class _Measured:
     """A model on a sample, and what the attacks of several plans have found so far."""
 
-    def __init__(self, model, data, name, plans, n, *, seed, batch_size, checks, progress):
+    def __init__(
+        self,
+        model: keras.Model,
+        data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
+        name: str | None,
+        plans: Sequence[Attack | Sequence[Attack]],
+        n: int | Sequence[int | None] | None,
+        *,
+        seed: int,
+        batch_size: int,
+        checks: bool,
+        progress: bool,
+    ) -> None:
         check_classifier(model)
         check_batch_size(batch_size)
         self.plans = [(p,) if isinstance(p, Attack) else tuple(p) for p in plans]
@@ -210,14 +233,14 @@ class _Measured:
     def record(
         self,
         number: int,
-        state_directory,
+        state_directory: str | pathlib.Path | None,
         *,
-        name=None,
-        architecture=None,
-        defense=None,
-        reported=(),
-        training=None,
-        base_model=None,
+        name: str | None = None,
+        architecture: str | None = None,
+        defense: "DefenseInfo | Any | None" = None,
+        reported: Sequence[Reported] = (),
+        training: Training | None = None,
+        base_model: BaseModelInfo | None = None,
     ) -> RobustnessRecord:
         """The record of one plan; that of `evaluate`, whose arguments these are."""
         model, x = self.model, self.x
@@ -261,7 +284,7 @@ class _Measured:
             created=datetime.now(UTC).replace(microsecond=0),
         )
 
-    def _attacked(self, number: int, state_directory) -> _Found:
+    def _attacked(self, number: int, state_directory: str | pathlib.Path | None) -> _Found:
         """What the attacks of a plan find."""
         attacks, threat, found = self.plans[number], self.threats[number], _Found()
         states = state_files(state_directory, attacks)
@@ -302,7 +325,7 @@ class _Measured:
         return curve, [*own, *(flag for flag in found.flags if flag.name not in names)]
 
     @property
-    def _options(self) -> dict:
+    def _options(self) -> dict[str, Any]:
         return {"seed": self.seed, "batch_size": self.batch_size, "progress": self.progress}
 
 

@@ -1,6 +1,6 @@
 """The parts of a record, from what attacks found and from what is known of the model."""
 
-from typing import cast
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -21,7 +21,9 @@ from robust_zoo.record import (
 from robust_zoo.weights import variables_sha256
 
 
-def evidence_of(broken, distance, clean, epsilon: float) -> Evidence:
+def evidence_of(
+    broken: np.ndarray, distance: np.ndarray, clean: np.ndarray, epsilon: float
+) -> Evidence:
     """Adversarial distances of what an attack broke: at most its epsilon, 0 where the clean image is misclassified."""
     found = np.where(broken, np.minimum(distance, epsilon), np.inf)
     return Evidence(np.where(clean, found, 0.0))
@@ -84,7 +86,7 @@ def worst_case(outcomes: list[AttackOutcome], survivors: list[np.ndarray]) -> Wo
     return WorstCase.count(int(held.sum()), common, attacks=names)
 
 
-def defense_info(defense, model: keras.Model) -> DefenseInfo | None:
+def defense_info(defense: DefenseInfo | Any | None, model: keras.Model) -> DefenseInfo | None:
     """Of the trainer of `model`, what it tells of itself."""
     if defense is None or isinstance(defense, DefenseInfo):
         return defense

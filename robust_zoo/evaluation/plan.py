@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 from numbers import Integral
-from typing import cast
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -37,17 +37,20 @@ def threat_model(attacks: tuple[Attack, ...]) -> ThreatModel | None:
     return ThreatModel(norm=cast(Norm, norm), epsilon=epsilon)
 
 
-def check_rising(threats) -> None:
-    if None in threats or len({threat.norm for threat in threats}) > 1:
+def check_rising(threats: Sequence[ThreatModel | None]) -> None:
+    known = [threat for threat in threats if threat is not None]
+    if len(known) < len(threats) or len({threat.norm for threat in known}) > 1:
         raise ValueError(
             f"plans must each have attacks with a budget, all of one norm, got {threats}."
         )
-    radii = [threat.epsilon for threat in threats]
+    radii = [threat.epsilon for threat in known]
     if radii != sorted(set(radii)):
         raise ValueError(f"plans must have rising epsilons, got {radii}.")
 
 
-def as_dataset(data, model: keras.Model, name: str | None, n) -> Dataset:
+def as_dataset(
+    data: Any, model: keras.Model, name: str | None, n: int | Sequence[int | None] | None
+) -> Dataset:
     if name is not None and isinstance(data, (Dataset, str)):
         raise ValueError(
             f"dataset names arrays and streams, but the data have a name already, got {name!r}."
@@ -69,7 +72,11 @@ def as_dataset(data, model: keras.Model, name: str | None, n) -> Dataset:
         labels = check_labels(data[1], classes, len(images))
         return arrays_dataset(images, labels, classes, name or "arrays")
     if isinstance(data, keras.utils.PyDataset) or hasattr(data, "element_spec"):
-        most = None if n is None or (isinstance(n, Sequence) and None in n) else int(np.max(n))
+        most = (
+            None
+            if n is None or (isinstance(n, Sequence) and None in n)
+            else int(np.max(cast("int | Sequence[int]", n)))
+        )
         images, labels = collect(data, most)
         labels = check_labels(labels, classes, len(images))
         return arrays_dataset(check_images(images, model), labels, classes, name or "stream")
@@ -79,7 +86,7 @@ def as_dataset(data, model: keras.Model, name: str | None, n) -> Dataset:
     )
 
 
-def sample_sizes(n, attacks: int, available: int) -> list[int]:
+def sample_sizes(n: int | Sequence[int | None] | None, attacks: int, available: int) -> list[int]:
     if not isinstance(n, Sequence):
         sizes = [n] * max(attacks, 1)
     else:
@@ -88,15 +95,17 @@ def sample_sizes(n, attacks: int, available: int) -> list[int]:
             raise ValueError(
                 f"n must be one number or one for each of {attacks} attacks, got {n!r}."
             )
-    sizes = [available if size is None else size for size in sizes]
-    for size in sizes:
+    numbers = [available if size is None else size for size in sizes]
+    for size in numbers:
         whole = isinstance(size, Integral) and not isinstance(size, bool)
         if not (whole and 1 <= size <= available):
             raise ValueError(f"n must be integers in 1..{available}, the examples, got {n!r}.")
-    return [int(size) for size in sizes]
+    return [int(size) for size in numbers]
 
 
-def state_files(directory, attacks: tuple[Attack, ...]) -> list[pathlib.Path | None]:
+def state_files(
+    directory: str | pathlib.Path | None, attacks: tuple[Attack, ...]
+) -> list[pathlib.Path | None]:
     """One file for each attack, by its place and name."""
     if directory is None:
         return [None] * len(attacks)

@@ -9,6 +9,7 @@ import numpy as np
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.evaluation.transfer import clean_accuracy, transfer_accuracy
 from robust_zoo.record import Accuracy
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class RollOff:
 def roll_off(
     make_attack: Callable[..., FixedBudgetAttack],
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     epsilons: Sequence[float],
     *,
     seed: int = 0,

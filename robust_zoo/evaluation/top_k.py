@@ -13,6 +13,7 @@ from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.crafting import craft
 from robust_zoo.inference import predict
 from robust_zoo.record import Accuracy
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class LabelLeaking:
 def top_k(
     make_attack: Callable[..., FixedBudgetAttack],
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     epsilons: Sequence[float] = (2 / 255, 4 / 255, 8 / 255, 16 / 255),
     k: Sequence[int] = (1, 5),
@@ -79,7 +80,7 @@ def top_k(
     if not all(epsilon > 0 for epsilon in epsilons):
         raise ValueError(f"epsilons must be above 0, got {tuple(epsilons)}.")
 
-    def ranks(images):
+    def ranks(images: np.ndarray) -> np.ndarray:
         """How many classes come before the label, (n,): more likely, or as likely and of a lower number."""
         logits = predict(model, images, batch_size)
         own = logits[np.arange(len(y)), y][:, None]
@@ -105,8 +106,8 @@ def label_leaking(
     with_labels: FixedBudgetAttack,
     without_labels: FixedBudgetAttack,
     model: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     seed: int = 0,
     batch_size: int = 128,

@@ -12,6 +12,7 @@ from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.crafting import craft
 from robust_zoo.inference import predict
 from robust_zoo.record import Accuracy
+from robust_zoo.typing import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class TransferMatrices:
     n_examples: int
 
 
-def clean_accuracy(model: keras.Model, x, y, *, batch_size: int = 128) -> Accuracy:
+def clean_accuracy(model: keras.Model, x: Tensor, y: Tensor, *, batch_size: int = 128) -> Accuracy:
     """Accuracy of a classifier on images as they are."""
     right = _right(model, x, y, batch_size)
     return Accuracy.count(int(right.sum()), len(right))
@@ -45,8 +46,8 @@ def transfer_accuracy(
     attack: FixedBudgetAttack,
     source: keras.Model,
     target: keras.Model,
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     seed: int = 0,
     batch_size: int = 128,
@@ -77,8 +78,8 @@ def transfer_accuracy(
 def transfer_matrices(
     attack: FixedBudgetAttack,
     models: Mapping[str, keras.Model],
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
     seed: int = 0,
     batch_size: int = 128,
@@ -115,7 +116,7 @@ def transfer_matrices(
     )
 
 
-def _right(model: keras.Model, x, y, batch_size: int) -> np.ndarray:
+def _right(model: keras.Model, x: Tensor, y: Tensor, batch_size: int) -> np.ndarray:
     model = in_float32(check_classifier(model))
     x = check_images(x, model)
     y = check_labels(y, model.output_shape[1], len(x))

@@ -1,6 +1,7 @@
 """verify(): measures again what a record says, on the same examples and with the same attacks."""
 
 import math
+import pathlib
 import re
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def verify(
     n: int | None = None,
     batch_size: int = 128,
     progress: bool = True,
-    state_directory=None,
+    state_directory: str | pathlib.Path | None = None,
 ) -> tuple[Agreement, ...]:
     """Measures a model again as its record says it was measured: attacks, hyperparameters, seeds and sample.
 

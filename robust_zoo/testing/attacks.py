@@ -116,7 +116,11 @@ def configuration_round_trips(attack: Attack, model: keras.Model) -> None:
 
 
 def stays_in_its_ball(
-    attack: FixedBudgetAttack, model: keras.Model, x=None, y=None, seed: int = 0
+    attack: FixedBudgetAttack,
+    model: keras.Model,
+    x: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+    seed: int = 0,
 ) -> None:
     """Images stay within epsilon and [0, 1], and success is what a forward pass confirms."""
     x = _images(model, 7, seed) if x is None else x

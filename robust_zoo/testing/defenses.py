@@ -3,8 +3,9 @@
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,10 +13,10 @@ import numpy as np
 from robust_zoo.defenses import Defense
 from robust_zoo.testing.running import run_all
 
-_OPTIONS = {"batch_size": 8, "shuffle": False, "verbose": 0}
+_OPTIONS: dict[str, Any] = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
 
-def check_defense(make: Callable[[keras.Model], Defense], *, strategy=None) -> None:
+def check_defense(make: Callable[[keras.Model], Defense], *, strategy: Any = None) -> None:
     """Runs all of `defense_checks`.
 
     Args:
@@ -31,7 +32,7 @@ def check_defense(make: Callable[[keras.Model], Defense], *, strategy=None) -> N
 def defense_checks(
     make: Callable[[keras.Model], Defense],
     *,
-    strategy=None,
+    strategy: Any = None,
     fresh: Callable[[str], Defense] | None = None,
 ) -> dict[str, Callable[[], None]]:
     """The checks of a defense by their names, each to be called without arguments.
@@ -85,14 +86,14 @@ def examples(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 class Batches(keras.utils.PyDataset):
     """Arrays as batches of eight, what is left over left out."""
 
-    def __init__(self, x, y):
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         super().__init__()
         self.x, self.y = x, y
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.x) // 8
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.x[8 * index : 8 * index + 8], self.y[8 * index : 8 * index + 8]
 
 
@@ -100,22 +101,22 @@ def _weights(defense: Defense) -> list[np.ndarray]:
     return defense.classifier.get_weights()
 
 
-def _assert_same(first, second) -> None:
+def _assert_same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> None:
     for a, b in zip(first, second, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def _moved(before, after) -> float:
+def _moved(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
     return max(np.abs(a - b).max() for a, b in zip(before, after, strict=True))
 
 
-def hyperparameters_are_json(fresh) -> None:
+def hyperparameters_are_json(fresh: Callable[[str], Defense]) -> None:
     """What a record says of the defense is plain JSON."""
     found = fresh("sgd").hyperparameters()
     assert json.loads(json.dumps(found)) == found
 
 
-def training_moves_the_weights(fresh) -> None:
+def training_moves_the_weights(fresh: Callable[[str], Defense]) -> None:
     """The logs are finite and have robust accuracy, if it has an attack, and the classifier changes."""
     x, y = examples(16)
     defense = fresh("sgd")
@@ -127,12 +128,12 @@ def training_moves_the_weights(fresh) -> None:
     assert _moved(before, _weights(defense)) > 1e-4
 
 
-def examples_of_weight_zero_do_not_count(fresh) -> None:
+def examples_of_weight_zero_do_not_count(fresh: Callable[[str], Defense]) -> None:
     """Whatever their images are, the weights are the same; with a weight, they are not."""
     x, y = examples(8)
     weights = np.where(np.arange(8) % 4 < 2, 1.0, 0.0).astype("float32")
 
-    def trained(images, weights):
+    def trained(images: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
         defense = fresh("sgd")
         defense.fit(images, y, sample_weight=weights, epochs=2, **_OPTIONS)
         return _weights(defense)
@@ -144,7 +145,7 @@ def examples_of_weight_zero_do_not_count(fresh) -> None:
     assert _moved(trained(one, everything), trained(other, everything)) > 1e-6
 
 
-def saved_and_loaded_it_goes_on(fresh) -> None:
+def saved_and_loaded_it_goes_on(fresh: Callable[[str], Defense]) -> None:
     """Saved as .keras and loaded, it has the same hyperparameters, and further training gives the same."""
     data = Batches(*examples(16))
     defense = fresh("adam")
@@ -160,11 +161,17 @@ def saved_and_loaded_it_goes_on(fresh) -> None:
     _assert_same(revived.get_weights(), defense.get_weights())
 
 
-def two_replicas_equal_one_device(fresh, make, strategy) -> None:
+def two_replicas_equal_one_device(
+    fresh: Callable[[str], Defense], make: Callable[[keras.Model], Defense], strategy: Any
+) -> None:
     """Same seed and data, random starts included: weights within 1e-6 after 3 steps, logs within 1e-5."""
     x, y = examples(24)
     weights = np.linspace(0.5, 1.5, 24, dtype="float32")
-    options = {"sample_weight": weights, "validation_data": (x[:16], y[:16]), **_OPTIONS}
+    options: dict[str, Any] = {
+        "sample_weight": weights,
+        "validation_data": (x[:16], y[:16]),
+        **_OPTIONS,
+    }
     one = fresh("sgd")
     before = _weights(one)
     alone = one.fit(x, y, **options).history
