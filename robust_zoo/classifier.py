@@ -7,6 +7,8 @@ of a model are made in `copies.py`.
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,7 +47,7 @@ def serialise(model: keras.Model) -> dict:
     return _lean(_uncompiled(config))
 
 
-def _lean(node):
+def _lean(node: Any) -> Any:
     if isinstance(node, list):
         return [_lean(item) for item in node]
     if not isinstance(node, dict):
@@ -75,7 +77,7 @@ def _needed(config: dict, layer: type | None) -> dict:
     }
 
 
-def _uncompiled(node):
+def _uncompiled(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _uncompiled(value) for key, value in node.items() if key != "compile_config"}
     return [_uncompiled(item) for item in node] if isinstance(node, (list, tuple)) else node
@@ -86,7 +88,7 @@ def describe_config(model: keras.Model) -> Configuration:
     return Configuration(sha256=config_sha256(serialise(model)))
 
 
-def without_names(config, names: dict[str, int] | None = None):
+def without_names(config: Any, names: dict[str, int] | None = None) -> Any:
     """A configuration without the names of models and layers, which Keras numbers anew in each process.
 
     Layers are referred to by their places in their model instead; `names` are those of the model around, by place.
@@ -117,7 +119,7 @@ def config_sha256(config: dict) -> str:
 def as_classifier(
     model: keras.Model,
     *,
-    input_range=(0.0, 1.0),
+    input_range: Sequence[float] = (0.0, 1.0),
     output: str = "logits",
     data_format: str = "channels_last",
 ) -> keras.Model:
@@ -175,7 +177,7 @@ def as_classifier(
     return check_classifier(keras.Model(images, logits, name=model.name))
 
 
-def _with_one_tensor(model) -> keras.Model:
+def _with_one_tensor(model: keras.Model) -> keras.Model:
     """A functional model of one image tensor to one output tensor, around any built model."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, got {type(model).__name__}.")
@@ -207,7 +209,7 @@ def _with_one_tensor(model) -> keras.Model:
     return keras.Model(tensor, made[0], name=model.name)
 
 
-def _built_input(model):
+def _built_input(model: keras.Model) -> keras.KerasTensor:
     """The input of a subclass, from the shape that it was built with."""
     shape = (getattr(model, "_build_shapes_dict", None) or {}).get("input_shape")
     if not model.built or not isinstance(shape, (list, tuple)):
@@ -222,11 +224,12 @@ def _built_input(model):
 
 def _without_activation(model: keras.Model, kind: str) -> keras.Model:
     """`model` up to its final activation of a kind, sharing every layer but one that has it inside."""
-    inputs, _ = graph_of(model)
-    return keras.Model(inputs, _cut(model.outputs[0], kind, model.name), name=model.name)
+    ends = graph_of(model)
+    assert ends is not None  # the callers looked
+    return keras.Model(ends[0], _cut(model.outputs[0], kind, model.name), name=model.name)
 
 
-def _cut(tensor, kind: str, name: str):
+def _cut(tensor: keras.KerasTensor, kind: str, name: str) -> keras.KerasTensor:
     """The tensor that goes into the activation that makes `tensor`; what only reshapes comes behind it again."""
     history = tensor._keras_history
     operation = history.operation
@@ -253,12 +256,12 @@ def _cut(tensor, kind: str, name: str):
     return operation(_cut(sources[0], kind, name))
 
 
-def _computes_before(operation) -> bool:
+def _computes_before(operation: keras.Operation) -> bool:
     """Whether a layer computes something of its own before its activation, as a dense one does."""
     return hasattr(operation, "activation") and not isinstance(operation, layers.Activation)
 
 
-def _inlined(model: keras.Model, source, kind: str):
+def _inlined(model: keras.Model, source: keras.KerasTensor, kind: str) -> keras.KerasTensor:
     """The output of a subclass as a graph of what its call does."""
     try:
         return model.call(source)
@@ -269,7 +272,7 @@ def _inlined(model: keras.Model, source, kind: str):
         ) from error
 
 
-def _nothing_to_remove(kind: str, name: str, operation) -> ValueError:
+def _nothing_to_remove(kind: str, name: str, operation: keras.Operation) -> ValueError:
     ends = f"{type(operation).__name__} {operation.name!r}"
     activation = squashing_of(operation)
     if activation is not None:
@@ -279,7 +282,9 @@ def _nothing_to_remove(kind: str, name: str, operation) -> ValueError:
     )
 
 
-def _check_removed(model: keras.Model, logits_model: keras.Model, kind: str, bounds) -> None:
+def _check_removed(
+    model: keras.Model, logits_model: keras.Model, kind: str, bounds: tuple[float, float]
+) -> None:
     low, high = bounds
     images = low + (high - low) * probe_images(model)
     logits = keras.ops.cast(logits_model(images, training=False), "float32")

@@ -5,14 +5,17 @@ allowed and what came.
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 
-def check_images(x, model: keras.Model | None = None) -> np.ndarray:
+def check_images(x: npt.ArrayLike, model: keras.Model | None = None) -> np.ndarray:
     """Images as float32, after checking them.
 
     Args:
@@ -47,7 +50,7 @@ def check_images(x, model: keras.Model | None = None) -> np.ndarray:
     return np.ascontiguousarray(x, dtype="float32")
 
 
-def check_range(low, high) -> None:
+def check_range(low: float, high: float) -> None:
     """ValueError unless images from `low` to `high` lie in [0, 1]; it says what may have happened."""
     if low >= 0 and high <= 1:
         return
@@ -63,7 +66,7 @@ def check_range(low, high) -> None:
     raise ValueError(f"images must lie in [0, 1], got values from {low} to {high}: {remedy}")
 
 
-def check_labels(y, num_classes: int, n: int) -> np.ndarray:
+def check_labels(y: npt.ArrayLike, num_classes: int, n: int) -> np.ndarray:
     """Labels as int32 of shape (n,), after checking them.
 
     Raises:
@@ -89,7 +92,7 @@ def check_labels(y, num_classes: int, n: int) -> np.ndarray:
     return y.astype("int32")
 
 
-def check_targets(y, num_classes: int, n: int) -> np.ndarray:
+def check_targets(y: npt.ArrayLike, num_classes: int, n: int) -> np.ndarray:
     """Labels to train on: integer classes as in `check_labels`, or rows (n, num_classes) that sum to 1.
 
     Raises:
@@ -109,7 +112,7 @@ def check_targets(y, num_classes: int, n: int) -> np.ndarray:
     return y
 
 
-def check_batch_size(batch_size) -> int:
+def check_batch_size(batch_size: object) -> int:
     """The batch size; ValueError unless it is an integer >= 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}.")
@@ -129,7 +132,7 @@ _KEEPING = ("linear", "log_softmax")  # activations that hide nothing
 OUTPUTS = ("logits", "softmax", "sigmoid")  # what `as_classifier` takes
 
 
-def squashing_of(operation) -> str | None:
+def squashing_of(operation: keras.Operation) -> str | None:
     """The squashing activation that an operation ends in, by its name in Keras, or None."""
     if isinstance(operation, keras.layers.ReLU) and operation.max_value is not None:
         return "relu6"
@@ -148,7 +151,7 @@ def squashing_of(operation) -> str | None:
     return _BY_CLASS.get(name.replace("_", "").lower())
 
 
-def _final_activation(model) -> str | None:
+def _final_activation(model: keras.Model) -> str | None:
     """The squashing activation that makes the output of a model with a graph, what only reshapes left out.
 
     "scaled " stands before one whose values are scaled or shifted.
@@ -173,7 +176,7 @@ def _final_activation(model) -> str | None:
         tensor = sources[0]
 
 
-def _flattening_end(model) -> str | None:
+def _flattening_end(model: keras.Model) -> str | None:
     """The operation, not one of Keras's, that makes the output and hides how large what goes into it is, or None.
 
     Its output stays where it is, in places, between a thousand and ten thousand times the same input. (That of what
@@ -201,7 +204,7 @@ def _flattening_end(model) -> str | None:
     shape = [side or 1 for side in sources[0].shape]
     some = np.random.default_rng(0).normal(size=(8, *shape[1:])).astype("float32")
 
-    def at(scale):
+    def at(scale: float) -> np.ndarray:
         given = ops.cast(ops.convert_to_tensor(some * scale), sources[0].dtype)
         made = ops.convert_to_numpy(ops.cast(operation(given), "float32"))
         return np.reshape(made, (len(some), -1))
@@ -211,7 +214,7 @@ def _flattening_end(model) -> str | None:
     except Exception:  # of whatever the operation does with numbers that are no features of images
         return None
 
-    def same(one, other):
+    def same(one: np.ndarray, other: np.ndarray) -> float:
         equal = np.isclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(near).max())
         return equal[np.arange(equal.shape[1]) != one.argmax(axis=1)[:, None]].mean()
 
@@ -230,12 +233,12 @@ _RESHAPING = (
 _SCALING = ("Rescaling", "Multiply", "Divide", "TrueDivide", "Add", "Subtract", "Negative")
 
 
-def only_reshapes(operation) -> bool:
+def only_reshapes(operation: keras.Operation) -> bool:
     """Whether an operation may stand behind a final activation without changing a value."""
     return type(operation).__name__ in _RESHAPING
 
 
-def _size(tensor) -> int:
+def _size(tensor: keras.KerasTensor) -> int:
     return math.prod(side or 1 for side in tensor.shape)
 
 
@@ -245,7 +248,7 @@ def _remedy(kind: str) -> str:
     return f"make a keras.Model of what goes into the {kind}."
 
 
-def _has_channels_first(shape) -> bool:
+def _has_channels_first(shape: Sequence[int | None]) -> bool:
     """Whether an image shape is (channels, height, width), as far as one can tell."""
     few, (height, width) = (1, 2, 3, 4), shape[1:]
     return (
@@ -269,13 +272,13 @@ def _reads_channels_first(model: keras.Model) -> bool:
     return False
 
 
-def _consumers(tensor, model: keras.Model):
+def _consumers(tensor: keras.KerasTensor, model: keras.Model) -> list[Any]:
     """The nodes of a model's graph that read a tensor."""
     nodes = [node for layer in model.layers for node in layer._inbound_nodes]
     return [node for node in nodes if any(source is tensor for source in node.input_tensors)]
 
 
-def graph_of(model: keras.Model):
+def graph_of(model: keras.Model) -> tuple[Any, Any] | None:
     """The symbolic input and output of a functional or built sequential model, in their structure, or None.
 
     None is for subclasses with a call of their own.
@@ -295,7 +298,7 @@ def graph_of(model: keras.Model):
     return model.input, model.output
 
 
-def check_classifier(model) -> keras.Model:
+def check_classifier(model: keras.Model) -> keras.Model:
     """The model, after checking that it maps one image batch to one batch of logits.
 
     Raises:

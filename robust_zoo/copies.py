@@ -5,6 +5,7 @@ A copy is made layer by layer: each from its own configuration, and its state th
 be registered for serialisation. Every copy is compared with its original before it is handed out.
 """
 
+import contextlib
 import inspect
 import tempfile
 import types
@@ -25,6 +26,7 @@ _EXACT, _ROUGH = (
     0.1,
 )  # differences allowed, as a share of the largest logit: float32, and less
 _WIDTHS = {"Dense": "units", "Conv2D": "filters"}
+_Change = Callable[[keras.layers.Layer, dict], dict]  # of a layer and its configuration
 
 
 class CopyError(ValueError):
@@ -63,7 +65,9 @@ def agree(found: np.ndarray, expected: np.ndarray, *, within: float) -> bool:
     return bool(np.all(same | (found == expected) | (np.isnan(found) & np.isnan(expected))))
 
 
-def copy_state(original, copy, *, without=None) -> None:
+def copy_state(
+    original: keras.layers.Layer, copy: keras.layers.Layer, *, without: object = None
+) -> None:
     """Gives `copy`, a layer or model of the same structure, all that `original` saves: weights and whatever else.
 
     `without` is a layer inside `original` that `copy` does not have.
@@ -73,7 +77,7 @@ def copy_state(original, copy, *, without=None) -> None:
         _copy_layer_state(old, new)
 
 
-def _copy_layer_state(old, new) -> None:
+def _copy_layer_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     store: dict[str, Any] = {}
     old.save_own_variables(store)
     if store:
@@ -84,9 +88,7 @@ def _copy_layer_state(old, new) -> None:
             new.load_assets(directory)
 
 
-def copy_model(
-    model: keras.Model, change: Callable[[keras.layers.Layer, dict], dict] | None = None
-) -> keras.Model:
+def copy_model(model: keras.Model, change: _Change | None = None) -> keras.Model:
     """A functional copy with variables of its own, compared with the original.
 
     Args:
@@ -142,7 +144,13 @@ def _probed(model: keras.Model) -> np.ndarray:
 
 
 def _clone(
-    model: keras.Model, change=None, *, fresh=None, dtype=None, state=True, copies=None
+    model: keras.Model,
+    change: _Change | None = None,
+    *,
+    fresh: keras.layers.Layer | None = None,
+    dtype: str | None = None,
+    state: bool = True,
+    copies: dict[keras.layers.Layer, keras.layers.Layer] | None = None,
 ) -> keras.Model:
     """A copy that is not compared.
 
@@ -156,7 +164,7 @@ def _clone(
     """
     outermost, copies = copies is None, {} if copies is None else copies
 
-    def clone(layer):
+    def clone(layer: keras.Operation) -> keras.Operation:
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of keras.ops, which has no state
         if isinstance(layer, keras.Model) and graph_of(layer):
@@ -166,7 +174,9 @@ def _clone(
         return copies[layer]
 
     # A sequential model as the graph that it is; and what `compile` added is left behind.
-    inputs, outputs = graph_of(model)
+    ends = graph_of(model)
+    assert ends is not None  # the callers looked
+    inputs, outputs = ends
     graph = keras.Model(inputs, outputs, name=model.name)
     images = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=x.shape, dtype=dtype or x.dtype, name=x.name), inputs
@@ -179,7 +189,7 @@ def _clone(
     return copy
 
 
-def _clone_layer(layer, change):
+def _clone_layer(layer: keras.layers.Layer, change: _Change | None) -> keras.layers.Layer:
     try:
         config = {**_common(layer), **layer.get_config()}
         config = change(layer, config) if change else config
@@ -192,13 +202,13 @@ def _clone_layer(layer, change):
         ) from error
 
 
-def _common(layer) -> dict:
+def _common(layer: keras.layers.Layer) -> dict:
     """What every layer has, whether or not its class tells it."""
     policy = keras.dtype_policies.serialize(layer.dtype_policy)
     return {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
 
 
-def _made_of(kind: type[keras.layers.Layer], config: dict):
+def _made_of(kind: type[keras.layers.Layer], config: dict) -> keras.layers.Layer:
     """A layer of a class, also of one whose __init__ does not take the name, dtype and trainable of every layer."""
     arguments = inspect.signature(kind.__init__).parameters
     if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):
@@ -211,7 +221,7 @@ def _made_of(kind: type[keras.layers.Layer], config: dict):
     return layer
 
 
-def _own_objects(layer) -> dict:
+def _own_objects(layer: keras.layers.Layer) -> dict:
     """Classes and functions that belong to a layer and its parts, by name."""
     found: dict[str, Any] = {}
     for part in layers_of(layer):
@@ -224,7 +234,7 @@ def _own_objects(layer) -> dict:
     return found
 
 
-def _trusted():
+def _trusted() -> contextlib.AbstractContextManager:
     """A scope in which a Lambda may be made again: its code is already part of this process."""
     from keras.src.saving.serialization_lib import SafeModeScope
 
@@ -252,7 +262,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _in_float32(node):
+def _in_float32(node: Any) -> Any:
     if isinstance(node, dict):
         kind = node.get("class_name")
         if kind == "DTypePolicy":
@@ -285,13 +295,13 @@ def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:
         )
     copy_model(model)  # proves that the other layers can be copied
 
-    def change(layer, config):
+    def change(layer: keras.layers.Layer, config: dict) -> dict:
         return {**config, _WIDTHS[kind]: num_classes} if layer is head else config
 
     return _clone(model, change, fresh=head)
 
 
-def _last_layer(model: keras.Model):
+def _last_layer(model: keras.Model) -> keras.Operation:
     """The layer that makes the output of a model with a graph, inside models in it too."""
     last = model.outputs[0]._keras_history.operation
     return _last_layer(last) if isinstance(last, keras.Model) and graph_of(last) else last

@@ -122,7 +122,7 @@ def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | _Attack) -> s
     return text
 
 
-def _is_number(value) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import hashlib
 import types
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ OMITTED = object()
 _LARGEST = 10_000  # values looked at; an object that reaches more is told apart by those
 
 
-def fingerprint(*values, array=lambda value: None) -> str:
+def fingerprint(*values: object, array: Callable[[Any], Any] = lambda value: None) -> str:
     """Hexadecimal SHA-256 of values and all that they refer to: equal for equal ones, in another process too.
 
     Of a function: its code, constants, defaults, what it closes over and the globals that it names. Of an object of
@@ -26,7 +28,7 @@ def fingerprint(*values, array=lambda value: None) -> str:
     digest, kept = hashlib.sha256(), []
     seen: dict[int, int] = {}
 
-    def add(value) -> None:
+    def add(value: object) -> None:
         if isinstance(value, _PLAIN):
             digest.update(f"{type(value).__name__} {value!r};".encode())
             return
@@ -63,7 +65,7 @@ def fingerprint(*values, array=lambda value: None) -> str:
     return digest.hexdigest()
 
 
-def _parts(value):
+def _parts(value: object) -> Iterator[object]:
     """What makes a value that is no plain data."""
     if isinstance(value, types.CodeType):
         yield value.co_code
@@ -93,7 +95,7 @@ def _parts(value):
                 yield value.get_config()
 
 
-def _class_parts(kind: type):
+def _class_parts(kind: type) -> Iterator[object]:
     """The functions and plain values of a class and of those that it is made of."""
     for base in kind.__mro__:
         if _is_theirs(base):
@@ -109,7 +111,7 @@ def _is_theirs(kind: type) -> bool:
     return package not in ("builtins", "keras", "tensorflow", "torch", "jax", "numpy", "robust_zoo")
 
 
-def _is_filled(cell) -> bool:
+def _is_filled(cell: types.CellType) -> bool:
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

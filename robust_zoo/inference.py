@@ -2,6 +2,8 @@
 
 import functools
 import weakref
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -11,6 +13,9 @@ from robust_zoo import backend
 from robust_zoo.contract import check_logits
 from robust_zoo.fingerprint import OMITTED, fingerprint
 from robust_zoo.layers import layers_of
+from robust_zoo.typing import Tensor
+
+_T = TypeVar("_T")
 
 # What was compiled for a model goes when the model does: nothing in it refers to the model itself.
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -65,9 +70,9 @@ def _of_every_model() -> frozenset[str]:
     return frozenset(name for name in found if name.startswith("_"))
 
 
-def _state_of(model) -> str:
+def _state_of(model: keras.Model) -> str:
     """A hash of what a compiled function of the model has in it as constants: all state but its variables."""
-    parts = []
+    parts: list[object] = []
     for layer in layers_of(model):
         is_model = isinstance(layer, keras.Model)
         parts.append(type(layer))
@@ -78,7 +83,7 @@ def _state_of(model) -> str:
     return fingerprint(*parts, array=_as_array)
 
 
-def _as_array(value):
+def _as_array(value: object) -> object:
     # Layers are looked at one by one, variables not at all, and Keras's graphs hold no state.
     if isinstance(value, (keras.Variable, keras.Operation, keras.KerasTensor)):
         return OMITTED
@@ -87,12 +92,14 @@ def _as_array(value):
     return ops.convert_to_numpy(value) if ops.is_tensor(value) else None
 
 
-def forget(model) -> None:
+def forget(model: keras.Model) -> None:
     """Drops all that was compiled for a model."""
     _COMPILED.pop(model, None)
 
 
-def once(model, image_shape, part, compile_part):
+def once(
+    model: keras.Model, image_shape: tuple[int, ...], part: Hashable, compile_part: Callable[[], _T]
+) -> _T:
     """What `compile_part()` gives, made once for a part, an image shape and a model as it now is."""
     variables = tuple(id(variable) for variable in model.variables)
     key = (part, image_shape, _state_of(model), variables)
@@ -102,12 +109,12 @@ def once(model, image_shape, part, compile_part):
     return parts[key]
 
 
-def logits_of(model, x):
+def logits_of(model: keras.Model, x: Tensor) -> Tensor:
     """The model's logits, a float32 tensor (batch, classes), traceable."""
     return ops.cast(model(x, training=False), "float32")
 
 
-def predict(model, x: np.ndarray, batch_size: int) -> np.ndarray:
+def predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
     """The model's logits, float32 (n, classes), in batches of fixed sizes.
 
     Raises:
@@ -123,7 +130,9 @@ def predict(model, x: np.ndarray, batch_size: int) -> np.ndarray:
     return check_logits(in_batches(compiled, batch_sizes(batch_size), x), model)
 
 
-def in_batches(function, sizes: list[int], *arrays: np.ndarray) -> np.ndarray:
+def in_batches(
+    function: Callable[..., Tensor], sizes: list[int], *arrays: np.ndarray
+) -> np.ndarray:
     """What a compiled function gives for all rows of the arrays, in batches of fixed sizes."""
     rows = batches(sizes, len(arrays[0]))
     return np.concatenate([call(function, sizes, part, *arrays) for part in rows])
@@ -134,7 +143,7 @@ def batch_sizes(batch_size: int) -> list[int]:
     return sorted({max(batch_size >> shift, 1) for shift in (0, 2, 4)})
 
 
-def batches(sizes: list[int], rows):
+def batches(sizes: list[int], rows: int | np.ndarray) -> Iterator[np.ndarray]:
     """Row numbers, or all below a count, in batches that waste less than a quarter of a fixed size."""
     rows = np.arange(rows) if isinstance(rows, int) else rows
     while len(rows):
@@ -143,7 +152,7 @@ def batches(sizes: list[int], rows):
         rows = rows[size:]
 
 
-def call(function, sizes: list[int], rows: np.ndarray, *arrays):
+def call(function: Callable[..., Any], sizes: list[int], rows: np.ndarray, *arrays: Any) -> Any:
     """`function` of some rows of the (nested) arrays, padded to a fixed size; NumPy, cut again.
 
     Numbers are handed on as they are.
@@ -151,7 +160,7 @@ def call(function, sizes: list[int], rows: np.ndarray, *arrays):
     size = next(size for size in sizes if size >= len(rows))
     padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
 
-    def take(leaf):
+    def take(leaf: np.ndarray) -> Tensor:
         return ops.convert_to_tensor(leaf[padded] if leaf.ndim else leaf)
 
     result = function(*keras.tree.map_structure(take, arrays))

@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic
 from pydantic import AfterValidator, Field
@@ -66,7 +66,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_plain(values) -> None:
+def _check_plain(values: object) -> None:
     """Raises ValueError for text that is long, or not printable on one line, anywhere in a record."""
     level, items = [values], 0
     while level:
@@ -150,7 +150,7 @@ class Accuracy(_Part):
     n_examples: int = Field(ge=1, le=_LARGEST)
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Self:
         if self.correct > self.n_examples or self.accuracy != self.correct / self.n_examples:
             raise ValueError(
                 f"accuracy {self.accuracy} is not {self.correct} correct of {self.n_examples}"
@@ -163,7 +163,7 @@ class Accuracy(_Part):
         return self
 
     @classmethod
-    def count(cls, correct: int, n: int, **more):
+    def count(cls, correct: int, n: int, **more: Any) -> Self:
         """From counts alone."""
         return cls(
             accuracy=correct / n,
@@ -285,7 +285,9 @@ class DatasetInfo(_Part):
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
     @pydantic.model_serializer(mode="wrap")
-    def _without_empty_hash(self, handler):
+    def _without_empty_hash(
+        self, handler: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if key != "sha256" or value}
 
 
@@ -395,7 +397,7 @@ class RobustnessRecord(_Part):
     created: datetime
 
     @pydantic.model_validator(mode="after")
-    def _agrees(self):
+    def _agrees(self) -> Self:
         """What is said twice, or follows from something else, must fit."""
         _check_plain(self.model_dump())
         for name in (self.name, self.architecture, self.dataset.name):
@@ -415,7 +417,11 @@ class RobustnessRecord(_Part):
             self._check_distances(item)
         if self.curve is not None:
             self._check_curve(self.curve)
-        measured = (*self.attacks, *self.minimum_norm, *filter(None, [self.curve]))
+        measured: tuple[AttackOutcome | MinimumNorm | Curve, ...] = (
+            *self.attacks,
+            *self.minimum_norm,
+            *filter(None, [self.curve]),
+        )
         if len({part.seed for part in measured}) > 1:
             raise ValueError("all that is measured must have one seed")
         return self

@@ -4,11 +4,15 @@ import hashlib
 import io
 import pathlib
 import zipfile
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from robust_zoo.record import Weights
+
+if TYPE_CHECKING:
+    import h5py
 
 FILE = "model.weights.h5"
 _MOST_ITEMS = 20_000  # of a file, of which a layer has about four
@@ -82,7 +86,7 @@ def check_layout(path: str | pathlib.Path) -> int:
 
     seen, sizes = set(), []
 
-    def check(group) -> None:
+    def check(group: h5py.Group) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
@@ -139,7 +143,7 @@ def _fits_float16(model: keras.Model) -> bool:
         return bool(floats) and all((value.astype("float16") == value).all() for value in floats)
 
 
-def _copy(source, target, narrow: bool) -> None:
+def _copy(source: "h5py.Group", target: "h5py.Group", narrow: bool) -> None:
     for name, item in source.items():
         if hasattr(item, "shape"):
             value = item[()]

@@ -1,7 +1,11 @@
 """Activations: those of Kurakin et al. 2017, Appendix D (arXiv:1611.01236), and SiLU."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from robust_zoo.typing import Tensor
 
 ACTIVATIONS = ("relu", "relu6", "silu", "tanh", "elu")
 
@@ -14,20 +18,20 @@ class ReluDecay(keras.layers.Layer):
         beta: decay rate, > 0; the paper uses 0.1, 0.01 and 0.001.
     """
 
-    def __init__(self, beta: float = 0.1, **kwargs):
+    def __init__(self, beta: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not beta > 0:
             raise ValueError(f"beta must be > 0, got {beta!r}.")
         self.beta = beta
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         rectified = ops.relu(inputs)
         return rectified / (1.0 + self.beta * ops.square(rectified))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self.beta}
 
 

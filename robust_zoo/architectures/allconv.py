@@ -1,10 +1,15 @@
 """The all-convolutional network of the PGN paper."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
 
-def allconv(input_shape=(32, 32, 3), num_classes: int = 10, *, filters: int = 64) -> keras.Model:
+def allconv(
+    input_shape: Sequence[int | None] = (32, 32, 3), num_classes: int = 10, *, filters: int = 64
+) -> keras.Model:
     """ConvPool-CNN of perturbation generator networks (2020, section 5.1): no batch normalisation.
 
     Leaky ReLU (0.2) follows every convolution, the one that makes a map for each class included;
@@ -16,7 +21,7 @@ def allconv(input_shape=(32, 32, 3), num_classes: int = 10, *, filters: int = 64
         filters: filters of the first convolution; later ones have 2, 4 and 8 times as many.
     """
 
-    def convolution(x, filters, **kwargs):
+    def convolution(x: keras.KerasTensor, filters: int, **kwargs: Any) -> keras.KerasTensor:
         initializer = keras.initializers.VarianceScaling(
             scale=2.0, mode="fan_in", distribution="untruncated_normal"
         )

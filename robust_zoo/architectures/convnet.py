@@ -1,10 +1,12 @@
 """ConvNet of the MatConvNet CIFAR example."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 
-def convnet(input_shape=(32, 32, 3), num_classes: int = 10) -> keras.Model:
+def convnet(input_shape: Sequence[int | None] = (32, 32, 3), num_classes: int = 10) -> keras.Model:
     """ConvNet of DeepDefense (arXiv:1803.00404, supplement Table 3), with 2 x 2 pooling.
 
     Args:

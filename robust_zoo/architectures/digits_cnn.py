@@ -1,10 +1,12 @@
 """A small convolutional network for 8 x 8 digits."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 
-def digits_cnn(input_shape=(8, 8, 1), num_classes: int = 10) -> keras.Model:
+def digits_cnn(input_shape: Sequence[int] = (8, 8, 1), num_classes: int = 10) -> keras.Model:
     """Two convolutions and a dense layer: trains on "digits" in seconds. Not from a paper.
 
     Args:

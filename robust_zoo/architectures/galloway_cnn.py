@@ -1,12 +1,15 @@
 """The small CIFAR-10 network of Galloway et al."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
 
 
 def galloway_cnn(
-    input_shape=(32, 32, 3), num_classes: int = 10, *, weight_decay: float = 0.0
+    input_shape: Sequence[int] = (32, 32, 3), num_classes: int = 10, *, weight_decay: float = 0.0
 ) -> keras.Model:
     """CNN of Galloway et al. for CIFAR-10 (arXiv:1804.03308, Table 1): no biases, 184,832 parameters.
 
@@ -18,7 +21,7 @@ def galloway_cnn(
         weight_decay: lambda of the penalty lambda * sum(w ** 2) / 2 on every kernel; CNN-L2 uses 1e-3.
     """
 
-    def options(initializer):
+    def options(initializer: keras.initializers.Initializer) -> dict[str, Any]:
         # Keras's L2 has no factor of one half.
         regularizer = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
         return {

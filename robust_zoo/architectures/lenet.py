@@ -1,12 +1,19 @@
 """LeNet of the MatConvNet examples."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
-from robust_zoo.architectures.activations import activation_layer
+from robust_zoo.architectures.activations import ReluDecay, activation_layer
 
 
-def lenet(input_shape=(28, 28, 1), num_classes: int = 10, *, activation="relu") -> keras.Model:
+def lenet(
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    *,
+    activation: str | ReluDecay = "relu",
+) -> keras.Model:
     """LeNet of DeepDefense (arXiv:1803.00404, supplement Table 3).
 
     The convolutions are linear followed by max pooling; the one activation comes after the dense layer.

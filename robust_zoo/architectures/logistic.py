@@ -1,12 +1,14 @@
 """Logistic regression as a two-class network."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import layers
 
 
 def logistic(
-    input_shape=(28, 28, 1),
+    input_shape: Sequence[int] = (28, 28, 1),
     *,
     use_bias: bool = False,
     expert: tuple[np.ndarray, np.ndarray] | None = None,

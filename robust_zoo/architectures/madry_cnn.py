@@ -1,11 +1,14 @@
 """The MNIST network of Madry et al."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
 
 def madry_cnn(
-    input_shape=(28, 28, 1),
+    input_shape: Sequence[int] = (28, 28, 1),
     num_classes: int = 10,
     *,
     scale: int = 16,
@@ -33,7 +36,7 @@ def madry_cnn(
         raise ValueError(f"scale must be >= 1, got {scale!r}.")
 
     # Keras seeds an initializer once: each layer has its own.
-    def starts():
+    def starts() -> dict[str, Any]:
         if initial == "glorot":
             return {}
         return {

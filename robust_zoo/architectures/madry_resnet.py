@@ -1,10 +1,12 @@
 """The CIFAR-10 residual network of Madry et al."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 
-def _convolution(x, filters: int, strides: int = 1):
+def _convolution(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.KerasTensor:
     initializer = keras.initializers.VarianceScaling(
         scale=2.0, mode="fan_out", distribution="untruncated_normal"
     )
@@ -13,7 +15,7 @@ def _convolution(x, filters: int, strides: int = 1):
     )(x)
 
 
-def _shortcut(x, filters: int, strides: int):
+def _shortcut(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
     """Average pooling and zeros in the new channels: a shortcut without weights."""
     missing = filters - x.shape[-1]
     if strides > 1:
@@ -26,7 +28,7 @@ def _shortcut(x, filters: int, strides: int):
 
 
 def madry_resnet(
-    input_shape=(32, 32, 3),
+    input_shape: Sequence[int | None] = (32, 32, 3),
     num_classes: int = 10,
     *,
     width: int = 1,
@@ -48,7 +50,7 @@ def madry_resnet(
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width!r}.")
 
-    def normalised(x):
+    def normalised(x: keras.KerasTensor) -> keras.KerasTensor:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=synchronized)(x)
         return layers.LeakyReLU(0.1)(x)
 

@@ -1,13 +1,19 @@
 """Multilayer perceptron."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
-from robust_zoo.architectures.activations import activation_layer
+from robust_zoo.architectures.activations import ReluDecay, activation_layer
 
 
 def mlp(
-    input_shape=(28, 28, 1), num_classes: int = 10, *, hidden=(500, 150), activation="relu"
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    *,
+    hidden: Sequence[int] = (500, 150),
+    activation: str | ReluDecay = "relu",
 ) -> keras.Model:
     """The MLP of DeepDefense, 784-500-150-10 (arXiv:1803.00404, supplement Table 3).
 

@@ -1,10 +1,14 @@
 """Network in network."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 
-def nin(input_shape=(32, 32, 3), num_classes: int = 10, *, dropout: float = 0.5) -> keras.Model:
+def nin(
+    input_shape: Sequence[int | None] = (32, 32, 3), num_classes: int = 10, *, dropout: float = 0.5
+) -> keras.Model:
     """NIN of DeepDefense (arXiv:1803.00404, supplement Table 3).
 
     Args:

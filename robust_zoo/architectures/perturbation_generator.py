@@ -1,11 +1,17 @@
 """The generator of perturbation generator networks. It is no classifier."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 
 def perturbation_generator(
-    input_shape=(32, 32, 3), num_classes: int = 10, *, filters: int = 128, hidden: int = 1024
+    input_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    filters: int = 128,
+    hidden: int = 1024,
 ) -> keras.Model:
     """Generator of PGN (2020, as in the authors' code): 8,966,147 parameters for CIFAR-10.
 
@@ -31,10 +37,10 @@ def perturbation_generator(
         )
     }
 
-    def active(layer, x):
+    def active(layer: keras.layers.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
         return layers.LeakyReLU(0.2)(layer(x))
 
-    def with_label(x):
+    def with_label(x: keras.KerasTensor) -> keras.KerasTensor:
         side = x.shape[1] * x.shape[2]
         tiled = layers.Reshape((x.shape[1], x.shape[2], num_classes))(
             layers.RepeatVector(side)(label)

@@ -1,5 +1,8 @@
 """Pre-activation ResNets for small images, the networks of most CIFAR-10 comparisons of robustness."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -9,7 +12,7 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # by depth
 
 
 def preact_resnet(
-    input_shape=(32, 32, 3),
+    input_shape: Sequence[int | None] = (32, 32, 3),
     num_classes: int = 10,
     *,
     depth: int = 18,
@@ -42,11 +45,13 @@ def preact_resnet(
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width!r}.")
 
-    def activated(x):
+    def activated(x: keras.KerasTensor) -> keras.KerasTensor:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized)(x)
         return activation_layer(activation)(x)
 
-    def convolution(x, filters: int, size: int = 3, strides: int = 1, **options):
+    def convolution(
+        x: keras.KerasTensor, filters: int, size: int = 3, strides: int = 1, **options: Any
+    ) -> keras.KerasTensor:
         padding = "same"
         if strides > 1 and size > 1:
             # One pixel on each side: "same" would pad strided convolutions on one side only.

@@ -1,10 +1,12 @@
 """Model B of Tramer et al., the other architecture of Madry's black-box rows."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 
-def tramer_b(input_shape=(28, 28, 1), num_classes: int = 10) -> keras.Model:
+def tramer_b(input_shape: Sequence[int] = (28, 28, 1), num_classes: int = 10) -> keras.Model:
     """Model B of Tramer et al. (arXiv:1705.07204, Table 5).
 
     Args:

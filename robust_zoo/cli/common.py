@@ -10,16 +10,24 @@ import re
 import sys
 import tempfile
 import warnings
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings, outside
 from robust_zoo.sentences import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from robust_zoo.attacks import Attack
+    from robust_zoo.record import RobustnessRecord
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keeps what TensorFlow says while it starts out of our output; shown if it cannot start. Our warnings are shown."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -45,12 +53,12 @@ def quiet():
                     print(f"robust-zoo: warning: {one_line(warning.message, 500)}", file=sys.stderr)
 
 
-def console():
+def console() -> "Console":
     """Where tables go."""
     from rich.console import Console
 
     # Text of records is shown as it is, whatever brackets and colons it has.
-    options = {"markup": False, "emoji": False}
+    options: dict[str, Any] = {"markup": False, "emoji": False}
     console = Console(**options)
     # A pipe has no width of its own, and a cut table is of no use in it.
     return console if console.is_terminal else Console(width=200, **options)
@@ -106,7 +114,7 @@ def read_attack(text: str) -> tuple[str, dict]:
     return name, values
 
 
-def _value(attack: str, key: str, text: str, allowed):
+def _value(attack: str, key: str, text: str, allowed: Any) -> Any:
     """A hyperparameter's value; ValueError if it is not among those allowed."""
     where = f"--attack: {key} of {attack!r}"
     if isinstance(allowed, tuple):
@@ -128,7 +136,7 @@ def _value(attack: str, key: str, text: str, allowed):
     return value
 
 
-def parse_attack(text: str, epsilon: float | None, norm: str | None):
+def parse_attack(text: str, epsilon: float | None, norm: str | None) -> "Attack":
     """An attack from "name" or "name:key=value,...", such as "pgd:steps=100,restarts=20,step_size=0.01".
 
     Args:
@@ -186,10 +194,10 @@ def is_model_file(handle: str) -> bool:
     return handle.lower().endswith((".keras", ".h5", ".hdf5"))
 
 
-def in_flags(sentence: str, options) -> str:
+def in_flags(sentence: str, options: Iterable[str]) -> str:
     """An error's sentence with the command's flags where it names Python's arguments."""
 
-    def flag(match) -> str:
+    def flag(match: re.Match[str]) -> str:
         value = match[2].strip("'\"()").replace(", ", ",")
         return f"--{match[1].replace('_', '-')} {value}"
 
@@ -209,7 +217,7 @@ class InterruptedRunError(Exception):
 
 
 @contextlib.contextmanager
-def interruptible(sentence: str):
+def interruptible(sentence: str) -> Iterator[None]:
     """Turns Ctrl-C into `InterruptedRunError`."""
     try:
         yield
@@ -229,7 +237,7 @@ def check_writable(path: pathlib.Path | None, option: str) -> None:
         raise IsADirectoryError(f"{option} must be a file, got the directory {str(path)!r}.")
 
 
-def fitting_table(columns: dict[str, list[str]], width: int):
+def fitting_table(columns: dict[str, list[str]], width: int) -> tuple["Table", list[str]]:
     """A table that cuts and wraps no cell, and the headings of the columns that found no room in `width`.
 
     Columns are left out from the right, the first one never. The last one alone wraps, in 24 characters or more.
@@ -253,12 +261,12 @@ def fitting_table(columns: dict[str, list[str]], width: int):
     return table, list(columns)[len(shown) :]
 
 
-def as_json_list(records) -> str:
+def as_json_list(records: Iterable["RobustnessRecord"]) -> str:
     """Records as a JSON array."""
     return json.dumps([json.loads(record.to_json()) for record in records], indent=2) + "\n"
 
 
-def print_record(record) -> None:
+def print_record(record: "RobustnessRecord") -> None:
     """Prints a record as tables."""
     from rich.table import Table
 

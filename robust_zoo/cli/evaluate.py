@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,11 @@ from robust_zoo.cli.common import (
 )
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.sentences import one_line
+
+if TYPE_CHECKING:
+    import keras
+
+    from robust_zoo.record import ThreatModel
 
 
 def evaluate(
@@ -176,7 +181,9 @@ def evaluate(
         rz.plots.accuracy_against_epsilon(measured, plot)
 
 
-def _model_form(handle: str, input_range, output, data_format) -> dict:
+def _model_form(
+    handle: str, input_range: str | None, output: str | None, data_format: str | None
+) -> dict:
     """How `as_classifier` is to take a model file; what can be wrong with it is said before TensorFlow starts."""
     if not is_model_file(handle):
         if input_range or output or data_format:
@@ -206,7 +213,7 @@ def _model_form(handle: str, input_range, output, data_format) -> dict:
     }
 
 
-def _open_model(handle: str, form: dict):
+def _open_model(handle: str, form: dict) -> "keras.Model":
     """The classifier of a zoo name, a directory, a hub's handle, or anybody's model file."""
     import robust_zoo as rz
 
@@ -246,13 +253,20 @@ def _expected_norm(name: str, norm: str | None, model: str) -> str:
     return ""
 
 
-def _own_norm(name: str, threat) -> str | None:
+def _own_norm(name: str, threat: "ThreatModel | None") -> str | None:
     """The norm to give an attack when none is asked for: that of the record, for an attack with a budget."""
-    fits = threat and needs_epsilon(name) and threat.norm in norms_of(name)
-    return threat.norm if fits else None
+    if threat is None or not needs_epsilon(name) or threat.norm not in norms_of(name):
+        return None
+    return threat.norm
 
 
-def _budgets(names: list[str], epsilon, epsilons, threat, model: str) -> Sequence[float | None]:
+def _budgets(
+    names: list[str],
+    epsilon: str | None,
+    epsilons: str | None,
+    threat: "ThreatModel | None",
+    model: str,
+) -> Sequence[float | None]:
     """The epsilons to measure at; one None if no attack has a budget."""
     if epsilons is not None:
         without = [name for name in names if not needs_epsilon(name)]

@@ -1,7 +1,7 @@
 """The commands `plot ...`: pictures of models of one dataset."""
 
 import pathlib
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,13 @@ from robust_zoo.cli.common import (
     quiet,
     read_attack,
 )
+
+if TYPE_CHECKING:
+    import keras
+
+    from robust_zoo.attacks import FixedBudgetAttack
+    from robust_zoo.datasets import Dataset
+    from robust_zoo.record import RobustnessRecord
 
 # What every picture takes.
 _Models = Annotated[list[str], typer.Argument(help="Names, directories or handles.")]
@@ -84,7 +91,7 @@ def transfer(
         from robust_zoo import evaluation
         from robust_zoo.report import plots
 
-        made = parse_attack(attack, radius, None)
+        made = _with_budget(attack, radius)
         loaded, data = _models_and_data(models, n, seed)
         matrices = evaluation.transfer_matrices(made, loaded, data.images, data.labels, seed=seed)
     print(plots.transfer(matrices, output, title=f"{attack}, epsilon {epsilon}"))
@@ -109,7 +116,7 @@ def roll_off(
         loaded, data = _models_and_data(models, n, seed)
         curves = {
             handle: evaluation.roll_off(
-                lambda epsilon: parse_attack(attack, epsilon, None),
+                lambda epsilon: _with_budget(attack, epsilon),
                 model,
                 data.images,
                 data.labels,
@@ -144,7 +151,7 @@ def top_k(
         loaded, data = _models_and_data(models, n, seed)
         found = {
             handle: evaluation.top_k(
-                lambda epsilon: parse_attack(attack, epsilon, None),
+                lambda epsilon: _with_budget(attack, epsilon),
                 model,
                 data.images,
                 data.labels,
@@ -241,7 +248,7 @@ def robustness_curve(
             print(f"{name}: {'not reached' if distance is None else f'{distance:.4g}'}")
 
 
-def _method(record) -> str:
+def _method(record: "RobustnessRecord") -> str:
     if record.defense is None:
         return f"{record.architecture}, natural training"
     attack = record.defense.config.get("attack")
@@ -286,7 +293,14 @@ def _check_budget(attack: str) -> None:
         raise ValueError(f"--attack must be one with an epsilon here, got {attack!r}.")
 
 
-def _models_and_data(handles: list[str], n: int | None, seed: int):
+def _with_budget(attack: str, epsilon: float) -> "FixedBudgetAttack":
+    """An attack that `_check_budget` lets pass, within epsilon."""
+    return cast("FixedBudgetAttack", parse_attack(attack, epsilon, None))
+
+
+def _models_and_data(
+    handles: list[str], n: int | None, seed: int
+) -> tuple[dict[str, "keras.Model"], "Dataset"]:
     """Models by handle, and test examples of the dataset that all their records name."""
     from robust_zoo.datasets import load_dataset
     from robust_zoo.zoo import load_model

@@ -1,6 +1,7 @@
 """Arrays and streams that are at hand, as datasets."""
 
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,12 +9,12 @@ import numpy as np
 from robust_zoo.datasets.dataset import Dataset, DatasetError
 
 
-def arrays_dataset(images, labels, classes: int, name: str) -> Dataset:
+def arrays_dataset(images: np.ndarray, labels: np.ndarray, classes: int, name: str) -> Dataset:
     """Arrays as a `Dataset` of one split, "test", whose classes are named by their numbers."""
     return Dataset(name, "", "test", images, labels, tuple(map(str, range(classes))))
 
 
-def collect(stream, n: int | None) -> tuple[np.ndarray, np.ndarray]:
+def collect(stream: Any, n: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The first `n` examples of a stream as arrays; all of them if it is None.
 
     Args:

@@ -1,7 +1,9 @@
 """Dataset: one split in memory; Source: where splits come from."""
 
 import hashlib
+import pathlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,7 @@ class Dataset:
     labels: np.ndarray
     class_names: tuple[str, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         images = check_images(self.images)
         labels = check_labels(self.labels, len(self.class_names), len(images))
         object.__setattr__(self, "images", images)
@@ -107,14 +109,16 @@ class Source:
         name: as given to `load_dataset`.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str | pathlib.Path) -> None:
         self.name = str(name)
 
     def load(self, split: str) -> Dataset:
         """One split in memory; DatasetError if there is none of that name."""
         raise NotImplementedError
 
-    def stream(self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None):
+    def stream(
+        self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
+    ) -> Any:
         """A split as a tf.data stream of single examples (float32 image in [0, 1], int label)."""
         raise DatasetError(
             f"{self.name!r} is small: use load_dataset; streams are for TFDS datasets and folders."

@@ -8,7 +8,7 @@ from robust_zoo.datasets.dataset import Dataset, Source
 class Digits(Source):
     """1,137 images to train on, 160 for validation and 500 to measure on, in a fixed order."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("digits")
 
     def load(self, split: str) -> Dataset:

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,7 +31,9 @@ class Folder(Source):
         image_shape: (height, width, channels) that all images get; a side or None is taken from the first one.
     """
 
-    def __init__(self, path, image_shape: tuple[int | None, ...] | None = None):
+    def __init__(
+        self, path: str | pathlib.Path, image_shape: tuple[int | None, ...] | None = None
+    ) -> None:
         super().__init__(path)
         self.path, self.image_shape = pathlib.Path(path), image_shape
 
@@ -49,7 +52,9 @@ class Folder(Source):
         # Bilinear resizing may leave the range by a rounding error.
         return Dataset(path.name, "", split, np.clip(images, 0, 1), labels, classes)
 
-    def stream(self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None):
+    def stream(
+        self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
+    ) -> Any:
         shape = None if image_size is None else (*image_size, None)
         options = {"shuffle": shuffle_seed is not None, "seed": shuffle_seed, "batch_size": None}
         return self._read(split, shape, **options)[0]
@@ -71,7 +76,9 @@ class Folder(Source):
             )
         return path / split
 
-    def _read(self, split: str, image_shape, **options):
+    def _read(
+        self, split: str, image_shape: tuple[int | None, ...] | None, **options: Any
+    ) -> tuple[Any, tuple[str, ...]]:
         """A tf.data stream of (float32 images in [0, 1], integer labels), and the classes' names."""
         path, directory = self.path, self._of_split(split)
         here = _subfolders(directory)

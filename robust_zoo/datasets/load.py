@@ -1,6 +1,7 @@
 """Datasets by name."""
 
 import re
+from typing import Any
 
 from robust_zoo.datasets.dataset import Dataset, DatasetError, Source
 from robust_zoo.datasets.digits import Digits
@@ -50,7 +51,7 @@ def stream_dataset(
     shuffle_seed: int | None = None,
     drop_remainder: bool = False,
     data_dir: str | None = None,
-):
+) -> Any:
     """A split as a tf.data stream of batches that never holds the whole set in memory.
 
     Args:

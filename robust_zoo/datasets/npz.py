@@ -15,7 +15,7 @@ _MOST_CLASSES = 100_000
 class NpzFile(Source):
     """A file with arrays "images" and "labels", or those of several splits; see `load_dataset`."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | pathlib.Path) -> None:
         super().__init__(path)
         self.path = pathlib.Path(path)
 

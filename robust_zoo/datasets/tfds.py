@@ -1,11 +1,13 @@
 """Image datasets of TensorFlow Datasets that are prepared on this machine."""
 
 import re
+from typing import Any
 
 import keras
 
 from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Source, held_out
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import Tensor
 
 _NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*][\w.*]*)?")  # name/config:version
 
@@ -21,7 +23,7 @@ class Tfds(Source):
         DatasetError: an unknown name, or a dataset that is not prepared here or is none of classified images.
     """
 
-    def __init__(self, name: str, data_dir: str | None = None):
+    def __init__(self, name: str, data_dir: str | None = None) -> None:
         super().__init__(name)
         self._builder = _builder(name, data_dir)
 
@@ -40,7 +42,9 @@ class Tfds(Source):
         names = tuple(features["label"].names)
         return Dataset(name, str(builder.version), split, images, labels, names)
 
-    def stream(self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None):
+    def stream(
+        self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
+    ) -> Any:
         source = self._read(split)
         scale, resize = keras.layers.Rescaling(1 / 255, dtype="float32"), None
         if image_size is not None:
@@ -50,14 +54,14 @@ class Tfds(Source):
                 f"image_size is needed: the images of {self.name!r} have several sizes."
             )
 
-        def prepare(image, label):
+        def prepare(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
             return scale(resize(image) if resize else image), label
 
         if shuffle_seed is not None:
             source = source.shuffle(10_000, seed=shuffle_seed, reshuffle_each_iteration=True)
         return source.map(prepare, num_parallel_calls=-1)
 
-    def _read(self, split: str, **options):
+    def _read(self, split: str, **options: Any) -> Any:
         builder = self._builder
         wanted = self._split(split)
         try:
@@ -91,7 +95,7 @@ class Tfds(Source):
         return f"train[:{kept}]" if split == "train" else f"train[{kept}:]"
 
 
-def _builder(name: str, data_dir: str | None):
+def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds  # imported here: it takes seconds
     except ImportError as error:

@@ -1,10 +1,13 @@
 """From a recipe to a compiled trainer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from robust_zoo.copies import copy_state
 from robust_zoo.recipe.definition import Recipe, RecipeError, changed_part
+from robust_zoo.typing import Tensor
 from robust_zoo.zoo import load_model
 
 
@@ -48,17 +51,19 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         label_smoothing: in [0, 1); the true class keeps 1 - s + s / classes, the others s / classes each.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name="smoothed_cross_entropy", **kwargs):
+    def __init__(
+        self, label_smoothing: float = 0.0, name: str = "smoothed_cross_entropy", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         labels = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[1])
         return keras.losses.categorical_crossentropy(
             labels, y_pred, from_logits=True, label_smoothing=self.label_smoothing
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 

@@ -77,7 +77,7 @@ class Recipe(pydantic.BaseModel):
     deviations: tuple[str, ...] = ()
     hyperparameters: dict[str, str] = {}
 
-    def changed(self, **changes) -> "Recipe":
+    def changed(self, **changes: Any) -> "Recipe":
         """A copy with some fields replaced, checked like a new one: for recipes that differ little."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**values, **changes})
@@ -123,7 +123,7 @@ class Recipe(pydantic.BaseModel):
             raise refused(error) from None
 
 
-def changed_part(part, key: str, value: str):
+def changed_part(part: Any, key: str, value: str) -> Any:
     """`part` with the hyperparameter that `key` tells, from the part's name on, set to `value`."""
     try:
         return with_hyperparameter(part, key.partition(".")[2], value)

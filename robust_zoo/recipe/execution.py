@@ -6,8 +6,10 @@ import pathlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import filelock
+import keras
 from keras import ops
 
 from robust_zoo import backend
@@ -84,7 +86,16 @@ def run(
         return _run(recipe, output, source, devices, resume, limit, verbose, state)
 
 
-def _run(recipe, output, source, devices, resume, limit, verbose, state) -> RobustnessRecord:
+def _run(
+    recipe: Recipe,
+    output: pathlib.Path,
+    source: str | pathlib.Path | None,
+    devices: int,
+    resume: bool,
+    limit: TimeLimit,
+    verbose: int,
+    state: pathlib.Path,
+) -> RobustnessRecord:
     """The rest of `run`, whose arguments these are."""
     # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
     with backend.devices(devices):
@@ -98,7 +109,7 @@ def _run(recipe, output, source, devices, resume, limit, verbose, state) -> Robu
             )
         trainer, classifier = build(recipe, steps * recipe.epochs)
         resolved = resolve(recipe, trainer, train, validation)
-        options = {"devices": devices, "resume": resume, "verbose": verbose}
+        options: dict[str, Any] = {"devices": devices, "resume": resume, "verbose": verbose}
         progress, notes = fit(trainer, recipe, resolved, train, validation, state, limit, **options)
     seconds, told = progress.seconds, finished(resolved, source, progress.history)
     deviations = recipe.deviations + notes
@@ -161,7 +172,7 @@ def _own_state(state: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _defense_info(trainer, recipe: Recipe) -> DefenseInfo | None:
+def _defense_info(trainer: keras.Model, recipe: Recipe) -> DefenseInfo | None:
     decay = {
         layer.name: layer.kernel_regularizer.get_config()
         for layer in layers_of(trainer)

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import pathlib
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -78,7 +79,7 @@ def _of_the_zoo(name: str) -> tuple[pathlib.Path, Callable, dict]:
     )
 
 
-def _module(path: str | pathlib.Path):
+def _module(path: str | pathlib.Path) -> types.ModuleType:
     path = pathlib.Path(path)
     spec = importlib.util.spec_from_file_location(f"robust_zoo_recipe_{path.stem}", path)
     # There is a loader, for the file's name ends in .py.

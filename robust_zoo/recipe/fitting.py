@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,7 +32,13 @@ class TimeLimitError(RuntimeError):
 class Epochs(keras.utils.PyDataset):
     """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine."""
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int, augment=None):
+    def __init__(
+        self,
+        data: Dataset,
+        batch_size: int,
+        seed: int,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    ) -> None:
         super().__init__()
         self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
         self.begin(0)
@@ -42,7 +50,7 @@ class Epochs(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.data) // self.batch_size
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         images = self.data.images[rows]
         if self.augment is not None:
@@ -53,15 +61,15 @@ class Epochs(keras.utils.PyDataset):
 class TimeLimit(keras.callbacks.Callback):
     """Stops training after an epoch when another one would not fit into the minutes from when it was made."""
 
-    def __init__(self, minutes: float | None):
+    def __init__(self, minutes: float | None) -> None:
         super().__init__()
         self.minutes, self.started = minutes, time.perf_counter()
         self.longest, self.epochs_done, self.over = 0.0, 0, False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch_started = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.perf_counter()
         self.longest, self.epochs_done = max(self.longest, now - self.epoch_started), epoch + 1
         fits = self.minutes is None or now - self.started + self.longest <= 60 * self.minutes
@@ -70,7 +78,17 @@ class TimeLimit(keras.callbacks.Callback):
 
 
 def fit(
-    trainer, recipe, resolved, train, validation, state, limit, *, devices, resume, verbose
+    trainer: keras.Model,
+    recipe: Recipe,
+    resolved: dict,
+    train: Dataset,
+    validation: Dataset,
+    state: pathlib.Path,
+    limit: TimeLimit,
+    *,
+    devices: int,
+    resume: bool,
+    verbose: int,
 ) -> tuple[TrainingState, tuple[str, ...]]:
     """Trains, and returns what is known of it, the runs that it resumes included, and remarks."""
     # What lies there without a training is left from one that was finished.

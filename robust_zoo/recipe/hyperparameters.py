@@ -13,7 +13,7 @@ from robust_zoo.defenses import Defense
 _NOT_OURS = ("classifier", "name", "trainable", "dtype")  # of a defense's configuration
 
 
-def with_hyperparameter(part, path: str, value: str):
+def with_hyperparameter(part: Any, path: str, value: str) -> Any:
     """A defense, an attack, a Keras optimizer or a `functools.partial` with another value of a hyperparameter.
 
     Args:
@@ -36,11 +36,11 @@ def with_hyperparameter(part, path: str, value: str):
     )
 
 
-def _title(part) -> str:
+def _title(part: object) -> str:
     return part.func.__name__ if isinstance(part, functools.partial) else type(part).__name__
 
 
-def _values(part) -> dict[str, Any]:
+def _values(part: object) -> dict[str, Any]:
     """The hyperparameters of one object, by name."""
     if isinstance(part, functools.partial):
         parameters = inspect.signature(part.func).parameters.values()
@@ -62,14 +62,14 @@ def _values(part) -> dict[str, Any]:
     return {}
 
 
-def _revived(value):
+def _revived(value: Any) -> Any:
     """What Keras wrote into a configuration, such as the schedule of an optimizer's rate."""
     if isinstance(value, dict) and "class_name" in value:
         return keras.saving.deserialize_keras_object(value)
     return value
 
 
-def _replaced(part, name: str, value):
+def _replaced(part: Any, name: str, value: Any) -> Any:
     if isinstance(part, functools.partial):
         return functools.partial(part.func, *part.args, **{**part.keywords, name: value})
     if isinstance(part, Attack):
@@ -80,7 +80,7 @@ def _replaced(part, name: str, value):
     return type(part).from_config({**part.get_config(), name: value})
 
 
-def _parsed(current, text: str):
+def _parsed(current: object, text: str) -> Any:
     """The value that a text stands for, of the current one's kind if there is one."""
     try:
         value = ast.literal_eval(text)

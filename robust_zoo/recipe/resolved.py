@@ -6,18 +6,22 @@ The recipe's Python file may change, or not be there; this says what it was when
 import functools
 import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from robust_zoo.attacks import Attack
 from robust_zoo.classifier import without_names
 from robust_zoo.datasets import Dataset
 from robust_zoo.defenses import Defense
 from robust_zoo.fingerprint import fingerprint
 from robust_zoo.layers import layers_of
+from robust_zoo.recipe.definition import Recipe
 from robust_zoo.weights import sha256
 
 
-def resolve(recipe, trainer: keras.Model, train: Dataset, validation: Dataset) -> dict:
+def resolve(recipe: Recipe, trainer: keras.Model, train: Dataset, validation: Dataset) -> dict:
     """The values of a `Recipe` and of what it made, as JSON values.
 
     A resumed run must have all of them in common with the one that was interrupted.
@@ -87,11 +91,11 @@ def finished(resolved: dict, source: str | pathlib.Path | None, history: list[di
     return (json.dumps(told, indent=2) + "\n").encode()
 
 
-def _attack(attack) -> dict | None:
-    return attack and {"name": type(attack).__name__, **attack.get_config()}
+def _attack(attack: Attack | None) -> dict | None:
+    return None if attack is None else {"name": type(attack).__name__, **attack.get_config()}
 
 
-def _plain(node):
+def _plain(node: Any) -> Any:
     """A configuration of Keras as {"name": class, argument: value}, without the names it counts up in a process."""
     if isinstance(node, dict) and "class_name" in node:
         config = {key: _plain(value) for key, value in node["config"].items() if key != "name"}
@@ -101,7 +105,7 @@ def _plain(node):
     return [_plain(item) for item in node] if isinstance(node, list) else node
 
 
-def _function(function) -> dict:
+def _function(function: Callable[..., Any]) -> dict:
     """A function's name, and the arguments that a `functools.partial` gives it."""
     if isinstance(function, functools.partial):
         return {**_function(function.func), **function.keywords}

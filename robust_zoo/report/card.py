@@ -44,7 +44,7 @@ def write_card(directory: pathlib.Path, record: RobustnessRecord, handle: str = 
         accuracy_against_epsilon([record], directory / PICTURE)
 
 
-def _shown(part):
+def _shown(part: Any) -> Any:
     """A record, or a part of one, whose texts are made fit for Markdown."""
     if isinstance(part, str):
         return in_markdown(part)
@@ -141,7 +141,7 @@ def _metadata(record: RobustnessRecord) -> str:
 def _eval_results(record: RobustnessRecord) -> list:
     from huggingface_hub import EvalResult  # imported here: it takes a while
 
-    def result(kind: str, name: str, value: float, **arguments):
+    def result(kind: str, name: str, value: float, **arguments: Any) -> EvalResult:
         return EvalResult(
             task_type="image-classification",
             dataset_type=record.dataset.name,

@@ -4,7 +4,8 @@ import hashlib
 import io
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +22,15 @@ from robust_zoo.evaluation import (
 from robust_zoo.files import replacing
 from robust_zoo.record import Accuracy, RobustnessRecord
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 FORMATS = ("png", "pdf", "svg")
 _DRAWING = "7"  # to be raised when pictures look different, so that they are drawn again
 _STYLES = ("solid", "dashed", "dashdot", "dotted")  # so that lines on top of each other are seen
 _BROKEN = 0.02  # accuracy at which a curve has reached the ground
+_Lines = Iterable[tuple[str, Sequence[tuple[float, Accuracy]]]]  # labels, and points of each
 
 
 def picture_format(path: str | pathlib.Path) -> str:
@@ -98,6 +104,8 @@ def compare_models(
     Raises:
         ValueError: no records, or records without curves, of several datasets or norms.
     """
+    from matplotlib.font_manager import FontProperties  # imported here: it takes a while
+
     kinds = {
         (
             record.dataset.name,
@@ -113,7 +121,8 @@ def compare_models(
         (record.name + "*" * bool(record.failed_checks), _points(record)) for record in records
     ]
     figure, axes = _curves(curves, title, kinds.pop()[1])
-    figure.legends[0].set_title("cross: AutoAttack; *: a check failed", {"size": "small"})
+    small = FontProperties(size="small")
+    figure.legends[0].set_title("cross: AutoAttack; *: a check failed", small)
     for record, line in zip(records, list(axes.containers), strict=True):
         for outcome in record.attacks:
             if outcome.name == "AutoAttack":
@@ -389,7 +398,7 @@ def capacity(
     return _save(figure, path)
 
 
-def _figure(columns: int, rows: int = 1):
+def _figure(columns: int, rows: int = 1) -> tuple["Figure", np.ndarray]:
     """A figure, and its axes in an array (rows, columns)."""
     import matplotlib.figure  # imported here: it takes a while
 
@@ -398,7 +407,7 @@ def _figure(columns: int, rows: int = 1):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _lines(axes, curves, title: str, magnitude: str) -> None:
+def _lines(axes: "Axes", curves: _Lines, title: str, magnitude: str) -> None:
     """Accuracies with their intervals, a line of (magnitude, Accuracy) a label."""
     for (label, points), style in zip(curves, itertools.cycle(_STYLES)):
         places = [epsilon for epsilon, _ in points]
@@ -412,14 +421,14 @@ def _lines(axes, curves, title: str, magnitude: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _legend(figure, axes) -> None:
+def _legend(figure: "Figure", axes: "Axes") -> None:
     """What the lines of `axes` are, below all panels, in as many columns as fit: 13 letters an inch."""
     handles, labels = axes.get_legend_handles_labels()
     columns = int(13 * figure.get_figwidth() // (6 + max(map(len, labels))))
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns))
 
 
-def _curves(curves, title: str, norm: str):
+def _curves(curves: _Lines, title: str, norm: str) -> tuple["Figure", "Axes"]:
     """A figure of accuracies against epsilon, and its axes."""
     figure, ((axes,),) = _figure(1)
     _lines(axes, curves, title, f"epsilon ({norm}, pixels in [0, 1])")
@@ -427,7 +436,7 @@ def _curves(curves, title: str, norm: str):
     return figure, axes
 
 
-def _save(figure, path: str | pathlib.Path, digest: str | None = None) -> pathlib.Path:
+def _save(figure: "Figure", path: str | pathlib.Path, digest: str | None = None) -> pathlib.Path:
     import matplotlib.text
 
     for text in figure.findobj(matplotlib.text.Text):
@@ -442,7 +451,7 @@ def _save(figure, path: str | pathlib.Path, digest: str | None = None) -> pathli
     return pathlib.Path(path)
 
 
-def _save_palette(figure, path: pathlib.Path, digest: str | None) -> None:
+def _save_palette(figure: "Figure", path: pathlib.Path, digest: str | None) -> None:
     """A third of the size that all colours take; without a date, so that equal figures are equal files."""
     import PIL.Image
     import PIL.PngImagePlugin

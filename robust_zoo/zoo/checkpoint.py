@@ -4,6 +4,8 @@ import importlib
 import json
 import math
 import pathlib
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 from keras.src.backend.common import global_state
@@ -17,6 +19,8 @@ from robust_zoo.record import Configuration, RecordError, RobustnessRecord, Weig
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import check_layout, sha256, stored_dtype
 from robust_zoo.zoo.errors import CheckpointError
+
+_T = TypeVar("_T")
 
 # What a configuration may name: things that Keras itself makes, and none that runs code from the file.
 _MODULES = (
@@ -76,7 +80,9 @@ def load_checkpoint(directory: str | pathlib.Path) -> keras.Model:
     return read_copy(directory, (*MODEL_FILES, RECORD), _load)
 
 
-def read_copy(directory: str | pathlib.Path, names: tuple[str, ...], load):
+def read_copy(
+    directory: str | pathlib.Path, names: tuple[str, ...], load: Callable[[pathlib.Path], _T]
+) -> _T:
     """`load` of a copy of a directory's files, of one version, so that what is checked is what is used."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -201,7 +207,7 @@ def read_json(path: pathlib.Path) -> dict:
     return value
 
 
-def _extent(value) -> tuple[int, int]:
+def _extent(value: Any) -> tuple[int, int]:
     """How deep JSON is nested, and how many objects of a class are in it."""
     depth, objects, level = 0, 0, [value]
     while level:
@@ -216,7 +222,7 @@ def _extent(value) -> tuple[int, int]:
     return depth, objects
 
 
-def check_config(node, source: str) -> None:
+def check_config(node: Any, source: str) -> None:
     """Refuses any class that Keras does not make itself, before anything is deserialised."""
     if isinstance(node, list):
         for item in node:
@@ -234,7 +240,7 @@ def check_config(node, source: str) -> None:
         check_config(value, source)
 
 
-def _is_built_in(name, module, registered) -> bool:
+def _is_built_in(name: Any, module: Any, registered: Any) -> bool:
     if name == "ReluDecay":
         return registered == "robust_zoo>ReluDecay" and module == architectures.ReluDecay.__module__
     if module not in _MODULES or name in _REFUSED or registered not in (None, name):

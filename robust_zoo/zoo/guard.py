@@ -15,13 +15,15 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils import _http
 
 from robust_zoo.zoo.errors import HubError
+
+_T = TypeVar("_T")
 
 INSECURE = "ROBUST_ZOO_TOKEN_OVER_HTTP"  # environment variable: 1 allows it
 
@@ -53,7 +55,7 @@ _xet_was_off = False  # before the first of them
 class _Factory:
     """Makes clients as somebody else's factory does, whose requests and answers are looked at."""
 
-    def __init__(self, factory: Callable[[], httpx2.Client]):
+    def __init__(self, factory: Callable[[], httpx2.Client]) -> None:
         self.factory = factory
 
     def __call__(self) -> httpx2.Client:
@@ -66,7 +68,7 @@ class _Factory:
         return client
 
 
-def _if_inside(hook):
+def _if_inside(hook: Callable[[_T], None]) -> Callable[[_T], None]:
     return lambda message: hook(message) if _inside else None
 
 
@@ -104,7 +106,7 @@ def watched(call: Callable[[], Any]) -> Any:
     """
     outcome: concurrent.futures.Future = concurrent.futures.Future()
 
-    def work():
+    def work() -> None:
         try:
             outcome.set_result(call())
         except BaseException as error:
@@ -141,10 +143,10 @@ def _count(much: float) -> None:
 class _Counted(httpx2.SyncByteStream):
     """A body whose bytes are counted as they pass."""
 
-    def __init__(self, stream: httpx2.SyncByteStream, longest: float = float("inf")):
+    def __init__(self, stream: httpx2.SyncByteStream, longest: float = float("inf")) -> None:
         self.stream, self.longest = stream, longest
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[bytes]:
         size = 0
         for part in self.stream:
             _count(len(part))
@@ -225,7 +227,7 @@ def _is_about_models(url: httpx2.URL) -> bool:
     return path.startswith("/api/") and not path.startswith("/api/resolve-cache/")
 
 
-def _check_hashes(told) -> None:
+def _check_hashes(told: object) -> None:
     """Raises GuardError for what stands where a hash must, anywhere in a hub's JSON."""
     if isinstance(told, list):
         for item in told:

@@ -9,15 +9,20 @@ Everything else sees a hub through `read`, `records_on` and `publish` (publishin
 
 import fnmatch
 import importlib
+import pathlib
 import re
+import types
 import urllib.parse
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from robust_zoo.places import RECORD
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.zoo.errors import CheckpointError, HubError
 from robust_zoo.zoo.layout import read_record
+
+_T = TypeVar("_T")
 
 # Imported on first use: the Hugging Face client takes a while.
 _HUBS = {"hf": "robust_zoo.zoo.huggingface", "file": "robust_zoo.zoo.file_hub"}
@@ -41,7 +46,7 @@ def check_pin(handle: str, record: RobustnessRecord | None) -> None:
         )
 
 
-def hub_of(handle: str):
+def hub_of(handle: str) -> types.ModuleType:
     """The module that serves a handle; ValueError for one of no hub."""
     scheme, separator, _ = handle.partition("://")
     if not separator or scheme not in _HUBS:
@@ -51,7 +56,7 @@ def hub_of(handle: str):
     return importlib.import_module(_HUBS[scheme])
 
 
-def read(handle: str, files: tuple[str, ...], load):
+def read(handle: str, files: tuple[str, ...], load: Callable[[pathlib.Path], _T]) -> tuple[_T, str]:
     """`load(directory)` of a directory with those of `files` that the model has, and the handle pinned to its commit.
 
     What does not load is fetched once more if the fault is this machine's copy, which is removed from the cache.
@@ -74,6 +79,7 @@ def read(handle: str, files: tuple[str, ...], load):
                 raise CheckpointError(f"{handle}: {reason}") from error
             except OSError as error:
                 raise HubError(f"{handle} cannot be read: {error.strerror or error}.") from error
+    raise AssertionError  # the second attempt returns or raises
 
 
 def records_on(hub: str, pattern: str = "*") -> Iterator[tuple[str, RobustnessRecord]]:

@@ -8,7 +8,8 @@ import json
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import httpx2
 import huggingface_hub
@@ -21,6 +22,9 @@ from robust_zoo.sentences import one_line
 from robust_zoo.weights import sha256
 from robust_zoo.zoo import guard
 from robust_zoo.zoo.errors import CheckpointError, HubError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _HANDLE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 _HUB = re.compile(r"hf://(?P<owner>[\w.-]+)/?")
@@ -74,11 +78,11 @@ _again = tenacity.retry(
 )
 
 
-def _patiently(call):
+def _patiently(call: Callable[_P, _T]) -> Callable[_P, _T]:
     """`call`, tried again where that may help, and given up where nothing moves."""
 
     @functools.wraps(call)
-    def asked(*args, **options):
+    def asked(*args: _P.args, **options: _P.kwargs) -> _T:
         return guard.watched(lambda: _again(call)(*args, **options))
 
     return asked
@@ -159,7 +163,7 @@ def fetched(handle: str, files: tuple[str, ...]) -> Iterator[tuple[pathlib.Path,
     with a warning.
     """
     repository, revision = _parse(handle)
-    options = {"allow_patterns": list(files), "library_name": "robust_zoo"}
+    options: dict[str, Any] = {"allow_patterns": list(files), "library_name": "robust_zoo"}
     with _explained(handle):
         try:
             if revision is None or not guard.COMMIT.fullmatch(revision):

@@ -155,7 +155,7 @@ def natural_order(name: str) -> list:
 def ranked(entries: Iterable[IndexEntry]) -> list[IndexEntry]:
     """By worst-case accuracy, the highest first, within dataset and threat model."""
 
-    def key(entry: IndexEntry):
+    def key(entry: IndexEntry) -> tuple[str, tuple[str, float], float, list]:
         threat, worst = entry.threat_model, entry.worst_case
         budget = (threat.norm, threat.epsilon) if threat else ("~", 0.0)
         return entry.dataset, budget, -worst.accuracy if worst else 1.0, natural_order(entry.name)

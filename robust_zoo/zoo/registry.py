@@ -4,6 +4,7 @@ import difflib
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 from robust_zoo.places import RECORD, checkpoints_directory, has_recipe
@@ -116,7 +117,7 @@ def resolve(handle: str | pathlib.Path) -> pathlib.Path | str:
     raise UnknownModelError(f"unknown model {one_line(handle)!r}: {hint}")
 
 
-def _is_there(path: pathlib.Path, kind) -> bool:
+def _is_there(path: pathlib.Path, kind: Callable[[pathlib.Path], bool]) -> bool:
     """`kind(path)`, False for what cannot be the name of a file."""
     try:
         return kind(path)
