@@ -116,6 +116,22 @@ def test_a_trainer_that_did_not_train_the_model_is_refused(examples):
         rz.evaluate(trainer.classifier, examples, defense=trainer, checks=False, progress=False)
 
 
+def test_a_trainer_whose_weights_something_else_changed_is_refused(examples):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = network()
+    trainer = AdversarialTraining(model, attack=PGD(epsilon=0.05, steps=1))
+    trainer.compile("sgd", loss)
+    trainer.fit(*examples, verbose=0)
+    options = {"defense": trainer, "checks": False, "progress": False}
+    assert rz.evaluate(model, examples, **options).defense.name == "AdversarialTraining"
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    model.fit(*examples, verbose=0)
+    with pytest.raises(ValueError, match="weights changed after the fit of AdversarialTraining"):
+        rz.evaluate(model, examples, **options)
+    trainer.train_on_batch(*examples)
+    assert rz.evaluate(model, examples, **options).defense.name == "AdversarialTraining"
+
+
 TRAINED = {
     "arrays": lambda x, y: ((x, y), {"batch_size": 16}),
     "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 16}),

@@ -103,6 +103,14 @@ def defense_info(defense: DefenseInfo | Any | None, model: keras.Model) -> Defen
         raise ValueError(
             f"defense must have trained the model, got {type(defense).__name__} before its fit: leave it out."
         )
+    origin = getattr(model, "origin", None)
+    # Steps of its own since `fit`, by train_on_batch, are noted nowhere.
+    noted = getattr(defense, "steps_noted", None) == int(defense.training_steps)
+    if origin is not None and noted and origin.weights != variables_sha256(model):
+        raise ValueError(
+            f"defense must be what trained the model last, but its weights changed after the fit of "
+            f"{type(defense).__name__}: give a DefenseInfo that tells of both, or leave it out."
+        )
     return DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
 
 

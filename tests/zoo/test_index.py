@@ -92,6 +92,8 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr("robust_zoo.zoo.registry.checkpoints_directory", lambda: tmp_path / "empty")
     monkeypatch.delenv("ROBUST_ZOO_HUB", raising=False)
+    entries = [entry.model_copy(update={"handle": ""}) for entry in read_index()]
+    monkeypatch.setattr("robust_zoo.zoo.index.read_index", lambda: entries)
     return tmp_path
 
 
