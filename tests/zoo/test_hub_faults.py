@@ -332,7 +332,7 @@ def test_a_configuration_that_names_foreign_code(hub, published, monkeypatch, mo
         raise AssertionError("the configuration was deserialised")
 
     monkeypatch.setattr(keras.saving, "load_model", reached)
-    with pytest.raises(CheckpointError, match=rf"asks for {module}\.{name}: only built-in"):
+    with pytest.raises(CheckpointError, match=rf"asks for {module}\.{name}: only Keras's own"):
         load_model(HANDLE)
 
 
