@@ -437,6 +437,11 @@ class Defense(backend.PreparedSteps, keras.Model):
 
         return cls(**{key: revive(value) for key, value in config.items()})
 
+    @property
+    def steps_trained(self) -> int:
+        """Steps of training so far."""
+        return int(ops.convert_to_numpy(self.training_steps))
+
     def hyperparameters(self) -> dict:
         """What a record tells of the defense: its arguments but for the models in it, as JSON values."""
         config = self.get_config()

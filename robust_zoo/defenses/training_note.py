@@ -48,4 +48,4 @@ class TrainingNote:
             deviations=earlier,
         )
         classifier.origin = Origin(info, training, variables_sha256(classifier))
-        defense.steps_noted = int(defense.training_steps)
+        defense.steps_noted = defense.steps_trained

@@ -99,13 +99,13 @@ def defense_info(defense: DefenseInfo | Any | None, model: keras.Model) -> Defen
             f"defense must be the one that trained {model.name!r}, got {type(defense).__name__} around another model: "
             "give evaluate its .classifier."
         )
-    if not int(defense.training_steps):
+    if not defense.steps_trained:
         raise ValueError(
             f"defense must have trained the model, got {type(defense).__name__} before its fit: leave it out."
         )
     origin = getattr(model, "origin", None)
     # Steps of its own since `fit`, by train_on_batch, are noted nowhere.
-    noted = getattr(defense, "steps_noted", None) == int(defense.training_steps)
+    noted = getattr(defense, "steps_noted", None) == defense.steps_trained
     if origin is not None and noted and origin.weights != variables_sha256(model):
         raise ValueError(
             f"defense must be what trained the model last, but its weights changed after the fit of "
