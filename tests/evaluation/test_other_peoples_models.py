@@ -22,6 +22,7 @@ from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining, DivergenceError
 from robust_zoo.evaluation import evaluate, evaluate_at
 from robust_zoo.evaluation.checks import trained_range
+from robust_zoo.record import DefenseInfo
 
 OPTIONS = {"checks": False, "progress": False}
 
@@ -365,7 +366,10 @@ def test_a_defense_notes_itself_on_its_classifier(trained):
     model.layers[-1].bias.assign(model.layers[-1].bias + 1)  # trained by something else
     record = evaluate(model, "digits", n=20, **OPTIONS)
     assert (record.defense, record.training) == (None, None)
-    given = evaluate(model, "digits", n=20, defense=defense, **OPTIONS)
+    with pytest.raises(ValueError, match="weights changed after the fit of AdversarialTraining"):
+        evaluate(model, "digits", n=20, defense=defense, **OPTIONS)
+    told = DefenseInfo(name="AdversarialTraining", config=defense.hyperparameters())
+    given = evaluate(model, "digits", n=20, defense=told, **OPTIONS)
     assert given.defense.config["attack"]["name"] == "FGSM"
     with pytest.raises(TypeError, match="defense must be the defense that trained"):
         evaluate(model, "digits", n=20, defense="pgd")
