@@ -417,6 +417,8 @@ class RobustnessRecord(_Part):
             self._check_distances(item)
         if self.curve is not None:
             self._check_curve(self.curve)
+        if len({check.name for check in self.checks}) < len(self.checks):
+            raise ValueError("checks must hold each check once")
         measured: tuple[AttackOutcome | MinimumNorm | Curve, ...] = (
             *self.attacks,
             *self.minimum_norm,

@@ -193,6 +193,7 @@ CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "
         ({"minimum_norm": [distances(found=40)]}, "found 40 of 50 examples, 45 of them"),
         ({"minimum_norm": [distances(mean=1.1)]}, "beyond 1.* farther than any image"),
         ({"curve": curve(30)}, "curve is there, but not the checks"),
+        ({"curve": curve(20), "checks": CHECKS * 2}, "checks must hold each check once"),
         (
             {"attacks": [attack(config={"epsilon": 0.1, "norm": "linf", "steps": 10**12})]},
             r"steps of an attack must lie in 0\.\.1,000,000",
