@@ -16,8 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # Who may know whom, from the ground up; a module may import from lower layers and itself.
 LAYERS = [
-    {"typing"},
-    {"attack_names", "backend", "fingerprint", "layers", "npz", "places", "sentences"},
+    {"sentences", "typing"},
+    {"attack_names", "backend", "fingerprint", "layers", "npz", "places"},
     {"contract", "record", "progress", "files"},
     {"architectures", "copies", "datasets", "describe", "inference", "weights"},
     {"classifier"},

@@ -15,7 +15,6 @@ from robust_zoo import architectures, backend
 from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.datasets import flip_and_crop, load_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
-from robust_zoo.defenses.tools import synchronised
 from robust_zoo.layers import layers_of
 from robust_zoo.places import checkpoints_directory, recipe_files, recipes_directory
 from robust_zoo.recipe import (
@@ -402,8 +401,7 @@ def test_settings_reach_hyperparameters(recipe):
         validation_attack=PGD(epsilon=0.1, steps=3), augment=functools.partial(flip_and_crop, pad=1)
     )
     changed = whole.override(settings)
-    trainer, classifier = build(changed, total_steps=10)
-    assert trainer.classifier is classifier
+    trainer = build(changed, total_steps=10)
     assert trainer.attack == PGD(epsilon=0.2, steps=2, step_size=trainer.attack.step_size)
     assert trainer.ramp_steps == 7
     assert float(trainer.optimizer.learning_rate) == 0.5
@@ -411,7 +409,7 @@ def test_settings_reach_hyperparameters(recipe):
     assert changed.validation_attack.steps == 9
     assert changed.augment.keywords == {"pad": 2}
     assert "defense.attack.epsilon set to 0.2" in changed.deviations
-    before, _ = build(whole, total_steps=10)
+    before = build(whole, total_steps=10)
     assert before.attack == PGD(epsilon=0.1, steps=2)
     assert whole.augment.keywords == {"pad": 1}
 
@@ -419,7 +417,7 @@ def test_settings_reach_hyperparameters(recipe):
 def test_settings_reach_into_wrapped_defenses_and_schedules():
     settings = {"defense.defense.beta": "2.5", "optimizer.learning_rate.decay_steps": "77"}
     recipe, _ = load_recipe("mlp.awp_digits", settings)
-    trainer, _ = build(recipe, total_steps=10)
+    trainer = build(recipe, total_steps=10)
     assert trainer.defense.beta == 2.5
     assert trainer.defense.classifier is trainer.classifier
     assert trainer.gamma == 5e-3
@@ -510,9 +508,8 @@ def test_every_recipe_loads(name):
     recipe, source = load_recipe(name)
     assert recipe.name == name
     assert re.search(rf"robust-zoo train {source.stem}\S* --output", source.read_text())
-    trainer, classifier = build(recipe.changed(start=None), total_steps=10)
-    assert recipe.name.startswith(f"{classifier.name}.")
-    assert getattr(trainer, "classifier", trainer) is classifier
+    trainer = build(recipe.changed(start=None), total_steps=10)
+    assert recipe.name.startswith(f"{trainer.classifier.name}.")
 
 
 @pytest.mark.parametrize("path", recipe_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -536,8 +533,8 @@ def test_every_recipe_takes_the_same_step_on_two_replicas(name, strategy, monkey
     if "free" not in name:  # which is told its batch size
         changes["batch_size"] = 8
     recipe = recipe.changed(**changes)
-    start, alone = _one_step(recipe, contextlib.nullcontext(), 1)
-    _, together = _one_step(recipe, strategy.scope(), 2, start)
+    start, alone = _one_step(recipe, contextlib.nullcontext())
+    _, together = _one_step(recipe, strategy.scope(), start)
     moved = max(np.abs(old - new).max() for old, new in zip(start, alone, strict=True))
     assert moved > 0
     if any(
@@ -549,10 +546,11 @@ def test_every_recipe_takes_the_same_step_on_two_replicas(name, strategy, monkey
     assert np.isclose(other, one, rtol=1e-4, atol=1e-3 * moved).mean() > 0.98
 
 
-def _one_step(recipe, scope, devices, start=None):
+def _one_step(recipe, scope, start=None):
     """The weights before and after a batch in the middle of training."""
     with scope:
-        trainer, classifier = build(recipe, total_steps=10)
+        trainer = build(recipe, total_steps=10)
+        classifier = trainer.classifier
         rng, size = np.random.default_rng(0), recipe.batch_size
         x = rng.random((size, *classifier.input_shape[1:]), dtype="float32")
         y = rng.integers(0, classifier.output_shape[1], size)
@@ -565,8 +563,7 @@ def _one_step(recipe, scope, devices, start=None):
         trainer.optimizer.iterations.assign(5)  # a schedule may begin with 0
         # Not compiled, which takes longer than the step: the defenses' own tests compile each of them.
         trainer.run_eagerly = True
-        with synchronised(trainer, devices):
-            trainer.fit(x, y, batch_size=size, shuffle=False, verbose=0)
+        trainer.fit(x, y, batch_size=size, shuffle=False, verbose=0)
         return start, classifier.get_weights()
 
 
@@ -588,7 +585,7 @@ def _with_statistics_of(classifier, x):
 
 
 def test_a_recipe_makes_the_same_configuration_each_time(recipe):
-    configurations = [build(recipe, total_steps=10)[1].get_config() for _ in range(2)]
+    configurations = [build(recipe, total_steps=10).classifier.get_config() for _ in range(2)]
     assert configurations[0] == configurations[1]
 
 

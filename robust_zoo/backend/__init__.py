@@ -10,6 +10,8 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 from robust_zoo.backend import random
@@ -20,35 +22,48 @@ from robust_zoo.typing import Tensor
 PreparedSteps = _backend.PreparedSteps
 UpdateSteps = _backend.UpdateSteps
 check_scope = _backend.check_scope
+device_count = _backend.device_count
 devices = _backend.devices
+from_first_host = _backend.from_first_host
 full_precision = _backend.full_precision
 function = _backend.function
 gpus = _backend.gpus
 gradients = _backend.gradients
+host = _backend.host
+local_rows = _backend.local_rows
+lost_host = _backend.lost_host
 replica_count = _backend.replica_count
 replica_id = _backend.replica_id
 replica_sum = _backend.replica_sum
+shards = _backend.shards
 version = _backend.version
 
 __all__ = [
     "PreparedSteps",
     "UpdateSteps",
     "check_scope",
+    "device_count",
     "devices",
     "finite_gradient",
+    "from_first_host",
     "full_precision",
     "function",
     "gpus",
     "gradients",
     "hardware",
+    "host",
     "input_jacobian",
+    "local_rows",
+    "lost_host",
     "name",
     "random",
     "replica_count",
     "replica_id",
     "replica_sum",
+    "shards",
     "value_and_input_gradient",
     "version",
+    "wait_for_hosts",
 ]
 
 
@@ -71,12 +86,18 @@ def value_and_input_gradient(
     return result, finite_gradient(gradient) if cleaned else gradient
 
 
-def hardware(devices: int) -> str:
-    """What trains on so many devices, in words."""
-    names = _backend.gpus()
+def hardware(trainer: keras.Model) -> str:
+    """What a keras.Model trains on, in words."""
+    names, (_, hosts) = _backend.gpus(), host(trainer)
+    several = f"{hosts} hosts, each " if hosts > 1 else ""
     if names:
-        return f"{devices} {names[0]}"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+        return f"{several}{device_count(trainer) // hosts} {names[0]}"
+    return f"{several}{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def wait_for_hosts(trainer: keras.Model) -> None:
+    """Returns when all hosts that train a keras.Model together have called it."""
+    from_first_host(trainer, np.zeros(1))
 
 
 def input_jacobian(

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import keras
+import numpy as np
 from jax import numpy as jnp
+from jax.experimental import multihost_utils
 
+from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
 version = str(jax.__version__)
@@ -71,13 +74,49 @@ def gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def devices(count: int) -> Iterator[None]:
-    """Runs what is inside; ValueError unless `count` is 1."""
-    if count != 1:
+def devices(count: int, hosts: bool = False) -> Iterator[None]:
+    """See `robust_zoo.backend.tensorflow.devices`; here under `keras.distribution.DataParallel`.
+
+    With `hosts`, the cluster is what `keras.distribution.initialize` finds in its environment variables, or JAX in those
+    of Slurm, Kubernetes or Open MPI.
+    """
+    if count == 1 and not hosts:
+        yield
+        return
+    # RuntimeError: JAX runs already and keeps the devices that it has.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
+    joined = hosts and _join_hosts()
+    here = jax.local_devices()
+    if not 1 <= count <= len(here):
         raise ValueError(
-            f"devices must be 1 on jax: several devices need TensorFlow, got {count!r}."
+            f"devices must be in 1..{len(here)}, the {here[0].platform.upper()}s there are, got {count!r}."
         )
-    yield
+    by_host: dict[int, list[str]] = {}
+    for device in jax.devices():
+        name = f"{device.platform}:{device.id}"
+        by_host.setdefault(device.process_index, []).append(name)
+    chosen = [name for _, names in sorted(by_host.items()) for name in names[:count]]
+    # Every host is given its rows of a batch, see `local_rows`.
+    with keras.distribution.DataParallel(devices=chosen, auto_shard_dataset=False).scope():
+        yield
+    if joined:
+        jax.distributed.shutdown()  # so that none waits, when it ends, for what another does alone
+
+
+def _join_hosts() -> bool:
+    """Connects the hosts; False if they are already."""
+    if jax.distributed.is_initialized():
+        return False
+    try:
+        keras.distribution.initialize()
+    except Exception as error:
+        raise ValueError(
+            "hosts must be named by the environment variables KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and "
+            "_PROCESS_ID, or by a Slurm job, and all be started within 5 minutes and reach each other, but: "
+            f"{one_line(error)}."
+        ) from error
+    return True
 
 
 def replica_id() -> int:
@@ -92,6 +131,46 @@ def check_scope(model: keras.Model, trainer: keras.Model) -> None:
 def replica_count(trainer: keras.Model) -> int:
     """Always 1: under `keras.distribution` JAX sees the global batch."""
     return 1
+
+
+def host(trainer: keras.Model | None = None) -> tuple[int, int]:
+    """See `robust_zoo.backend.tensorflow.host`."""
+    if keras.distribution.distribution() is None:
+        return 0, 1
+    return jax.process_index(), jax.process_count()
+
+
+def lost_host(error: Exception) -> bool:
+    """See `robust_zoo.backend.tensorflow.lost_host`; in most cases JAX ends the process instead of raising anything."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" in str(error)
+
+
+def from_first_host(trainer: keras.Model, values: np.ndarray) -> np.ndarray:
+    """See `robust_zoo.backend.tensorflow.from_first_host`."""
+    if host(trainer)[1] == 1:
+        return values
+    # As bytes: JAX computes in float32 unless told otherwise.
+    told = np.ascontiguousarray(values, "float64")
+    bits = multihost_utils.broadcast_one_to_all(told.view("uint8"))
+    return np.asarray(bits).view("float64").reshape(told.shape)
+
+
+def local_rows(batch_size: int) -> slice:
+    """See `robust_zoo.backend.tensorflow.local_rows`: the rows of this host's devices."""
+    number, hosts = host()
+    size = batch_size // hosts
+    return slice(number * size, (number + 1) * size)
+
+
+def device_count(trainer: keras.Model) -> int:
+    """See `robust_zoo.backend.tensorflow.device_count`."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else int(distribution.device_mesh.devices.size)
+
+
+def shards(trainer: keras.Model) -> int:
+    """See `robust_zoo.backend.tensorflow.shards`."""
+    return device_count(trainer) // host(trainer)[1]
 
 
 def replica_sum(values: Any) -> Any:

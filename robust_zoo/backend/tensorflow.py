@@ -1,15 +1,24 @@
 """TensorFlow: the home backend. See `robust_zoo.backend`."""
 
 import contextlib
+import json
+import os
+import re
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
 version = str(tf.__version__)
+
+_MINUTES_FOR_HOSTS = 5  # to be started, all of them, as long as JAX waits
 
 
 def value_and_input_gradient(
@@ -121,14 +130,21 @@ def gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def devices(count: int) -> Iterator[None]:
+def devices(count: int, hosts: bool = False) -> Iterator[None]:
     """Runs what is inside on `count` GPUs, or logical CPUs where there is no GPU; ValueError if it cannot.
 
-    More than one work under `tf.distribute.MirroredStrategy`.
+    More than one work under `tf.distribute.MirroredStrategy`. With `hosts`, this process and those that TF_CONFIG names
+    work together, each with `count` GPUs or one CPU, under `tf.distribute.MultiWorkerMirroredStrategy`.
     """
-    if count == 1:
+    if count == 1 and not hosts:
         yield
         return
+    strategy = _multi_worker(count) if hosts else _mirrored(count)
+    with strategy.scope():
+        yield
+
+
+def _mirrored(count: int) -> tf.distribute.Strategy:
     kind = "GPU" if gpus() else "CPU"
     if kind == "CPU":
         parts = [tf.config.LogicalDeviceConfiguration()] * count
@@ -137,14 +153,80 @@ def devices(count: int) -> Iterator[None]:
             tf.config.set_logical_device_configuration(
                 tf.config.list_physical_devices("CPU")[0], parts
             )
-    available = len(tf.config.list_logical_devices(kind))
+    _check_count(count, len(tf.config.list_logical_devices(kind)), kind)
+    return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(count)])
+
+
+def _check_count(count: int, available: int, kind: str) -> None:
     if not 1 <= count <= available:
         raise ValueError(
             f"devices must be in 1..{available}, the {kind}s there are, got {count!r}."
         )
-    strategy = tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(count)])
-    with strategy.scope():
-        yield
+
+
+def _multi_worker(count: int) -> tf.distribute.Strategy:
+    own, others = _addresses(os.environ.get("TF_CONFIG", ""))
+    physical = tf.config.list_physical_devices("GPU")
+    _check_count(count, len(physical) or 1, "GPU" if physical else "CPU")
+    # TensorFlow itself waits for an hour, without a word, and holds Python's lock.
+    _wait_for(others, own)
+    try:
+        if physical:
+            tf.config.set_visible_devices(physical[:count], "GPU")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"hosts must be joined before TensorFlow computes anything in this process, but: {one_line(error)}."
+        ) from error
+
+
+def _wait_for(others: list[str], own: str) -> None:
+    """Returns when all others answer, at Python's or TensorFlow's ports; ValueError if they take too long."""
+    deadline, silent = time.monotonic() + 60 * _MINUTES_FOR_HOSTS, others
+    try:
+        with socket.create_server(("", int(own.rpartition(":")[2]))):
+            while silent := [address for address in silent if not _answers(address)]:
+                if time.monotonic() > deadline:
+                    raise ValueError(
+                        f"hosts must all be started within {_MINUTES_FOR_HOSTS} minutes and reach each other, but nothing "
+                        f"answers at {', '.join(silent)}."
+                    )
+                time.sleep(0.2)
+    except OSError as error:
+        raise ValueError(f"hosts must have a free port at {own}, but: {error}.") from error
+
+
+def _answers(address: str) -> bool:
+    name, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((name, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _addresses(text: str) -> tuple[str, list[str]]:
+    """The addresses of this host and of the others, of what TF_CONFIG says; ValueError if it says none."""
+    form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        told = json.loads(text)
+        cluster, kind, index = told["cluster"], told["task"]["type"], int(told["task"]["index"])
+        tasks = {part: list(cluster.get(part, ())) for part in ("chief", "worker")}
+        addresses = [address for part in tasks.values() for address in part]
+        if not all(re.fullmatch(r"\S+:\d{1,5}", address) for address in addresses):
+            raise ValueError("addresses must be host:port")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"hosts must be named by the environment variable TF_CONFIG, of the form {form}, got {one_line(repr(text))} "
+            f"({one_line(error)})."
+        ) from None
+    found = tasks.get(kind, [])
+    if not 0 <= index < len(found):
+        raise ValueError(
+            f"hosts must have a task for this process, but TF_CONFIG's cluster has {len(found)} of type {kind!r}, and "
+            f"this is index {index}."
+        )
+    return found[index], [address for address in addresses if address != found[index]]
 
 
 def replica_id() -> Tensor | int:
@@ -174,6 +256,59 @@ def check_scope(model: keras.Model, trainer: keras.Model) -> None:
 def replica_count(trainer: keras.Model) -> int:
     """How many replicas share a step of a keras.Model: 1 unless it was built under a strategy."""
     return trainer.distribute_strategy.num_replicas_in_sync
+
+
+def _is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def host(trainer: keras.Model | None = None) -> tuple[int, int]:
+    """The number of this process, and how many train a keras.Model together: (0, 1) if it is alone.
+
+    Without one, in the strategy's scope around this code.
+    """
+    strategy = trainer.distribute_strategy if trainer else tf.distribute.get_strategy()
+    if not _is_multi_worker(strategy):
+        return 0, 1
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec()
+    chiefs = cluster.num_tasks("chief") if "chief" in cluster.jobs else 0
+    number = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
+    return number, chiefs + cluster.num_tasks("worker")
+
+
+def lost_host(error: Exception) -> bool:
+    """Whether an error means that another host has failed, or was ended."""
+    return isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in str(error)
+
+
+def from_first_host(trainer: keras.Model, values: np.ndarray) -> np.ndarray:
+    """The values that host 0 gave, float64 of one shape on all hosts; all of them have to call this."""
+    number, hosts = host(trainer)
+    if hosts == 1:
+        return values
+    strategy = trainer.distribute_strategy
+    given = tf.constant(values if number == 0 else np.zeros_like(values), "float64")
+
+    def from_first() -> Tensor:
+        return given if replica_id() == 0 else tf.zeros_like(given)
+
+    return strategy.reduce("SUM", strategy.run(from_first), axis=None).numpy()
+
+
+def local_rows(batch_size: int) -> slice:
+    """What `fit` has to be given, in this process, of a batch of all: all of it, since TensorFlow divides it."""
+    return slice(batch_size)
+
+
+def device_count(trainer: keras.Model) -> int:
+    """How many devices, of all hosts together, share a step of a keras.Model."""
+    return replica_count(trainer)
+
+
+def shards(trainer: keras.Model) -> int:
+    """How many devices share the batches that `fit` is given in this process."""
+    return replica_count(trainer)
 
 
 def replica_sum(values: Any) -> Any:
@@ -223,16 +358,35 @@ class PreparedSteps(_Trainer):
 
     A batch becomes what `self.prepare` makes of it; the update is Keras's. What `self.after_update` and
     `self.counted` then return, pairs of variables and values, is assigned.
+
+    Under `MultiWorkerMirroredStrategy`, too, which Keras's own steps fail under (keras-team/keras#20585).
     """
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         logs = super().train_step(self.prepare(data, training=True))
         for variable, value in [*self.after_update(), *self.counted()]:
             variable.assign(value)
-        return logs
+        return self._reducible(logs)
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        return super().test_step(self.prepare(data, training=False))
+        return self._reducible(super().test_step(self.prepare(data, training=False)))
+
+    def _reducible(self, logs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logs that Keras can average: between hosts it does so along an axis, which scalars lack."""
+        if not _is_multi_worker(self.distribute_strategy):
+            return logs
+        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras's, which averages the first batch over the replicas, and cannot do so between hosts."""
+        strategy = self.distribute_strategy
+        if iterator is not None and _is_multi_worker(strategy):
+            _, _, batches = next(iter(iterator))
+            data_batch = keras.tree.map_structure(
+                lambda values: strategy.experimental_local_results(values)[0], next(batches)
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
 
 class UpdateSteps(PreparedSteps):
@@ -242,4 +396,4 @@ class UpdateSteps(PreparedSteps):
         logs = self.update(data)
         for variable, value in self.counted():
             variable.assign(value)
-        return logs
+        return self._reducible(logs)

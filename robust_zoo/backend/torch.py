@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import torch
 
 from robust_zoo.typing import Tensor
@@ -84,12 +85,14 @@ def gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def devices(count: int) -> Iterator[None]:
-    """Runs what is inside; ValueError unless `count` is 1."""
+def devices(count: int, hosts: bool = False) -> Iterator[None]:
+    """Runs what is inside; ValueError unless `count` is 1 and `hosts` False."""
     if count != 1:
         raise ValueError(
-            f"devices must be 1 on torch: several devices need TensorFlow, got {count!r}."
+            f"devices must be 1 on torch: several need TensorFlow or JAX, got {count!r}."
         )
+    if hosts:
+        raise ValueError("hosts must be off on torch: several need TensorFlow or JAX.")
     yield
 
 
@@ -103,6 +106,36 @@ def check_scope(model: keras.Model, trainer: keras.Model) -> None:
 
 
 def replica_count(trainer: keras.Model) -> int:
+    """Always 1: torch runs on one device."""
+    return 1
+
+
+def host(trainer: keras.Model | None = None) -> tuple[int, int]:
+    """Always (0, 1): torch runs in one process."""
+    return 0, 1
+
+
+def lost_host(error: Exception) -> bool:
+    """Always False: there is one host."""
+    return False
+
+
+def from_first_host(trainer: keras.Model, values: np.ndarray) -> np.ndarray:
+    """The values themselves: there is one host."""
+    return values
+
+
+def local_rows(batch_size: int) -> slice:
+    """All rows of a batch: there is one host."""
+    return slice(batch_size)
+
+
+def device_count(trainer: keras.Model) -> int:
+    """Always 1: torch runs on one device."""
+    return 1
+
+
+def shards(trainer: keras.Model) -> int:
     """Always 1: torch runs on one device."""
     return 1
 

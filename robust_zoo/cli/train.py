@@ -22,7 +22,16 @@ def train(
         list[str] | None,
         typer.Option("--set", help="key=value, such as epochs=5 or defense.beta=6. Repeatable."),
     ] = None,
-    devices: Annotated[int, typer.Option(help="GPUs (logical CPUs without any) to use.")] = 1,
+    devices: Annotated[
+        int, typer.Option(help="GPUs (logical CPUs without any) to use, on each host.")
+    ] = 1,
+    hosts: Annotated[
+        bool,
+        typer.Option(
+            "--hosts",
+            help="Train together with other hosts, all started with the same command: see training/README.md.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace a finished checkpoint at the output directory.")
@@ -53,7 +62,12 @@ def train(
                 f"{str(directory)!r} is there already: give --overwrite to replace it, or another --output."
             )
         typer.confirm(f"Replace {str(directory)!r}?", abort=True)
-    options: dict[str, Any] = {"devices": devices, "resume": resume, "max_minutes": max_minutes}
+    options: dict[str, Any] = {
+        "devices": devices,
+        "hosts": hosts,
+        "resume": resume,
+        "max_minutes": max_minutes,
+    }
     kept = "interrupted; the last finished epoch is kept: the same command with --resume continues from there."
     try:
         with interruptible(kept):
@@ -61,6 +75,9 @@ def train(
     except TimeLimitError as error:
         print(f"robust-zoo: {error}", file=sys.stderr)
         raise typer.Exit(_TEMPORARY_FAILURE) from None
+    if record is None:
+        print(f"trained; the first host measures the model and writes {directory}")
+        return
     print_record(record)
     handle = f"./{directory}" if directory.name == str(directory) else str(directory)
     print(f"written to {directory}: robust_zoo.load_model({handle!r}) loads it")

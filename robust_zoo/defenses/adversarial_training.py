@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.norms import over_images
 from robust_zoo.backend import random
@@ -100,8 +101,9 @@ class AdversarialTraining(Defense):
         self.delay_steps = check_count("delay_steps", delay_steps, least=0)
         self.trains_on_clean = self.clean_weight > 0
 
-    def check_batch(self, size: int, replicas: int) -> None:
-        super().check_batch(size, replicas)
+    def check_batch(self, size: int, shards: int) -> None:
+        super().check_batch(size, shards)
+        replicas = backend.replica_count(self)
         attacked = self.fraction * size / replicas
         whole = replicas == 1 or abs(attacked - round(attacked)) < 1e-3
         if attacked < 0.5 or not whole:

@@ -25,7 +25,7 @@ class Batch(TypedDict, total=False):
     attacked: Tensor
 
 
-def batch_sizes(x: Any, batch_size: int | None, kept: float, replicas: int) -> list[int]:
+def batch_sizes(x: Any, batch_size: int | None, kept: float, shards: int) -> list[int]:
     """The sizes of the batches that `fit` will make of `x`.
 
     Raises:
@@ -44,9 +44,9 @@ def batch_sizes(x: Any, batch_size: int | None, kept: float, replicas: int) -> l
     size = None
     if hasattr(x, "element_spec"):
         size = keras.tree.flatten(x.element_spec)[0].shape[0]
-    if size is None and replicas > 1:
+    if size is None and shards > 1:
         raise ValueError(
-            f"every batch must be divisible by the {replicas} replicas, got {type(x).__name__} of batches of unknown "
+            f"every batch must be divisible by the {shards} replicas, got {type(x).__name__} of batches of unknown "
             "size: leave out a last batch that is not full (batch(size, drop_remainder=True))."
         )
     return [] if size is None else [size]

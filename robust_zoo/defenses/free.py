@@ -58,8 +58,8 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
             name="perturbation",
         )
 
-    def check_batch(self, size: int, replicas: int) -> None:
-        super().check_batch(size, replicas)
+    def check_batch(self, size: int, shards: int) -> None:
+        super().check_batch(size, shards)
         if size > self.batch_size:
             raise ValueError(
                 f"batches must have at most the defense's batch_size of {self.batch_size} examples, got {size}."

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.contract import check_images, check_labels
 from robust_zoo.copies import in_float32
@@ -29,6 +30,8 @@ class RobustValidation(keras.callbacks.Callback):
     5.4). Training stops with a warning when the accuracy measured here falls below half of its best while that
     under the training attack rises. Slow overfitting (Rice et al., arXiv:2002.11569) is met by keeping the best
     epoch, whose weights are in the model when training ends.
+
+    Several hosts all measure, and go by what the first one finds, which alone writes the file.
 
     The logs get "val_clean_accuracy" and "val_attack_accuracy", measured in float32 with the weights that Keras
     validates with: with averaged weights, `AveragedWeights` has to stand before this callback.
@@ -103,7 +106,9 @@ class RobustValidation(keras.callbacks.Callback):
             self._measured.set_weights(self._classifier.get_weights())
         result = self.attack.run(self._measured, self.x, self.y, progress=False)
         clean = predict(self._measured, self.x, 128).argmax(1) == self.y
-        return float(clean.mean()), float(1 - result.success.mean()), self._classifier.get_weights()
+        found = np.array([clean.mean(), 1 - result.success.mean()])
+        accuracies = backend.from_first_host(self.model, found)
+        return float(accuracies[0]), float(accuracies[1]), self._classifier.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         clean, accuracy, weights = self._found or self._measure()
@@ -131,7 +136,7 @@ class RobustValidation(keras.callbacks.Callback):
         self._keep()
 
     def _keep(self) -> None:
-        if self.file is None:
+        if self.file is None or backend.host(self.model)[0] > 0:
             return
         told = {
             name: getattr(self, name) for name in ("best", "best_epoch", "collapsed", "_trained")

@@ -33,8 +33,9 @@ MODES = ("inference", "training")
 class Defense(backend.PreparedSteps, keras.Model):
     """Base of the defenses.
 
-    `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device
-    and under `tf.distribute.MirroredStrategy`. The logs hold "robust_accuracy" (and "val_robust_accuracy"), measured
+    `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device, under
+    `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`, and under `keras.distribution.DataParallel` on
+    JAX. The logs hold "robust_accuracy" (and "val_robust_accuracy"), measured
     with the attack and weighted as the examples are, beside the compiled metrics, which see the clean images. Keras's
     callbacks that monitor it need mode="max": they do not know the name. A subclass states its `objective`. What gets
     published is `defense.classifier`.
@@ -153,6 +154,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         | None = None,
         validation_split: float | None = 0.0,
         validation_data: Any = None,
+        shuffle: bool | str = True,
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Keras's `fit`; images and labels are checked first, and divergence stops it.
@@ -162,28 +164,33 @@ class Defense(backend.PreparedSteps, keras.Model):
         takes these. Afterwards the classifier carries what it was trained with, for the record that
         `robust_zoo.evaluate` makes of it.
 
+        Under `MultiWorkerMirroredStrategy` all hosts are given the same, of which TensorFlow trains on a part in each.
+        Under `keras.distribution` on several JAX processes, each is given its part of every batch, as Keras wants it.
+
         Raises:
             TypeError, ValueError: images or labels that `robust_zoo.contract` refuses, in `x` and `y` or in
-                `validation_data`, batches that the replicas do not divide or of unknown size on several of them, or
-                a classifier built outside the strategy's scope.
+                `validation_data`, batches that the replicas do not divide or of unknown size on several of them,
+                arrays that several hosts would shuffle each in an order of its own, or a classifier built outside the
+                strategy's scope.
             DivergenceError: the loss or a weight became NaN or infinite. Nothing is saved after that: a
                 `BackupAndRestore` callback still holds the last good epoch.
         """
         backend.check_scope(self.classifier, self)
-        replicas, y = backend.replica_count(self), only_labels(y)
+        shards, y = backend.shards(self), only_labels(y)
+        self._check_order(x, shuffle)
         validating = isinstance(validation_data, (tuple, list))
         watched, labels = validation_data[:2] if validating else (validation_data, None)
         x = self._check_data(x, y)
         watched = self._check_data(watched, labels)
         validation_data = (watched, *validation_data[1:]) if validating else watched
         kept = 1 - (validation_split or 0)
-        for size in batch_sizes(x, batch_size, kept, replicas):
-            self.check_batch(size, replicas)
+        for size in batch_sizes(x, batch_size, kept, shards):
+            self.check_batch(size, shards)
         batch = kwargs.get("validation_batch_size") or batch_size
-        for size in batch_sizes(watched, batch, 1.0, replicas):
-            Defense.check_batch(self, size, replicas)
+        for size in batch_sizes(watched, batch, 1.0, shards):
+            Defense.check_batch(self, size, shards)
         if isinstance(x, keras.utils.PyDataset):
-            x = CheckedBatches(x, lambda size: self.check_batch(size, replicas))
+            x = CheckedBatches(x, lambda size: self.check_batch(size, shards))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.insert(0, StopOnDivergence())
             callbacks.set_model(self)
@@ -192,6 +199,7 @@ class Defense(backend.PreparedSteps, keras.Model):
             callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
             callbacks = [StopOnDivergence(), *callbacks]  # first: before any backup
         note = TrainingNote(self)
+        replicas = backend.replica_count(self)
         with synchronised(self.classifier, replicas), self._labels_in_words():
             history = super().fit(
                 x,
@@ -202,10 +210,23 @@ class Defense(backend.PreparedSteps, keras.Model):
                 callbacks=callbacks,
                 validation_split=validation_split,
                 validation_data=validation_data,
+                shuffle=shuffle,
                 **kwargs,
             )
         note.write(len(history.epoch))
         return history
+
+    def _check_order(self, x: Any, shuffle: bool | str) -> None:
+        """Raises ValueError for arrays that each host would shuffle in an order of its own."""
+        from keras.src.utils.rng_utils import get_random_seed
+
+        if backend.host(self)[1] == 1 or not shuffle or get_random_seed() is not None:
+            return
+        if hasattr(only_input(x), "__array__"):
+            raise ValueError(
+                "shuffle must be False on several hosts, or keras.utils.set_random_seed called with the same seed on "
+                f"all of them: each would draw an order of its own; got {shuffle!r} for arrays without a seed."
+            )
 
     @contextlib.contextmanager
     def _labels_in_words(self) -> Iterator[None]:
@@ -225,26 +246,26 @@ class Defense(backend.PreparedSteps, keras.Model):
         """Keras's `evaluate`, with robust accuracy; images, labels and batches are checked as in `fit`."""
         if "_use_cached_eval_dataset" in kwargs:  # the validation of `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
-        replicas, y = backend.replica_count(self), only_labels(y)
+        shards, y = backend.shards(self), only_labels(y)
         x = self._check_data(x, y)
         batch_size = args[0] if args else kwargs.get("batch_size")
-        for size in batch_sizes(x, batch_size, 1.0, replicas):
-            Defense.check_batch(self, size, replicas)
+        for size in batch_sizes(x, batch_size, 1.0, shards):
+            Defense.check_batch(self, size, shards)
         if isinstance(x, keras.utils.PyDataset):
-            x = CheckedBatches(x, lambda size: Defense.check_batch(self, size, replicas))
+            x = CheckedBatches(x, lambda size: Defense.check_batch(self, size, shards))
         with self._labels_in_words():
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `train_on_batch`; images, labels and the batch are checked as in `fit`."""
         x = self._check_data(x, y)
-        self.check_batch(len(x), backend.replica_count(self))
+        self.check_batch(len(x), backend.shards(self))
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `test_on_batch`; images, labels and the batch are checked as in `fit`."""
         x = self._check_data(x, y)
-        Defense.check_batch(self, len(x), backend.replica_count(self))
+        Defense.check_batch(self, len(x), backend.shards(self))
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def _check_data(self, x: Any, y: Any) -> Any:
@@ -266,11 +287,11 @@ class Defense(backend.PreparedSteps, keras.Model):
         images = check_images(images, self.classifier)
         check_targets(labels, self.classifier.output_shape[1], len(images))
 
-    def check_batch(self, size: int, replicas: int) -> None:
-        """Raises ValueError for a (global) batch of so many examples that cannot be trained on."""
-        if size % replicas:
+    def check_batch(self, size: int, shards: int) -> None:
+        """Raises ValueError for a batch of so many examples that cannot be trained on, by `shards` replicas."""
+        if size % shards:
             raise ValueError(
-                f"every batch must be divisible by the {replicas} replicas, got one of {size} examples: "
+                f"every batch must be divisible by the {shards} replicas, got one of {size} examples: "
                 "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
             )
 

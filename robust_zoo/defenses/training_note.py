@@ -43,7 +43,7 @@ class TrainingNote:
             commit="",
             epochs=epochs,
             seconds=round(seconds, 1),
-            hardware=backend.hardware(backend.replica_count(defense)),
+            hardware=backend.hardware(defense),
             backend=backend.name,
             deviations=earlier,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from robust_zoo import backend
 from robust_zoo.files import write_bytes
 from robust_zoo.npz import read_npz
 from robust_zoo.sentences import one_line
@@ -24,7 +25,7 @@ class TrainingState(keras.callbacks.Callback):
     Weights, the state of optimizers, random generators and counters, the number of epochs, seconds and history lie
     in one file, which is replaced atomically; the one before is kept, and used should the last be damaged.
     (`keras.callbacks.BackupAndRestore` writes several files, in place.) Put it behind the callbacks whose logs
-    belong to the history.
+    belong to the history. Of several hosts the first one writes; all read the same directory.
 
     Args:
         directory: that the files lie in; made if need be.
@@ -76,9 +77,7 @@ class TrainingState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._weights is not None:
-            if not self.model.optimizer.built:
-                self.model.optimizer.build(self.model.trainable_variables)
-            _load(self.model, self._weights)
+            load_trainer(self.model, self._weights)
             self._weights = None
             self.model._initial_epoch = self.epochs_done  # as Keras's own callback does
 
@@ -91,6 +90,9 @@ class TrainingState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {name: np.asarray(value).tolist() for name, value in (logs or {}).items()}
         self.epochs_done, self.history = epoch + 1, [*self.history[:epoch], row]
+        weights = save_trainer(self.model)  # on all hosts: reading some variables is a step of all
+        if backend.host(self.model)[0] > 0:
+            return
         told = {
             "settings": self.settings,
             "epochs_done": self.epochs_done,
@@ -98,7 +100,7 @@ class TrainingState(keras.callbacks.Callback):
             "history": self.history,
         }
         content = io.BytesIO()
-        np.savez(content, told=json.dumps(told), weights=np.frombuffer(_saved(self.model), "uint8"))
+        np.savez(content, told=json.dumps(told), weights=np.frombuffer(weights, "uint8"))
         self.directory.mkdir(parents=True, exist_ok=True)
         current, previous = self.directory / _CURRENT, self.directory / _PREVIOUS
         if current.exists() and not self._damaged:
@@ -123,21 +125,24 @@ def _read(path: pathlib.Path) -> tuple[dict, bytes] | None:
     return (told, weights) if whole else None
 
 
-def _saved(model: keras.Model) -> bytes:
-    """What `save_weights` writes, optimizers included, made in memory."""
+def save_trainer(trainer: keras.Model) -> bytes:
+    """What `save_weights` writes of a trainer, its optimizer included, made in memory. All hosts have to call it."""
     from keras.src.saving import saving_lib
 
     content = io.BytesIO()
     store = saving_lib.H5IOStore(content, mode="w")
     saving_lib._save_state(
-        model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set()
+        trainer, weights_store=store, assets_store=None, inner_path="", visited_saveables=set()
     )
     store.close()
     return content.getvalue()
 
 
-def _load(model: keras.Model, data: bytes) -> None:
+def load_trainer(trainer: keras.Model, data: bytes) -> None:
+    """Gives a compiled trainer what `save_trainer` made of one like it."""
+    if not trainer.optimizer.built:
+        trainer.optimizer.build(trainer.trainable_variables)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         path = pathlib.Path(directory) / "model.weights.h5"
         path.write_bytes(data)
-        model.load_weights(path)
+        trainer.load_weights(path)

@@ -6,13 +6,14 @@ import keras
 from keras import ops
 
 from robust_zoo.copies import copy_state
+from robust_zoo.defenses import Defense, NaturalTraining
 from robust_zoo.recipe.definition import Recipe, RecipeError, changed_part
 from robust_zoo.typing import Tensor
 from robust_zoo.zoo import load_model
 
 
-def build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
-    """The compiled trainer and the classifier in it (the same model in natural training)."""
+def build(recipe: Recipe, total_steps: int) -> Defense:
+    """The compiled trainer of a training of so many steps."""
     from keras.src.backend.common import global_state
 
     keras.utils.set_random_seed(recipe.seed)
@@ -25,7 +26,8 @@ def build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
         classifier = recipe.classifier()
         if recipe.start is not None:
             _initial_weights(recipe.start, classifier)
-        trainer = recipe.defense(classifier, total_steps) if recipe.defense else classifier
+        defense = recipe.defense or (lambda classifier, _: NaturalTraining(classifier))
+        trainer = defense(classifier, total_steps)
         optimizer = recipe.optimizer(total_steps)
         for key, value in recipe.hyperparameters.items():
             if key.startswith("defense."):
@@ -40,7 +42,7 @@ def build(recipe: Recipe, total_steps: int) -> tuple[keras.Model, keras.Model]:
     finally:
         keras.config.set_dtype_policy(before)
         global_state.set_global_attribute("object_name_uids", names)
-    return trainer, classifier
+    return trainer
 
 
 @keras.saving.register_keras_serializable("robust_zoo")

@@ -6,15 +6,15 @@ import pathlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import filelock
-import keras
 from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import Defense
+from robust_zoo.defenses.training_state import load_trainer, save_trainer
 from robust_zoo.evaluation import evaluate
 from robust_zoo.layers import layers_of
 from robust_zoo.places import recipes_directory
@@ -38,33 +38,40 @@ def run(
     *,
     source: str | pathlib.Path | None = None,
     devices: int = 1,
+    hosts: bool = False,
     resume: bool = False,
     max_minutes: float | None = None,
     verbose: int = 2,
-) -> RobustnessRecord:
+) -> RobustnessRecord | None:
     """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
 
     How far training and the attacks are is kept in a hidden folder beside `output`, which is removed when the
-    checkpoint is written.
+    checkpoint is written. Of several hosts the first one writes all that is written, to a directory that all can read.
 
     Args:
         recipe: what to do.
         output: checkpoint directory to write.
         source: the recipe's file; the record names it, and the checkpoint keeps its hash.
-        devices: GPUs (logical CPUs without any) to train on, with `MirroredStrategy` if more than one;
-            the batch size must be divisible by it.
+        devices: GPUs (logical CPUs without any) of this host to train on, default 1: with `MirroredStrategy` on
+            TensorFlow if more than one, with `DataParallel` on JAX. All of them together must divide the batch size.
+        hosts: whether this process trains together with those on other hosts, all started with the same arguments:
+            those that TF_CONFIG names, with `MultiWorkerMirroredStrategy`, or what `keras.distribution.initialize`
+            finds on JAX. Default False.
         resume: whether to resume from the last finished epoch of an interrupted run, or in the middle of its
             attacks; else it starts anew.
         max_minutes: training stops after an epoch when another one as long would not end within so many minutes
             from now. None never stops it.
         verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
 
+    Returns:
+        The record; None on hosts but the first, which evaluates alone.
+
     Raises:
         RecipeError: devices that do not divide the batch, a batch larger than the data, a start that does not
-            fit, settings other than those of the run to resume, or a loss or weights that became NaN or
-            infinite: the state of the last good epoch is kept.
+            fit, settings other than those of the run to resume, a loss or weights that became NaN or infinite, or
+            another host that failed: the state of the last good epoch is kept.
         TimeLimitError: `max_minutes` are over, and epochs are left; `resume` continues.
-        ValueError: devices that are not there, or `max_minutes` that are not above 0.
+        ValueError: devices or hosts that are not there, or `max_minutes` that are not above 0.
         FileNotFoundError: no such `source`.
         DatasetError, CheckpointError: from reading data and writing the result.
     """
@@ -78,41 +85,75 @@ def run(
             f"source must be the recipe's file, but there is no {str(source)!r}."
         )
     state = output.parent / f".{output.name}.training"
+    _check_division(recipe, devices)
+    with contextlib.ExitStack() as while_running:
+        # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
+        with backend.devices(devices, hosts):
+            number, together = backend.host()
+            _check_division(recipe, devices * together)
+            if number == 0:
+                while_running.enter_context(_own_state(state, output))
+            trained = _train(recipe, state, limit, resume, verbose)
+        if number > 0:
+            return None
+        return _measure(recipe, trained, output, source, state)
+
+
+def _check_division(recipe: Recipe, devices: int) -> None:
     if devices < 1 or recipe.batch_size % devices:
         raise RecipeError(
             f"batch_size must be divisible by the number of devices, got {recipe.batch_size} and {devices}."
         )
-    with _own_state(state, output):
-        return _run(recipe, output, source, devices, resume, limit, verbose, state)
 
 
-def _run(
+class _Trained(NamedTuple):
+    """A training that is done."""
+
+    trainer: Defense
+    steps: int
+    saved: bytes | None  # by several hosts, each of which has a part in the trainer's variables
+    hardware: str
+    resolved: dict
+    history: list[dict]
+    seconds: float
+    remarks: tuple[str, ...]
+
+
+def _train(
+    recipe: Recipe, state: pathlib.Path, limit: TimeLimit, resume: bool, verbose: int
+) -> _Trained:
+    train, validation = (load_dataset(recipe.dataset, split) for split in ("train", "validation"))
+    steps = len(train) // recipe.batch_size * recipe.epochs
+    if steps < 1:
+        raise RecipeError(
+            f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
+        )
+    trainer = build(recipe, steps)
+    resolved = resolve(recipe, trainer, train, validation)
+    data = (train, validation)
+    progress, remarks = fit(
+        trainer, recipe, resolved, *data, state, limit, resume=resume, verbose=verbose
+    )
+    seconds, hardware = progress.seconds, backend.hardware(trainer)
+    saved = save_trainer(trainer) if backend.host(trainer)[1] > 1 else None
+    return _Trained(trainer, steps, saved, hardware, resolved, progress.history, seconds, remarks)
+
+
+def _measure(
     recipe: Recipe,
+    trained: _Trained,
     output: pathlib.Path,
     source: str | pathlib.Path | None,
-    devices: int,
-    resume: bool,
-    limit: TimeLimit,
-    verbose: int,
     state: pathlib.Path,
 ) -> RobustnessRecord:
-    """The rest of `run`, whose arguments these are."""
-    # Entered first: reading data starts TensorFlow, after which a CPU cannot be divided any more.
-    with backend.devices(devices):
-        train, validation = (
-            load_dataset(recipe.dataset, split) for split in ("train", "validation")
-        )
-        steps = len(train) // recipe.batch_size
-        if steps < 1:
-            raise RecipeError(
-                f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
-            )
-        trainer, classifier = build(recipe, steps * recipe.epochs)
-        resolved = resolve(recipe, trainer, train, validation)
-        options: dict[str, Any] = {"devices": devices, "resume": resume, "verbose": verbose}
-        progress, notes = fit(trainer, recipe, resolved, train, validation, state, limit, **options)
-    seconds, told = progress.seconds, finished(resolved, source, progress.history)
-    deviations = recipe.deviations + notes
+    """Evaluates what was trained, and writes the checkpoint."""
+    trainer = trained.trainer
+    if trained.saved is not None:
+        trainer = build(recipe, trained.steps)
+        load_trainer(trainer, trained.saved)
+    classifier = trainer.classifier
+    told = finished(trained.resolved, source, trained.history)
+    deviations = recipe.deviations + trained.remarks
     size = sum(int(ops.size(variable)) for variable in classifier.variables)
     if size > _LARGE and round_to_float16(classifier):
         deviations += ("weights rounded to float16 before measuring",)
@@ -134,15 +175,14 @@ def _run(
             recipe_sha256=hashlib.sha256(told).hexdigest(),
             commit=_commit(),
             epochs=recipe.epochs,
-            seconds=round(seconds, 1),
-            hardware=backend.hardware(devices),
+            seconds=round(trained.seconds, 1),
+            hardware=trained.hardware,
             backend=backend.name,
             deviations=deviations,
         ),
         base_model=getattr(classifier, "base_model", None),
     )
-    attack = trainer.as_attack() if isinstance(trainer, Defense) else None
-    save_model(reloaded, output, record, recipe=told, attack=attack)
+    save_model(reloaded, output, record, recipe=told, attack=trainer.as_attack())
     clear(state)
     return record
 
@@ -172,13 +212,13 @@ def _own_state(state: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _defense_info(trainer: keras.Model, recipe: Recipe) -> DefenseInfo | None:
+def _defense_info(trainer: Defense, recipe: Recipe) -> DefenseInfo | None:
     decay = {
         layer.name: layer.kernel_regularizer.get_config()
         for layer in layers_of(trainer)
         if getattr(layer, "kernel_regularizer", None) is not None
     }
-    if isinstance(trainer, Defense):
+    if recipe.defense is not None:
         name, config = type(trainer).__name__, trainer.hyperparameters()
         config |= {"kernel_regularizers": decay} if decay else {}
     elif decay:

@@ -9,18 +9,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from robust_zoo import backend
 from robust_zoo.datasets import Dataset
 from robust_zoo.defenses import (
     AveragedWeights,
     Defense,
     DivergenceError,
     RobustValidation,
-    StopOnDivergence,
     TrainingState,
 )
-from robust_zoo.defenses.tools import synchronised
 from robust_zoo.files import scratch_beside
 from robust_zoo.recipe.definition import Recipe, RecipeError
+from robust_zoo.sentences import one_line
 
 LOCK = "lock"  # in the folder of a run's state
 
@@ -30,7 +30,15 @@ class TimeLimitError(RuntimeError):
 
 
 class Epochs(keras.utils.PyDataset):
-    """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine."""
+    """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine.
+
+    Args:
+        data: what they are made of.
+        batch_size: examples in each.
+        seed: of the order and the augmentation.
+        augment: changes a batch of images, given them and a random generator; None leaves them.
+        rows: of each batch; all by default.
+    """
 
     def __init__(
         self,
@@ -38,9 +46,11 @@ class Epochs(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        rows: slice = slice(None),
     ) -> None:
         super().__init__()
         self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
+        self.rows = rows
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -55,7 +65,7 @@ class Epochs(keras.utils.PyDataset):
         images = self.data.images[rows]
         if self.augment is not None:
             images = self.augment(images, np.random.default_rng((self.seed, self.epoch, index)))
-        return images, self.data.labels[rows]
+        return images[self.rows], self.data.labels[rows][self.rows]
 
 
 class TimeLimit(keras.callbacks.Callback):
@@ -72,13 +82,15 @@ class TimeLimit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.perf_counter()
         self.longest, self.epochs_done = max(self.longest, now - self.epoch_started), epoch + 1
-        fits = self.minutes is None or now - self.started + self.longest <= 60 * self.minutes
-        if not fits and self.epochs_done < self.params["epochs"]:
+        if self.minutes is None:
+            return
+        over = np.float64(now - self.started + self.longest > 60 * self.minutes)
+        if backend.from_first_host(self.model, over) and self.epochs_done < self.params["epochs"]:
             self.over = self.model.stop_training = True
 
 
 def fit(
-    trainer: keras.Model,
+    trainer: Defense,
     recipe: Recipe,
     resolved: dict,
     train: Dataset,
@@ -86,24 +98,28 @@ def fit(
     state: pathlib.Path,
     limit: TimeLimit,
     *,
-    devices: int,
     resume: bool,
     verbose: int,
 ) -> tuple[TrainingState, tuple[str, ...]]:
     """Trains, and returns what is known of it, the runs that it resumes included, and remarks."""
     # What lies there without a training is left from one that was finished.
-    if not (resume and TrainingState.is_in(state)):
+    if backend.host(trainer)[0] == 0 and not (resume and TrainingState.is_in(state)):
         clear(state)
+    backend.wait_for_hosts(trainer)
     try:
         progress = TrainingState(state, resolved)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    if isinstance(trainer, Defense):
-        images = trainer.training_images(train.images, train.labels)
-        train = train if images is train.images else dataclasses.replace(train, images=images)
-    batches = Epochs(train, recipe.batch_size, recipe.seed, recipe.augment)
+    images = trainer.training_images(train.images, train.labels)
+    train = train if images is train.images else dataclasses.replace(train, images=images)
+    settings = (recipe.batch_size, recipe.seed, recipe.augment)
+    batches = Epochs(train, *settings, rows=backend.local_rows(recipe.batch_size))
+    whole = Epochs(train, *settings)
+    average = [AveragedWeights(whole)] if trainer.optimizer.use_ema else []
+    # Whole batches only: under a strategy a replica must never be left without examples.
     watched = min(recipe.batch_size, len(validation))
-    average = [AveragedWeights(batches)] if trainer.optimizer.use_ema else []
+    watched -= watched % backend.device_count(trainer)
+    watching = Epochs(validation, watched, recipe.seed, rows=backend.local_rows(watched))
     robust = None
     if recipe.validation_attack is not None:
         data = (validation.images, validation.labels)
@@ -116,31 +132,38 @@ def fit(
                 f"{str(robust.file)!r}, the best epoch of the interrupted training, is missing: start over without resume."
             )
     if robust is not None and robust.collapsed:
-        getattr(trainer, "classifier", trainer).set_weights(robust.best_weights)
+        trainer.classifier.set_weights(robust.best_weights)
         return progress, _remarks(robust, recipe)
+
+    def begin(epoch: int, logs: dict[str, Any] | None) -> None:
+        for part in (batches, whole):
+            part.begin(epoch)
+
     try:
-        with synchronised(trainer, devices):
-            trainer.fit(
-                batches,
-                epochs=recipe.epochs,
-                # Whole batches only: under a strategy a replica must never be left without examples.
-                validation_data=Epochs(validation, watched - watched % devices, recipe.seed),
-                shuffle=False,
-                callbacks=[
-                    *([] if isinstance(trainer, Defense) else [StopOnDivergence()]),
-                    *average,
-                    *([] if robust is None else [robust]),
-                    progress,
-                    limit,
-                    keras.callbacks.LambdaCallback(
-                        on_epoch_begin=lambda epoch, logs: batches.begin(epoch)
-                    ),
-                ],
-                verbose=verbose,
-            )
+        trainer.fit(
+            batches,
+            epochs=recipe.epochs,
+            validation_data=watching,
+            shuffle=False,
+            callbacks=[
+                *average,
+                *([] if robust is None else [robust]),
+                progress,
+                limit,
+                keras.callbacks.LambdaCallback(on_epoch_begin=begin),
+            ],
+            verbose=verbose,
+        )
     except DivergenceError as error:
         kept = f" The last good epoch is kept in {str(state)!r}." if progress.epochs_done else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
+    except Exception as error:
+        if not backend.lost_host(error):
+            raise
+        raise RecipeError(
+            f"training {recipe.name!r} stopped since another host failed, or was ended: {one_line(error)}. The last "
+            f"finished epoch is kept in {str(state)!r}; all hosts started again with resume continue from there."
+        ) from error
     if limit.over and not (robust and robust.collapsed):
         raise TimeLimitError(
             f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "

@@ -21,21 +21,21 @@ from robust_zoo.recipe.definition import Recipe
 from robust_zoo.weights import sha256
 
 
-def resolve(recipe: Recipe, trainer: keras.Model, train: Dataset, validation: Dataset) -> dict:
+def resolve(recipe: Recipe, trainer: Defense, train: Dataset, validation: Dataset) -> dict:
     """The values of a `Recipe` and of what it made, as JSON values.
 
     A resumed run must have all of them in common with the one that was interrupted.
 
     Args:
         recipe: the `Recipe`.
-        trainer: compiled: a defense, or the classifier itself.
+        trainer: compiled.
         train: trained on.
         validation: watched, and what an epoch is chosen by.
     """
-    classifier = getattr(trainer, "classifier", trainer)
+    classifier = trainer.classifier
     base = getattr(classifier, "base_model", None)
     defense = None
-    if isinstance(trainer, Defense):
+    if recipe.defense is not None:
         defense = {"name": type(trainer).__name__, **trainer.hyperparameters()}
     values = {
         "dataset": {
