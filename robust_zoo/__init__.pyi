@@ -9,6 +9,9 @@ from .classifier import as_classifier as as_classifier
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset
 from .evaluation import evaluate as evaluate
+from .evaluation import measure as measure
+from .evaluation import merge as merge
+from .evaluation import plan_evaluation as plan_evaluation
 from .evaluation import verify as verify
 from .record import RobustnessRecord as RobustnessRecord
 from .report import plots as plots

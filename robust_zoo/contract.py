@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from robust_zoo.sentences import one_line
+
 
 def check_images(x: npt.ArrayLike, model: keras.Model | None = None) -> np.ndarray:
     """Images as float32, after checking them.
@@ -110,6 +112,17 @@ def check_targets(y: npt.ArrayLike, num_classes: int, n: int) -> np.ndarray:
             f"{rows.sum(1).min():g} to {rows.sum(1).max():g}."
         )
     return y
+
+
+def check_numbers(numbers: npt.ArrayLike, n: int) -> np.ndarray:
+    """The numbers of `n` images as int64 (n,); ValueError unless they are different integers in 0..2^31 - 1."""
+    numbers = np.asarray(numbers)
+    whole = numbers.dtype.kind in "iu" and numbers.shape == (n,)
+    if not whole or len(np.unique(numbers)) < n or not ((numbers >= 0) & (numbers < 2**31)).all():
+        raise ValueError(
+            f"numbers must be {n} different integers in 0..2^31 - 1, one for each image, got {one_line(repr(numbers))}."
+        )
+    return numbers.astype("int64")
 
 
 def check_batch_size(batch_size: object) -> int:

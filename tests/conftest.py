@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,6 +29,14 @@ keras.config.disable_traceback_filtering()
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected():
+    """Traced graphs stay as long as the process: left out of garbage collections, which take seconds each with them."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -170,7 +170,8 @@ def test_evaluate_with_several_kinds_of_attack(command, tmp_path):
     ]
     for text in ("after apgd-ce", "after square", "DeepFool-50", "clean-correct only", "JSMA"):
         assert text in out
-    assert len(list((tmp_path / "state").iterdir())) == 4
+    # Predictions, four attacks, the curve and the checks.
+    assert len(list((tmp_path / "state").iterdir())) == 7
 
 
 @pytest.mark.long
@@ -400,11 +401,61 @@ def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["robust_zoo.evaluation.measuring"], "predict", interrupt)
+    monkeypatch.setattr(sys.modules["robust_zoo.evaluation.tasks"], "predict", interrupt)
     status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5)
     assert (status, "nothing is kept: give --state FOLDER" in err) == (130, True)
     status, _, err = command("evaluate", "mlp.pgd_digits", "--n", 5, "--state", tmp_path / "s")
     assert (status, "the same command resumes from there" in err) == (130, True)
+
+
+@pytest.mark.long
+def test_plan_measure_and_merge(command, tmp_path):
+    plan, parts, merged = tmp_path / "plan.json", tmp_path / "parts", tmp_path / "record.json"
+    options = ("--attack", "pgd:steps=3", "--attack", "deepfool", "--n", 40, "--seed", 2)
+    status, out, err = command(
+        *("plan", "mlp.pgd_digits", *options, "--task-size", 16, "--out", plan)
+    )
+    assert (status, err) == (0, "")
+    assert out.startswith(f"13 tasks in {plan}")
+    assert command("merge", plan, parts)[0] == 1
+    for shard in ("2/2", "1/2", "1/2"):
+        status, out, err = command("measure", plan, "--shard", shard, "--out", parts)
+        assert (status, err) == (0, "")
+    assert f"7 of 13 parts are in {parts}" in out
+    status, out, err = command("merge", plan, parts, "--json", merged)
+    assert (status, err) == (0, "")
+    assert "PGD" in out
+    whole = tmp_path / "whole.json"
+    assert command("evaluate", "mlp.pgd_digits", *options, "--json", whole)[0] == 0
+    one, other = RobustnessRecord.read(merged), RobustnessRecord.read(whole)
+    assert one.attacks[0].correct == other.attacks[0].correct
+    assert one.worst_case == other.worst_case
+    assert [check.passed for check in one.checks] == [check.passed for check in other.checks]
+    (parts / "part_00003.npz").unlink()
+    status, _, err = command("merge", plan, parts)
+    assert (status, "but 1 are missing: 3." in err) == (1, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("measure", "PLAN", "--out", "parts", "--shard", "3/2"), "--shard must be a number of a count"),
+        (("measure", "PLAN", "--out", "parts", "--shard", "x"), "such as 3/16, got 'x'"),
+        (("measure", "PLAN", "--out", "parts", "--workers", 0), "--workers must be an integer >= 1"),
+        (("measure", "PLAN", "--out", "parts"), "PLAN is not a valid plan: it: "),
+        (("merge", "PLAN", "parts"), "PLAN is not a valid plan"),
+        (("measure", "nowhere.json", "--out", "parts"), "No such file"),
+        (("evaluate", "mlp.pgd_digits", "--engine", "spark"), "--engine must be one of process, ray"),
+        (("evaluate", "mlp.pgd_digits", "--address", "auto", "--n", 5), "needs engine='ray'"),
+        (("plan", "mlp.pgd_digits", "--out", "PLAN", "--task-size", 0), "--task-size must be an integer"),
+    ],
+)  # fmt: skip
+def test_plans_that_are_refused(command, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("PLAN").write_text("{}{")
+    status, _, err = command(*arguments)
+    assert (status, message in err) == (1, True), err
 
 
 @pytest.mark.long

@@ -43,6 +43,8 @@ def names():
         "PGD": attacks.PGD,
         "model": robust_zoo.load_model("mlp.natural_digits"),
         "load_model": robust_zoo.load_model,
+        "measure": robust_zoo.measure,
+        "merge": robust_zoo.merge,
         "x": some.images,
         "y": some.labels,
         "x_val": train.images,

@@ -279,6 +279,7 @@ class Attack:
         x: Tensor,
         y: Tensor | None = None,
         *,
+        numbers: Tensor | None = None,
         seed: int = 0,
         batch_size: int = 128,
         progress: bool = True,
@@ -288,12 +289,14 @@ class Attack:
 
         Images leave the working set as soon as they are done (fixed budget: a candidate fools the model,
         the clean image included); what is left is packed into batches of a few fixed sizes. An image's
-        random numbers depend on `seed` and on its index in `x` alone.
+        random draws depend on `seed` and on its number alone.
 
         Args:
             model: classifier, images in [0, 1] to logits.
             x: float array (n, height, width, channels) in [0, 1].
             y: integer array (n,); by default the predicted labels.
+            numbers: integer array (n,), one >= 0 for each image and no two the same: its number in a larger set, of
+                which `x` is a part. By default its place in `x`.
             seed: integer seed for all randomness.
             batch_size: images in a full batch.
             progress: whether to show a progress bar (on a terminal only).
@@ -310,6 +313,7 @@ class Attack:
             model,
             x,
             y,
+            numbers=numbers,
             seed=seed,
             batch_size=batch_size,
             progress=progress,
@@ -325,13 +329,15 @@ class Attack:
         x: np.ndarray,
         y: np.ndarray | None,
         *,
+        numbers: np.ndarray,
         seed: int,
         batch_size: int,
         progress: bool,
         state: StateFile,
     ) -> dict:
         """The fields of the result, without distance and seconds; see `run`, which checked everything."""
-        working_set = WorkingSet(self, model, x, y, key=random.key(seed), batch_size=batch_size)
+        options: dict[str, Any] = {"key": random.key(seed), "batch_size": batch_size}
+        working_set = WorkingSet(self, model, x, y, numbers=numbers, **options)
         with state.restoring():
             working_set.restore(state.load())
         title = type(self).__name__

@@ -99,6 +99,7 @@ class AutoAttack(FixedBudgetAttack):
         x: np.ndarray,
         y: np.ndarray | None,
         *,
+        numbers: np.ndarray,
         seed: int,
         batch_size: int,
         progress: bool,
@@ -136,7 +137,7 @@ class AutoAttack(FixedBudgetAttack):
                     key=random.fold_in(random.key(seed), number),
                     batch_size=batch_size,
                     logits=logits[robust],
-                    numbers=robust,
+                    numbers=numbers[robust],
                     # FAB has no ball of its own: what it finds inside ours is enough.
                     stop_distance=self.epsilon if isinstance(attack, FAB) else None,
                 )

@@ -15,6 +15,7 @@ from robust_zoo.contract import (
     check_classifier,
     check_images,
     check_labels,
+    check_numbers,
 )
 from robust_zoo.copies import in_float32
 from robust_zoo.record import Check
@@ -62,6 +63,7 @@ def run(
     x: Tensor,
     y: Tensor | None,
     *,
+    numbers: Tensor | None,
     seed: int,
     batch_size: int,
     progress: bool,
@@ -74,13 +76,14 @@ def run(
     y = None if y is None else check_labels(y, model.output_shape[1], len(x))
     batch_size = check_batch_size(batch_size)
     random.key(seed)  # refuses what is no seed before any work
+    numbers = check_numbers(np.arange(len(x)) if numbers is None else numbers, len(x))
     if y is None and attack.reaches_given_labels:
         raise ValueError("labels are needed: they are the targets of a targeted attack, got None.")
     attack.check_model(model)
     attack.check_shape(x.shape[1:])
-    state = StateFile(state_file, lambda: identity(attack, model, x, y, seed))
+    state = StateFile(state_file, lambda: identity(attack, model, x, y, numbers, seed))
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
-    found = attack.search(model, x, y, state=state, **options)
+    found = attack.search(model, x, y, numbers=numbers, state=state, **options)
     distance = attack.geometry.distance(found["x_adv"], x)
     attack.verify(found["x_adv"], distance)
     seconds = state.seconds_before + time.perf_counter() - started

@@ -32,7 +32,12 @@ def _sha256(array: np.ndarray | None) -> str:
 
 
 def identity(
-    attack: "Attack", model: keras.Model, x: np.ndarray, y: np.ndarray | None, seed: int
+    attack: "Attack",
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray | None,
+    numbers: np.ndarray,
+    seed: int,
 ) -> dict:
     """What a state belongs to: all that the numbers of an attack depend on.
 
@@ -43,6 +48,7 @@ def identity(
         "model": f"{config_sha256(without_names(serialise(model)))} {describe_weights(model).sha256}",
         "images": f"{x.shape} {_sha256(x)}",
         "labels": _sha256(y),
+        "numbers": _sha256(numbers),
         "seed": str(int(seed)),
         "version": __version__,
     }

@@ -83,8 +83,8 @@ class WorkingSet:
         y: int32 (n,), or None for the predicted labels.
         key: random key (2,); an image's own is folded from it and its number.
         batch_size: images in a full batch.
+        numbers: int (n,), the images' numbers.
         logits: float32 (n, classes) of `x`, computed if they are not given.
-        numbers: int (n,), the images' numbers; by default their places in `x`.
         stop_distance: replaces the attack's own.
 
     Attributes:
@@ -100,17 +100,15 @@ class WorkingSet:
         *,
         key: Tensor,
         batch_size: int,
+        numbers: np.ndarray,
         logits: np.ndarray | None = None,
-        numbers: np.ndarray | None = None,
         stop_distance: float | None = None,
     ):
         self.attack, self.x = attack, x
         self._epsilon = np.asarray(getattr(attack, "epsilon", 0.0), "float32")
         self._sizes = batch_sizes(batch_size)
         self._stop = attack.stop_distance if stop_distance is None else stop_distance
-        self._keys = ops.convert_to_numpy(
-            random.fold_in(key, np.arange(len(x)) if numbers is None else numbers)
-        )
+        self._keys = ops.convert_to_numpy(random.fold_in(key, numbers))
         template, shape = attack.template(), x.shape[1:]
         self._start, self._follow, self._judge = once(
             model, shape, template, lambda: _compile(template, model)

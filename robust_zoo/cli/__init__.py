@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robust_zoo import __version__
-from robust_zoo.cli import evaluate, models, plot, reproduce, train, verify
+from robust_zoo.cli import evaluate, models, plan, plot, reproduce, train, verify
 from robust_zoo.cli.common import InterruptedRunError, in_flags
 
 app = typer.Typer(
@@ -37,6 +37,9 @@ def _robust_zoo(
 app.command("list")(models.list_models)
 app.command()(models.show)
 app.command()(evaluate.evaluate)
+app.command()(plan.plan)
+app.command()(plan.measure)
+app.command()(plan.merge)
 app.command()(verify.verify)
 app.command()(train.train)
 app.command()(models.publish)

@@ -33,52 +33,66 @@ from robust_zoo.sentences import one_line
 if TYPE_CHECKING:
     import keras
 
+    from robust_zoo.attacks import Attack
+    from robust_zoo.datasets import Dataset
     from robust_zoo.record import ThreatModel
 
 
+Model = Annotated[
+    str,
+    typer.Argument(help="Name, checkpoint directory, handle on a hub, or any .keras or .h5 file."),
+]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        help="Such as autoattack, pgd, apgd-ce, fab-t, square, deepfool, carlini-wagner or jsma (an unknown "
+        "name prints all), with settings after a colon: pgd:steps=100,restarts=20. Repeatable; by default pgd.",
+    ),
+]
+Epsilon = Annotated[str | None, typer.Option(help="Such as 8/255; by default the record's.")]
+NormName = Annotated[str | None, typer.Option(help="linf, l2 or l0; by default the record's.")]
+Count = Annotated[int | None, typer.Option("--n", help="Examples; by default the whole split.")]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="digits, a TFDS name, an .npz file or a folder of images; by default the record's.",
+    ),
+]
+Split = Annotated[str, typer.Option(help="Split of the dataset.")]
+Seed = Annotated[int, typer.Option(help="Of the sample and the attacks.")]
+BatchSize = Annotated[int, typer.Option(help="Images in a batch.")]
+InputRange = Annotated[str | None, typer.Option(help="Pixel range of a model file, such as 0,255.")]
+Output = Annotated[
+    str | None, typer.Option(help="What a model file returns: logits, softmax or sigmoid.")
+]
+DataFormat = Annotated[
+    str | None, typer.Option(help="Of a model file: channels_last or channels_first.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes to measure in, each on one core or GPU; by default one."),
+]
+
+
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Name, checkpoint directory, handle on a hub, or any .keras or .h5 file."
-        ),
-    ],
-    attack: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Such as autoattack, pgd, apgd-ce, fab-t, square, deepfool, carlini-wagner or jsma (an unknown "
-            "name prints all), with settings after a colon: pgd:steps=100,restarts=20. Repeatable; by default pgd."
-        ),
-    ] = None,
-    epsilon: Annotated[
-        str | None, typer.Option(help="Such as 8/255; by default the record's.")
-    ] = None,
+    model: Model,
+    attack: Attacks = None,
+    epsilon: Epsilon = None,
     epsilons: Annotated[
         str | None,
         typer.Option(help="Several, such as 2/255,4/255,8/255, each measured by itself."),
     ] = None,
-    norm: Annotated[
-        str | None, typer.Option(help="linf, l2 or l0; by default the record's.")
-    ] = None,
-    n: Annotated[int | None, typer.Option(help="Examples; by default the whole split.")] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, a TFDS name, an .npz file or a folder of images; by default the record's."
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
-    seed: Annotated[int, typer.Option(help="Of the sample and the attacks.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
-    input_range: Annotated[
-        str | None, typer.Option(help="Pixel range of a model file, such as 0,255.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option(help="What a model file returns: logits, softmax or sigmoid.")
-    ] = None,
-    data_format: Annotated[
-        str | None, typer.Option(help="Of a model file: channels_last or channels_first.")
-    ] = None,
+    norm: NormName = None,
+    n: Count = None,
+    dataset: DatasetName = None,
+    split: Split = "test",
+    seed: Seed = 0,
+    batch_size: BatchSize = 128,
+    input_range: InputRange = None,
+    output: Output = None,
+    data_format: DataFormat = None,
     json_file: Annotated[
         pathlib.Path | None, typer.Option("--json", help="File to write the record to.")
     ] = None,
@@ -89,6 +103,16 @@ def evaluate(
         pathlib.Path | None,
         typer.Option(help="Folder to keep the state in; the same command resumes from it."),
     ] = None,
+    workers: Workers = None,
+    engine: Annotated[
+        str, typer.Option(help="process, or ray for a Ray cluster (extra ray).")
+    ] = "process",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the Ray cluster, auto for the one around this machine; by default one is started here."
+        ),
+    ] = None,
     save: Annotated[
         pathlib.Path | None,
         typer.Option(help="Checkpoint directory to write, with the record, for publish."),
@@ -98,29 +122,13 @@ def evaluate(
     check_writable(json_file, "--json")
     check_writable(plot, "--plot")
     names = attack or ["pgd"]
-    for name in names:
-        read_attack(name)
-    check_count(n, "--n")
-    check_count(batch_size, "--batch-size")
-    if norm not in (None, "linf", "l2", "l0"):
-        raise ValueError(f"--norm must be one of linf, l2, l0, got {norm!r}.")
-    for name in names:
-        if norm and needs_epsilon(name) and not fixed_norm(name) and norm not in norms_of(name):
-            raise ValueError(
-                f"--norm of {name!r} must be one of {', '.join(norms_of(name))}, got {norm!r}."
-            )
-    form = _model_form(model, input_range, output, data_format)
-    if epsilon is not None and epsilons is not None:
-        raise ValueError("--epsilon and --epsilons cannot both be given.")
-    for text, option in ((epsilon, "--epsilon"), (epsilons, "--epsilons")):
-        for value in [] if text is None else numbers(text, option):
-            for name in names:
-                try:
-                    check_epsilon(value, _expected_norm(name, norm, model))
-                except ValueError as error:
-                    raise ValueError(f"{option}: {error}") from None
     if save is not None and epsilons is not None:
         raise ValueError("--save keeps one record: give --epsilon, not --epsilons.")
+    check_asked(model, names, epsilon, epsilons, norm, n, batch_size)
+    check_count(workers, "--workers")
+    if engine not in ("process", "ray"):
+        raise ValueError(f"--engine must be one of process, ray, got {engine!r}.")
+    form = model_form(model, input_range, output, data_format)
     if save is not None:
         from robust_zoo.zoo.layout import check_target
 
@@ -131,29 +139,21 @@ def evaluate(
 
         if plot is not None:
             rz.plots.picture_format(plot)
-        opened = _open_model(model, form)
-    record = getattr(opened, "robustness", None)
-    threat = record.threat_model if record else None
-    if not dataset:
-        if record is None:
-            raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
-        dataset = record.dataset.name
+        opened = open_model(model, form)
     if plot is not None and not all(map(needs_epsilon, names)):
         raise ValueError(
             "--plot draws accuracy against epsilon: it needs attacks with a budget only."
         )
-    budgets = _budgets(names, epsilon, epsilons, threat, model)
-    plans = [
-        [parse_attack(name, budget, norm or _own_norm(name, threat)) for name in names]
-        for budget in budgets
-    ]
-    shape = opened.input_shape[1:]
-    data = rz.load_dataset(dataset, split, image_shape=shape)
+    budgets, plans = planned(opened, model, names, epsilon, epsilons, norm)
+    data = open_data(opened, model, dataset, split)
     options: dict[str, Any] = {
         "n": n,
         "seed": seed,
         "batch_size": batch_size,
         "state_directory": state,
+        "workers": workers,
+        "engine": engine,
+        "address": address,
     }
     kept = (
         "interrupted; nothing is kept: give --state FOLDER to resume the next time."
@@ -181,7 +181,70 @@ def evaluate(
         rz.plots.accuracy_against_epsilon(measured, plot)
 
 
-def _model_form(
+def check_asked(
+    model: str,
+    names: list[str],
+    epsilon: str | None,
+    epsilons: str | None,
+    norm: str | None,
+    n: int | None,
+    batch_size: int,
+) -> None:
+    """Refuses what can be known to be wrong before TensorFlow starts."""
+    for name in names:
+        read_attack(name)
+    check_count(n, "--n")
+    check_count(batch_size, "--batch-size")
+    if norm not in (None, "linf", "l2", "l0"):
+        raise ValueError(f"--norm must be one of linf, l2, l0, got {norm!r}.")
+    for name in names:
+        if norm and needs_epsilon(name) and not fixed_norm(name) and norm not in norms_of(name):
+            raise ValueError(
+                f"--norm of {name!r} must be one of {', '.join(norms_of(name))}, got {norm!r}."
+            )
+    if epsilon is not None and epsilons is not None:
+        raise ValueError("--epsilon and --epsilons cannot both be given.")
+    for text, option in ((epsilon, "--epsilon"), (epsilons, "--epsilons")):
+        for value in [] if text is None else numbers(text, option):
+            for name in names:
+                try:
+                    check_epsilon(value, _expected_norm(name, norm, model))
+                except ValueError as error:
+                    raise ValueError(f"{option}: {error}") from None
+
+
+def planned(
+    opened: "keras.Model",
+    model: str,
+    names: list[str],
+    epsilon: str | None,
+    epsilons: str | None,
+    norm: str | None,
+) -> tuple[Sequence[float | None], list[list["Attack"]]]:
+    """The budgets to measure at, and the attacks at each."""
+    record = getattr(opened, "robustness", None)
+    threat = record.threat_model if record else None
+    budgets = _budgets(names, epsilon, epsilons, threat, model)
+    plans = [
+        [parse_attack(name, budget, norm or _own_norm(name, threat)) for name in names]
+        for budget in budgets
+    ]
+    return budgets, plans
+
+
+def open_data(opened: "keras.Model", model: str, dataset: str | None, split: str) -> "Dataset":
+    """The split to measure on, by default of the dataset that the model's record names."""
+    import robust_zoo as rz
+
+    if not dataset:
+        record = getattr(opened, "robustness", None)
+        if record is None:
+            raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
+        dataset = record.dataset.name
+    return rz.load_dataset(dataset, split, image_shape=opened.input_shape[1:])
+
+
+def model_form(
     handle: str, input_range: str | None, output: str | None, data_format: str | None
 ) -> dict:
     """How `as_classifier` is to take a model file; what can be wrong with it is said before TensorFlow starts."""
@@ -213,7 +276,7 @@ def _model_form(
     }
 
 
-def _open_model(handle: str, form: dict) -> "keras.Model":
+def open_model(handle: str, form: dict) -> "keras.Model":
     """The classifier of a zoo name, a directory, a hub's handle, or anybody's model file."""
     import robust_zoo as rz
 

@@ -17,8 +17,12 @@ from robust_zoo.evaluation.fooling import (
 from robust_zoo.evaluation.jsma_table import JSMARow, jsma_table
 from robust_zoo.evaluation.landscape import Landscape, loss_landscape
 from robust_zoo.evaluation.measuring import evaluate, evaluate_at
+from robust_zoo.evaluation.merging import merge
+from robust_zoo.evaluation.parts import Part
+from robust_zoo.evaluation.plan import EvaluationPlan, Task, plan_evaluation
 from robust_zoo.evaluation.robustness_curve import RobustnessCurve, robustness_curve
 from robust_zoo.evaluation.roll_off import RollOff, roll_off
+from robust_zoo.evaluation.tasks import measure
 from robust_zoo.evaluation.top_k import LabelLeaking, TopK, label_leaking, top_k
 from robust_zoo.evaluation.transfer import (
     TransferMatrices,
@@ -31,14 +35,17 @@ from robust_zoo.evaluation.verification import Agreement, verify
 __all__ = [
     "Agreement",
     "DeepDefenseMetrics",
+    "EvaluationPlan",
     "FoolingImages",
     "JSMARow",
     "LabelLeaking",
     "Landscape",
+    "Part",
     "RobustnessCurve",
     "RollOff",
     "RubbishTest",
     "SignSteps",
+    "Task",
     "TopK",
     "TransferMatrices",
     "accuracy_columns",
@@ -52,6 +59,9 @@ __all__ = [
     "jsma_table",
     "label_leaking",
     "loss_landscape",
+    "measure",
+    "merge",
+    "plan_evaluation",
     "robustness_curve",
     "roll_off",
     "rubbish_test",

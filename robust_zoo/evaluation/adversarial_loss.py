@@ -28,7 +28,7 @@ def adversarial_loss(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attack.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
     """
     model = in_float32(check_classifier(model))
     x = check_images(x, model)

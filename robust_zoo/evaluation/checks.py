@@ -27,57 +27,61 @@ from robust_zoo.record import Accuracy, Check, Curve, ThreatModel, wilson_interv
 N_EXAMPLES = 256  # how many of the evaluated examples the checks look at
 _LEAST = 32  # examples that a passed check of accuracies needs
 _STEPS = 20
+_ORDER = (
+    "zero_gradients", "gradients_not_finite", "softmax_output", "logit_scale", "randomness", "clean_above_chance",
+    "pgd_at_least_as_strong_as_fgsm", "no_label_leaking", "accuracy_reaches_chance", "curve_agrees_with_attacks",
+    "binarisation_test",
+)  # fmt: skip
 
 
-def run_checks(
+def checks_of_model(
     model: keras.Model,
     x: np.ndarray,
     y: np.ndarray,
     logits: np.ndarray,
     threat: ThreatModel | None,
     attacks: Sequence[FixedBudgetAttack],
-    curve: Curve | None,
-    alone: Sequence[Accuracy],
     *,
+    pgd: bool,
     seed: int,
     batch_size: int,
     progress: bool,
 ) -> tuple[Check, ...]:
-    """All checks on the first `N_EXAMPLES` images; those with attacks of their own only where there is a curve.
+    """The checks that need the model, and a few images.
 
     Args:
         model: float32 classifier.
-        x: float32 (n, height, width, channels) in [0, 1].
+        x: float32 (n, height, width, channels) in [0, 1], at most `N_EXAMPLES`.
         y: int32 (n,).
         logits: float32 (n, classes) of `x`.
         threat: norm and epsilon, or None.
         attacks: those with that budget.
-        curve: accuracy against epsilon on some of these images, or None if PGD does not have the norm.
-        alone: its points as PGD alone has them.
+        pgd: whether PGD has the norm.
         seed: integer seed of the attacks.
         batch_size: of the attacks.
         progress: whether to show progress bars.
     """
-    few, labels = x[:N_EXAMPLES], y[:N_EXAMPLES]
     checks: list[Check | None] = [
-        *gradient_checks(model, few, labels, batch_size=batch_size),
-        softmax_output(logits[:N_EXAMPLES]),
-        logit_scale(logits[:N_EXAMPLES]),
-        randomness(model, few),
-        clean_above_chance(model, logits, y),
+        *gradient_checks(model, x, y, batch_size=batch_size),
+        softmax_output(logits),
+        logit_scale(logits),
+        randomness(model, x),
     ]
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
-    if threat is not None and curve is not None:
-        checks.append(pgd_beats_fgsm(model, few, labels, threat, **options))
-        clean = float((logits[:N_EXAMPLES].argmax(1) == labels).mean())
+    if threat is not None and pgd:
+        checks.append(pgd_beats_fgsm(model, x, y, threat, **options))
+        clean = float((logits.argmax(1) == y).mean())
         checks.append(
-            no_label_leaking(model, few, labels, clean, threat, seed=seed, batch_size=batch_size)
+            no_label_leaking(model, x, y, clean, threat, seed=seed, batch_size=batch_size)
         )
-        checks.append(reaches_chance(curve, y))
-        checks.append(curve_agrees(curve, alone))
     if threat is not None and attacks:
-        checks.append(binarisation_test(model, few, attacks, threat, **options))
+        checks.append(binarisation_test(model, x, attacks, threat, **options))
     return tuple(check for check in checks if check is not None)
+
+
+def in_order(checks: Sequence[Check]) -> list[Check]:
+    """Checks in the order that records have them in."""
+    return sorted(checks, key=lambda check: _ORDER.index(check.name))
 
 
 def _verdict(passed: bool, n: int) -> bool | None:
@@ -155,19 +159,13 @@ def _chance(y: np.ndarray) -> float:
     return float(np.bincount(y).max() / len(y))
 
 
-def clean_above_chance(model: keras.Model, logits: np.ndarray, y: np.ndarray) -> Check:
-    """Accuracy on all clean images against the commonest class."""
-    correct, chance = int((logits.argmax(1) == y).sum()), _chance(y)
+def clean_above_chance(correct: int, y: np.ndarray, hint: str) -> Check:
+    """Accuracy on all clean images, `correct` of them right, against the commonest class.
+
+    `hint` says what to do, see `range_hint`.
+    """
+    chance = _chance(y)
     low, _ = wilson_interval(correct, len(y))
-    found = trained_range(model)
-    hint = (
-        f"its first layer {found[0]!r} takes pixels of {found[1]:g} to {found[2]:g}: "
-        f"as_classifier(model, input_range=({found[1]:g}, {found[2]:g})), on the command line --input-range "
-        f"{found[1]:g},{found[2]:g}"
-        if found
-        else "give as_classifier the input_range that it was trained on (--input-range on the command line), or "
-        "look at the order of classes"
-    )
     return Check(
         name="clean_above_chance",
         passed=_verdict(low > chance, len(y)),
@@ -175,6 +173,21 @@ def clean_above_chance(model: keras.Model, logits: np.ndarray, y: np.ndarray) ->
         explanation=f"{correct} of {len(y)} clean images are classified correctly; the commonest class alone gives "
         f"{chance:.4f}. If it is not better than that by more than chance, nothing else here means anything, and the "
         f"model probably does not get the pixels it was trained on: {hint}.",
+    )
+
+
+def range_hint(model: keras.Model) -> str:
+    """What to do about pixels of the wrong range."""
+    found = trained_range(model)
+    if found is None:
+        return (
+            "give as_classifier the input_range that it was trained on (--input-range on the command line), or look "
+            "at the order of classes"
+        )
+    return (
+        f"its first layer {found[0]!r} takes pixels of {found[1]:g} to {found[2]:g}: "
+        f"as_classifier(model, input_range=({found[1]:g}, {found[2]:g})), on the command line --input-range "
+        f"{found[1]:g},{found[2]:g}"
     )
 
 

@@ -31,53 +31,7 @@ class Evidence:
         return found
 
 
-def accuracy_curve(
-    model: keras.Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    threat: ThreatModel,
-    evidence: Sequence[Evidence] = (),
-    *,
-    seed: int,
-    batch_size: int,
-    progress: bool,
-) -> tuple[Curve, list[Accuracy]]:
-    """Accuracy as epsilon grows until the ball holds every image: under PGD, and whatever else is known.
-
-    An example that was fooled within one radius is fooled within every larger one, and is not attacked again.
-
-    Args:
-        model: float32 classifier.
-        x: float32 (n, height, width, channels) in [0, 1]; the first `N_EXAMPLES` are used.
-        y: int32 (n,).
-        threat: norm, one that PGD has, and epsilon.
-        evidence: of other attacks on the same images, in the same norm.
-        seed: integer seed of the attack.
-        batch_size: of the attack.
-        progress: whether to show progress bars.
-
-    Returns:
-        The curve, no point of which is above what any of the evidence leaves, and its points as PGD alone has them.
-    """
-    x, y = x[:N_EXAMPLES], y[:N_EXAMPLES]
-    alone, held = np.ones(len(x), dtype=bool), np.ones(len(x), dtype=bool)
-    points, own = [], []
-    for epsilon in radii(threat, x.shape[1:]):
-        rows = np.flatnonzero(alone)
-        if len(rows):
-            attack = PGD(epsilon=epsilon, norm=threat.norm, steps=STEPS)
-            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
-            alone[rows] = ~attack.run(model, x[rows], y[rows], **options).success
-        held &= alone
-        for part in evidence:
-            held &= ~part.broken(epsilon, len(x))
-        own.append(Accuracy.count(int(alone.sum()), len(x)))
-        points.append(CurvePoint.count(int(held.sum()), len(x), epsilon=epsilon))
-    config = PGD(epsilon=threat.epsilon, norm=threat.norm, steps=STEPS).get_config()
-    return Curve(name="PGD", config=config, seed=seed, points=tuple(points)), own
-
-
-def radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
+def curve_radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
     """Where the curve is measured; in the last ball every image of `shape` reaches every other."""
     ones = np.ones((1, *shape), "float32")
     everything = float(get_norm(threat.norm).distance(ones, np.zeros_like(ones))[0])
@@ -86,3 +40,70 @@ def radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
         return [*below, everything]
     beyond = np.geomspace(threat.epsilon, everything, _BEYOND + 1)[1:-1].tolist()
     return [*below, *beyond, everything]
+
+
+def curve_attack(threat: ThreatModel, epsilon: float) -> PGD:
+    """What the curve is measured with, at one of its radii."""
+    return PGD(epsilon=epsilon, norm=threat.norm, steps=STEPS)
+
+
+def broken_at(
+    attacks: Sequence[PGD],
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    numbers: np.ndarray,
+    **options: Any,
+) -> np.ndarray:
+    """The place of the first attack that fools the model, int64 (n,); their number where none does.
+
+    An example that was fooled within one radius is fooled within every larger one, and is not attacked again.
+
+    Args:
+        attacks: with radii that rise.
+        model: float32 classifier.
+        x: float32 (n, height, width, channels) in [0, 1].
+        y: int32 (n,).
+        numbers: of the images, see `Attack.run`.
+        **options: of `Attack.run`.
+    """
+    found = np.full(len(x), len(attacks))
+    for place, attack in enumerate(attacks):
+        rows = np.flatnonzero(found == len(attacks))
+        if len(rows):
+            run = attack.run(model, x[rows], y[rows], numbers=numbers[rows], **options)
+            found[rows[run.success]] = place
+    return found
+
+
+def accuracy_curve(
+    broken_at: np.ndarray,
+    radii: Sequence[float],
+    threat: ThreatModel,
+    evidence: Sequence[Evidence] = (),
+    *,
+    seed: int,
+) -> tuple[Curve, list[Accuracy]]:
+    """Accuracy as epsilon grows until the ball holds every image: under PGD, and whatever else is known.
+
+    Args:
+        broken_at: for each image the place among `radii` where PGD first fooled the model, see the function.
+        radii: rising.
+        threat: norm and epsilon.
+        evidence: of other attacks on the same images, in the same norm.
+        seed: of the attack.
+
+    Returns:
+        The curve, no point of which is above what any of the evidence leaves, and its points as PGD alone has them.
+    """
+    held, n = np.ones(len(broken_at), dtype=bool), len(broken_at)
+    points, own = [], []
+    for place, epsilon in enumerate(radii):
+        alone = broken_at > place
+        held &= alone
+        for part in evidence:
+            held &= ~part.broken(epsilon, n)
+        own.append(Accuracy.count(int(alone.sum()), n))
+        points.append(CurvePoint.count(int(held.sum()), n, epsilon=epsilon))
+    config = curve_attack(threat, threat.epsilon).get_config()
+    return Curve(name="PGD", config=config, seed=seed, points=tuple(points)), own

@@ -51,7 +51,7 @@ class SignSteps:
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
     """
 
     def __init__(self, model: keras.Model, x: Tensor, y: Tensor, *, batch_size: int = 128) -> None:
@@ -110,7 +110,7 @@ def deepdefense_metrics(
             MNIST experiments, whose networks saw images without it. Perturbations do not depend on it.
         steps: iterations of DeepFool, which leaves the predicted class.
         overshoot: of DeepFool.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
 
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or images of which all equal `mean`.
@@ -157,7 +157,7 @@ def accuracy_columns(
         y: integer array (n,).
         reference: in [0, 1] pixel units, above 0.
         parts: of it.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
     """
     if reference is None or not reference > 0:
         raise ValueError(f"reference must be a number above 0, got {reference!r}.")

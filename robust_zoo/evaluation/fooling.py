@@ -121,7 +121,7 @@ def rubbish_test(
             have 1.
         threshold: probability that the target class must have besides being the predicted one.
         seed: integer seed of the noise.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses, or arguments out of range.

@@ -2,63 +2,28 @@
 
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from robust_zoo import backend
-from robust_zoo.attacks import PGD, Attack, FixedBudgetAttack
-from robust_zoo.classifier import describe_config
-from robust_zoo.contract import (
-    check_batch_size,
-    check_classifier,
-    check_images,
-    check_labels,
-)
-from robust_zoo.copies import agree, in_float32
+from robust_zoo.attacks import Attack
 from robust_zoo.datasets import Dataset
-from robust_zoo.evaluation.checks import run_checks
-from robust_zoo.evaluation.curve import Evidence, accuracy_curve
-from robust_zoo.evaluation.outcomes import (
-    carried_by,
-    defense_info,
-    evidence_of,
-    minimum_norm,
-    outcome_of,
-    versions,
-    worst_case,
-)
+from robust_zoo.evaluation.curve import Evidence
+from robust_zoo.evaluation.engines import measure_tasks
+from robust_zoo.evaluation.merging import merged
 from robust_zoo.evaluation.plan import (
-    as_dataset,
+    TASK_SIZE,
     check_rising,
-    sample_sizes,
-    state_files,
-    threat_model,
+    plan_evaluation,
 )
-from robust_zoo.inference import forget, predict
 from robust_zoo.record import (
-    LONGEST_NAME,
-    Accuracy,
-    AttackOutcome,
     BaseModelInfo,
-    Check,
-    Curve,
-    DatasetInfo,
     DefenseInfo,
-    Input,
-    MinimumNorm,
     Reported,
     RobustnessRecord,
     Training,
 )
-from robust_zoo.sentences import one_line
-from robust_zoo.weights import describe_weights
-
-_COMPARED = 64  # images on which compiled and uncompiled logits are compared
 
 
 def evaluate(
@@ -70,9 +35,13 @@ def evaluate(
     n: "int | Sequence[int | None] | None" = None,
     seed: int = 0,
     batch_size: int = 128,
+    task_size: int = TASK_SIZE,
     checks: bool = True,
     progress: bool = True,
     state_directory: str | pathlib.Path | None = None,
+    engine: str = "process",
+    workers: int | None = None,
+    address: str | None = None,
     name: str | None = None,
     architecture: str | None = None,
     defense: "DefenseInfo | Any | None" = None,
@@ -94,12 +63,18 @@ def evaluate(
         n: number of examples, drawn with `seed`: one number for everything, or one for each attack (clean
             accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
         seed: integer seed for the sample and for all randomness of the attacks.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count depends on it.
+        task_size: images that are measured in one go, see `plan_evaluation`; 256 by default.
         checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
             to 1,000 examples.
         progress: whether to show progress bars (on a terminal only).
-        state_directory: folder, made if need be, that keeps how far each attack is (see `Attack.run`), so
-            that an interrupted evaluation resumes when it is called again with the same arguments.
+        state_directory: folder, made if need be, that keeps what is measured, and how far the attack at work is (see
+            `Attack.run`), so that an interrupted evaluation resumes when it is called again with the same arguments.
+        engine: "process" (default), or "ray" for a Ray cluster (extra `ray`). The record is the same.
+        workers: how many processes measure at once, each on one core or GPU: by default one, and on Ray as many as the
+            cluster has GPUs or, without any, CPUs. New processes import the script that called: let it call only
+            under `if __name__ == "__main__":`.
+        address: of the Ray cluster, "auto" for the one around this machine; by default one is started here.
         name: of the model; by default `model.name`.
         architecture: its architecture; by default `model.name`.
         defense: how it was trained: the trainer itself, or a `DefenseInfo`. By default what the defense noted on
@@ -111,7 +86,8 @@ def evaluate(
 
     Raises:
         TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses, attacks of
-            different threat models, or an `n` that does not fit.
+            different threat models, an `n` that does not fit, or a Ray cluster that cannot be reached.
+        ImportError: Ray is not installed.
 
     Example:
         >>> attack = PGD(epsilon=0.1, steps=40, step_size=0.01)
@@ -119,16 +95,26 @@ def evaluate(
         >>> record.clean.accuracy, record.worst_case.n_examples
         (1.0, 100)
     """
-    options: dict[str, Any] = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "checks": checks,
-        "progress": progress,
-    }
-    about: dict[str, Any] = {"name": name, "architecture": architecture, "defense": defense}
-    about |= {"reported": reported, "training": training, "base_model": base_model}
-    measured = _Measured(model, data, dataset, [attacks], n, **options)
-    return measured.record(0, state_directory, **about)
+    plan = plan_evaluation(
+        model,
+        data,
+        attacks=attacks,
+        dataset=dataset,
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        task_size=task_size,
+        checks=checks,
+        name=name,
+        architecture=architecture,
+        defense=defense,
+        reported=reported,
+        training=training,
+        base_model=base_model,
+    )
+    where: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
+    parts = measure_tasks(plan, plan.tasks, folder=state_directory, progress=progress, **where)
+    return merged(plan, parts)[0]
 
 
 def evaluate_at(
@@ -136,14 +122,12 @@ def evaluate_at(
     data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
     *,
     plans: Sequence[Sequence[Attack]],
-    dataset: str | None = None,
-    n: "int | Sequence[int | None] | None" = None,
-    seed: int = 0,
-    batch_size: int = 128,
-    checks: bool = True,
     progress: bool = True,
     state_directory: str | pathlib.Path | None = None,
-    **about: Any,
+    engine: str = "process",
+    workers: int | None = None,
+    address: str | None = None,
+    **options: Any,
 ) -> list[RobustnessRecord]:
     """Measures a classifier at several epsilons: a record each.
 
@@ -154,199 +138,29 @@ def evaluate_at(
         model: see `evaluate`.
         data: see `evaluate`.
         plans: attacks for each epsilon, all of one norm; the epsilons rise.
-        dataset: see `evaluate`.
-        n: see `evaluate`.
-        seed: see `evaluate`.
-        batch_size: see `evaluate`.
-        checks: see `evaluate`.
         progress: see `evaluate`.
         state_directory: see `evaluate`; each epsilon has a folder in it.
-        **about: name, architecture and so on, see `evaluate`.
+        engine: see `evaluate`.
+        workers: see `evaluate`.
+        address: see `evaluate`.
+        **options: all else that `evaluate` takes.
 
     Raises:
         TypeError, ValueError: as `evaluate`, or plans whose epsilons do not rise.
     """
-    options: dict[str, Any] = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "checks": checks,
-        "progress": progress,
-    }
-    measured = _Measured(model, data, dataset, plans, n, **options)
-    records = []
-    for number, threat in enumerate(measured.threats):
+    made = [plan_evaluation(model, data, attacks=attacks, **options) for attacks in plans]
+    if len(plans) > 1:
+        check_rising([plan.threat_model for plan in made])
+    where: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
+    records: list[RobustnessRecord] = []
+    evidence: list[Evidence] = []
+    for plan in made:
         folder = state_directory
         if folder is not None and len(plans) > 1:
-            assert threat is not None  # or `check_rising` has refused the plans
-            folder = pathlib.Path(folder) / f"epsilon_{threat.epsilon:.6g}"
-        records.append(measured.record(number, folder, **about))
+            assert plan.threat_model is not None  # or `check_rising` has refused the plans
+            folder = pathlib.Path(folder) / f"epsilon_{plan.threat_model.epsilon:.6g}"
+        parts = measure_tasks(plan, plan.tasks, folder=folder, progress=progress, **where)
+        record, found = merged(plan, parts, evidence)
+        records.append(record)
+        evidence += found
     return records
-
-
-@dataclass
-class _Found:
-    """What the attacks of a plan found: those with a budget, and whom they left, and those without."""
-
-    outcomes: list[AttackOutcome] = field(default_factory=list)
-    survivors: list[np.ndarray] = field(default_factory=list)
-    distances: list[MinimumNorm] = field(default_factory=list)
-    flags: list[Check] = field(default_factory=list)
-
-
-class _Measured:
-    """A model on a sample, and what the attacks of several plans have found so far."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
-        name: str | None,
-        plans: Sequence[Attack | Sequence[Attack]],
-        n: int | Sequence[int | None] | None,
-        *,
-        seed: int,
-        batch_size: int,
-        checks: bool,
-        progress: bool,
-    ) -> None:
-        check_classifier(model)
-        check_batch_size(batch_size)
-        self.plans = [(p,) if isinstance(p, Attack) else tuple(p) for p in plans]
-        self.threats = [threat_model(attacks) for attacks in self.plans]
-        if len(plans) > 1:
-            check_rising(self.threats)
-        self.model, self.seed, self.batch_size = model, seed, batch_size
-        self.checks, self.progress = checks, progress
-        data = as_dataset(data, model, name, n)
-        self.sizes = sample_sizes(n, len(self.plans[0]), len(data))
-        self.sample = data.sample(max(self.sizes), seed)
-        self.measured = in_float32(model)
-        self.config, self.weights = describe_config(self.measured), describe_weights(self.measured)
-        self.x = check_images(self.sample.images, self.measured)
-        self.y = check_labels(self.sample.labels, self.measured.output_shape[1], len(self.x))
-        for attack in (attack for attacks in self.plans for attack in attacks):
-            attack.check_model(self.measured)
-        self.logits = _trusted_logits(self.measured, self.x, batch_size)
-        self.clean = self.logits.argmax(1) == self.y
-        self.evidence: list[Evidence] = []
-
-    def record(
-        self,
-        number: int,
-        state_directory: str | pathlib.Path | None,
-        *,
-        name: str | None = None,
-        architecture: str | None = None,
-        defense: "DefenseInfo | Any | None" = None,
-        reported: Sequence[Reported] = (),
-        training: Training | None = None,
-        base_model: BaseModelInfo | None = None,
-    ) -> RobustnessRecord:
-        """The record of one plan; that of `evaluate`, whose arguments these are."""
-        model, x = self.model, self.x
-        carried = carried_by(model, self.config, self.weights)
-        name = name or carried.get("name", model.name)
-        architecture = architecture or carried.get("architecture", model.name)
-        # Refused before any attack runs.
-        names = {"name": name, "architecture": architecture, "dataset": self.sample.name}
-        for argument, text in names.items():
-            if not text.isprintable() or len(text) > LONGEST_NAME:
-                raise ValueError(
-                    f"{argument} must be one line of text of at most {LONGEST_NAME} characters, got {one_line(text)!r}."
-                )
-        defense_info(defense, model)
-        threat, sample = self.threats[number], self.sample
-        found = self._attacked(number, state_directory)
-        curve, checks = self._checked(number, found) if self.checks else (None, found.flags)
-        return RobustnessRecord(
-            name=name,
-            architecture=architecture,
-            parameters=model.count_params(),
-            input=Input(shape=model.input_shape[1:]),
-            num_classes=model.output_shape[1],
-            dataset=DatasetInfo(
-                name=sample.name, version=sample.version, split=sample.split, sha256=sample.sha256
-            ),
-            defense=defense_info(defense, model) or carried.get("defense"),
-            threat_model=threat,
-            clean=Accuracy.count(int(self.clean.sum()), len(x)),
-            attacks=tuple(found.outcomes),
-            worst_case=worst_case(found.outcomes, found.survivors) if found.outcomes else None,
-            minimum_norm=tuple(found.distances),
-            curve=curve,
-            checks=tuple(checks),
-            reported=tuple(reported) or carried.get("reported", ()),
-            training=training or carried.get("training"),
-            base_model=base_model or carried["base_model"],
-            config=self.config,
-            weights=self.weights,
-            versions=versions(),
-            created=datetime.now(UTC).replace(microsecond=0),
-        )
-
-    def _attacked(self, number: int, state_directory: str | pathlib.Path | None) -> _Found:
-        """What the attacks of a plan find."""
-        attacks, threat, found = self.plans[number], self.threats[number], _Found()
-        states = state_files(state_directory, attacks)
-        smaller = tuple(self.evidence)  # of plans with a smaller epsilon
-        for attack, size, state_file in zip(attacks, self.sizes, states, strict=False):
-            x, y, clean = self.x[:size], self.y[:size], self.clean[:size]
-            result = attack.run(self.measured, x, y, state_file=state_file, **self._options)
-            # A second look at what the attack returned.
-            seen = predict(self.measured, result.x_adv, self.batch_size).argmax(1)
-            if isinstance(attack, FixedBudgetAttack):
-                held = clean & ~result.success & (seen == y)
-                self.evidence.append(evidence_of(~held, result.distance, clean, attack.epsilon))
-                for part in smaller:
-                    held = held & ~part.broken(attack.epsilon, size)
-                found.outcomes.append(outcome_of(attack, result, held, self.seed))
-                found.survivors.append(held)
-                found.flags += result.flags
-            else:
-                left = ops.convert_to_numpy(attack.reference(self.logits[:size], y))
-                fooled = result.success & (seen != left)
-                found.distances.append(minimum_norm(attack, result, x, fooled, clean, self.seed))
-                if threat is not None and attack.norm == threat.norm:
-                    broken = fooled & (seen != y)
-                    self.evidence.append(evidence_of(broken, result.distance, clean, np.inf))
-        return found
-
-    def _checked(self, number: int, found: _Found) -> tuple[Curve | None, list[Check]]:
-        """The curve, and the checks of a plan, the attacks' own flags included."""
-        measured, x, y, threat = self.measured, self.x, self.y, self.threats[number]
-        curve: Curve | None = None
-        alone: Sequence[Accuracy] = ()
-        if threat is not None and threat.norm in PGD.norms:
-            curve, alone = accuracy_curve(measured, x, y, threat, self.evidence, **self._options)
-        fixed = [part for part in self.plans[number] if isinstance(part, FixedBudgetAttack)]
-        own = run_checks(measured, x, y, self.logits, threat, fixed, curve, alone, **self._options)
-        # Ours look at more images than the flags of the same name.
-        names = {check.name for check in own}
-        return curve, [*own, *(flag for flag in found.flags if flag.name not in names)]
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"seed": self.seed, "batch_size": self.batch_size, "progress": self.progress}
-
-
-def _trusted_logits(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
-    """The logits of a compiled model, which must be those that it computes uncompiled.
-
-    Raises:
-        ValueError: they are not: the model computes something else once it is compiled.
-    """
-    few = x[:_COMPARED]
-    with backend.full_precision():
-        eager, again = (ops.convert_to_numpy(model(few, training=False)) for _ in range(2))
-    logits = predict(model, x, batch_size)
-    if not agree(eager, again, within=1e-6) or agree(logits[:_COMPARED], eager, within=1e-3):
-        return logits
-    forget(model)  # compiled before something changed that nobody can see
-    logits = predict(model, x, batch_size)
-    if agree(logits[:_COMPARED], eager, within=1e-3):
-        return logits
-    difference = np.abs(logits[:_COMPARED] - eager).max()
-    raise ValueError(
-        f"model {model.name!r} computes other logits compiled than uncompiled (by up to {difference:g}): its call "
-        "must depend on nothing but its inputs, its variables and its layers' attributes."
-    )

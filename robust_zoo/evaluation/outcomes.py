@@ -1,12 +1,12 @@
 """The parts of a record, from what attacks found and from what is known of the model."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
 
 from robust_zoo import __version__, backend
-from robust_zoo.attacks import Attack, AttackResult
+from robust_zoo.attacks import Attack
 from robust_zoo.evaluation.curve import Evidence
 from robust_zoo.record import (
     AttackOutcome,
@@ -20,6 +20,9 @@ from robust_zoo.record import (
 )
 from robust_zoo.weights import variables_sha256
 
+if TYPE_CHECKING:
+    from robust_zoo.evaluation.plan import PlannedAttack
+
 
 def evidence_of(
     broken: np.ndarray, distance: np.ndarray, clean: np.ndarray, epsilon: float
@@ -29,36 +32,54 @@ def evidence_of(
     return Evidence(np.where(clean, found, 0.0))
 
 
-def outcome_of(attack: Attack, result: AttackResult, held: np.ndarray, seed: int) -> AttackOutcome:
+def outcome_of(
+    attack: "PlannedAttack",
+    arrays: dict[str, np.ndarray],
+    components: list[str],
+    held: np.ndarray,
+    seed: int,
+    seconds: float,
+) -> AttackOutcome:
+    """Of an attack with a budget; `held`, bool (n,): the images that it left."""
+    left = {}
+    if components:
+        broken_by = arrays["broken_by"]
+        for place, name in enumerate(components):
+            later = np.isin(broken_by, ["", *components[place + 1 :]])
+            left[name] = float(later.mean())
     return AttackOutcome.count(
         int(held.sum()),
         len(held),
-        name=type(attack).__name__,
-        config=attack.get_config(),
+        name=attack.name,
+        config=attack.config,
         seed=seed,
-        max_distance=float(result.distance.max()),
-        seconds=round(result.seconds, 3),
-        components=result.components,
+        max_distance=float(arrays["distance"].max()),
+        seconds=round(seconds, 3),
+        components=left,
     )
 
 
+def lengths(attack: Attack, x: np.ndarray) -> np.ndarray:
+    """The norms of images (n, ...), in the attack's; of l0 the number of values."""
+    if attack.norm == "l0":
+        return np.full(len(x), float(x[0].size))
+    return attack.geometry.distance(x, np.broadcast_to(np.float32(0), x.shape))
+
+
 def minimum_norm(
-    attack: Attack,
-    result: AttackResult,
-    x: np.ndarray,
-    fooled: np.ndarray,
+    attack: "PlannedAttack",
+    norm: str,
+    arrays: dict[str, np.ndarray],
     clean: np.ndarray,
     seed: int,
+    seconds: float,
 ) -> MinimumNorm:
-    """`fooled` and `clean`, bool (n,): the attack's successes and the correctly classified images."""
-    if attack.norm == "l0":
-        norms = np.full(len(x), float(x[0].size))
-    else:
-        norms = attack.geometry.distance(x, np.broadcast_to(np.float32(0), x.shape))
+    """Of an attack without a budget; `clean`, bool (n,): the correctly classified images."""
+    fooled = arrays["fooled"]
 
     def summary(rows: np.ndarray) -> Distances:
-        distance, norm = result.distance[rows], norms[rows]
-        relative = distance[norm > 0] / norm[norm > 0]
+        distance, length = arrays["distance"][rows], arrays["length"][rows]
+        relative = distance[length > 0] / length[length > 0]
         return Distances(
             n_examples=int(rows.sum()),
             mean=float(distance.mean()) if len(distance) else None,
@@ -67,14 +88,14 @@ def minimum_norm(
         )
 
     return MinimumNorm(
-        name=type(attack).__name__,
-        config=attack.get_config(),
+        name=attack.name,
+        config=attack.config,
         seed=seed,
-        norm=cast(Norm, attack.norm),
-        n_examples=len(x),
+        norm=cast(Norm, norm),
+        n_examples=len(fooled),
         found=summary(fooled),
         clean_correct_only=summary(fooled & clean),
-        seconds=round(result.seconds, 3),
+        seconds=round(seconds, 3),
     )
 
 

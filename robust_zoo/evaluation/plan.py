@@ -1,18 +1,340 @@
 """What is to be measured, and on what: refused here, before anything runs, if it does not fit."""
 
-import pathlib
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import keras
 import numpy as np
+import pydantic
 
-from robust_zoo.attacks import Attack, FixedBudgetAttack
-from robust_zoo.contract import check_images, check_labels
+from robust_zoo import __version__
+from robust_zoo.attacks import PGD, Attack, FixedBudgetAttack
+from robust_zoo.attacks.registry import class_of
+from robust_zoo.classifier import describe_config
+from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
+from robust_zoo.copies import in_float32
 from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, load_dataset
-from robust_zoo.record import Norm, ThreatModel
+from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
+from robust_zoo.evaluation.curve import N_EXAMPLES as _ON_CURVE
+from robust_zoo.evaluation.outcomes import carried_by, defense_info
+from robust_zoo.record import (
+    LONGEST_NAME,
+    BaseModelInfo,
+    Configuration,
+    DatasetInfo,
+    DefenseInfo,
+    Input,
+    Norm,
+    Reported,
+    Settings,
+    ThreatModel,
+    Training,
+    Weights,
+)
 from robust_zoo.sentences import one_line
+from robust_zoo.weights import describe_weights
+
+TASK_SIZE = 256  # images in a task
+
+
+class Task(NamedTuple):
+    """A part of an evaluation that is measured in one go.
+
+    Attributes:
+        number: its place among the plan's tasks.
+        kind: "clean" (predictions), "attack", "curve" (accuracy against epsilon) or "checks".
+        attack: place of the attack in the plan; -1 where it is not of one.
+        first: first row of the sample.
+        last: row after the last.
+    """
+
+    number: int
+    kind: Literal["clean", "attack", "curve", "checks"]
+    attack: int
+    first: int
+    last: int
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PlannedAttack(_Part):
+    """An attack of a plan, as records describe it, and on how many examples."""
+
+    name: str
+    config: Settings
+    n: int = pydantic.Field(ge=1)
+
+
+class Bound(NamedTuple):
+    """What a plan is about, in this process."""
+
+    model: keras.Model  # in float32
+    x: np.ndarray
+    y: np.ndarray
+    attacks: tuple[Attack, ...]
+
+
+class EvaluationPlan(_Part):
+    """All that a record depends on: model, sample, attacks and seed, and the tasks that it is measured in.
+
+    Made by `plan_evaluation`. As JSON it goes to other machines, where `bind` gives it the model and the data.
+    The tasks are the same wherever they are measured, and so is every number.
+    """
+
+    schema_version: Literal[1] = 1
+    version: str = __version__
+    handle: str = ""
+    """How the command line finds the model, and how `as_classifier` is to take it."""
+    form: dict[str, Any] = {}
+    name: str
+    architecture: str
+    parameters: int
+    input: Input
+    num_classes: int
+    dataset: DatasetInfo
+    n: int = pydantic.Field(ge=1)
+    attacks: tuple[PlannedAttack, ...] = ()
+    threat_model: ThreatModel | None = None
+    seed: int = 0
+    batch_size: int = 128
+    task_size: int = pydantic.Field(TASK_SIZE, ge=1)
+    checks: bool = True
+    config: Configuration
+    weights: Weights
+    defense: DefenseInfo | None = None
+    reported: tuple[Reported, ...] = ()
+    training: Training | None = None
+    base_model: BaseModelInfo | None = None
+
+    _bound: Bound | None = pydantic.PrivateAttr(None)
+    _trusted: bool = pydantic.PrivateAttr(False)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks, in their order."""
+        parts: list[tuple[Any, int, int]] = [("clean", -1, self.n)]
+        parts += [("attack", place, attack.n) for place, attack in enumerate(self.attacks)]
+        if self.checks and self.has_curve:
+            parts.append(("curve", -1, min(_ON_CURVE, self.n)))
+        spans = [
+            (kind, attack, first, min(first + self.task_size, n))
+            for kind, attack, n in parts
+            for first in range(0, n, self.task_size)
+        ]
+        if self.checks:
+            spans.append(("checks", -1, 0, min(_CHECKED, self.n)))
+        return tuple(Task(number, *span) for number, span in enumerate(spans))
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether there is a threat model whose norm PGD has."""
+        return self.threat_model is not None and self.threat_model.norm in PGD.norms
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of all that the numbers depend on; the batch size is not among it."""
+        told = self.model_dump(
+            mode="json",
+            include={
+                "version", "dataset", "n", "attacks", "seed", "task_size", "checks", "config", "weights"
+            },
+        )  # fmt: skip
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """JSON text, indented, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "plan") -> Self:
+        """From JSON text; ValueError names `source` and the first thing that is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "it"
+            raise ValueError(
+                f"{source} is not a valid plan: {one_line(place)}: {one_line(first['msg'])}."
+            ) from None
+
+    def bind(self, model: keras.Model, data: Dataset) -> Self:
+        """The plan together with what it is about, in this process: see `measure`.
+
+        Args:
+            model: the classifier that it was made for, or another copy of it.
+            data: the split that it was made for.
+
+        Raises:
+            ValueError: another model, other data, another version of robust_zoo, or an attack that is not there.
+        """
+        if self.version != __version__:
+            raise ValueError(
+                f"plan was made by robust_zoo {self.version}, and this is {__version__}: use one version."
+            )
+        measured = in_float32(check_classifier(model))
+        weights = describe_weights(measured)
+        if (weights.sha256, describe_config(measured)) != (self.weights.sha256, self.config):
+            raise ValueError(
+                f"model must be the plan's, {self.name!r} with weights {self.weights.sha256[:12]}, got {model.name!r} "
+                f"with {weights.sha256[:12]}."
+            )
+        sample = data.sample(min(self.n, len(data)), self.seed)
+        if sample.sha256 != self.dataset.sha256:
+            raise ValueError(
+                f"data must be the plan's, {one_line(self.dataset.name)!r} whose sample has the sha256 "
+                f"{self.dataset.sha256[:12]}, got {one_line(data.name)!r} with {sample.sha256[:12]}."
+            )
+        attacks = tuple(attack_of_record(part.name, part.config) for part in self.attacks)
+        return self.with_bound(_bound_to(measured, sample, attacks))
+
+    def with_bound(self, bound: Bound) -> Self:
+        """The plan with what it is about, which is known to be right."""
+        plan = self.model_copy()
+        plan._bound, plan._trusted = bound, False
+        return plan
+
+    def trust_once(self, check: Callable[[], None]) -> None:
+        """Calls `check`, which raises an error for a model that cannot be measured, unless it has passed before."""
+        if not self._trusted:
+            check()
+            self._trusted = True
+
+    @property
+    def bound(self) -> Bound:
+        """What the plan is about; ValueError if it was not bound to it."""
+        if self._bound is None:
+            raise ValueError(
+                "plan must have its model and data: give it them by plan.bind(model, data)."
+            )
+        return self._bound
+
+
+def plan_evaluation(
+    model: keras.Model,
+    data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
+    *,
+    attacks: Sequence[Attack] = (),
+    dataset: str | None = None,
+    n: "int | Sequence[int | None] | None" = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    task_size: int = TASK_SIZE,
+    checks: bool = True,
+    name: str | None = None,
+    architecture: str | None = None,
+    defense: "DefenseInfo | Any | None" = None,
+    reported: Sequence[Reported] = (),
+    training: Training | None = None,
+    base_model: BaseModelInfo | None = None,
+) -> EvaluationPlan:
+    """What `evaluate` measures, without measuring it: for many processes or machines.
+
+    Args:
+        model: see `evaluate`, as for all others.
+        data: see `evaluate`.
+        attacks: see `evaluate`.
+        dataset: see `evaluate`.
+        n: see `evaluate`.
+        seed: see `evaluate`.
+        batch_size: images in a batch.
+        task_size: images in a task, 256 by default.
+        checks: see `evaluate`.
+        name: see `evaluate`.
+        architecture: see `evaluate`.
+        defense: see `evaluate`.
+        reported: see `evaluate`.
+        training: see `evaluate`.
+        base_model: see `evaluate`.
+
+    Returns:
+        The plan, bound to the model and the data. `measure(plan, task)` measures each of `plan.tasks`, anywhere, and
+        `merge(plan, parts)` makes the record.
+
+    Raises:
+        TypeError, ValueError: as `evaluate`.
+
+    Example:
+        >>> plan = plan_evaluation(model, "digits", attacks=[PGD(epsilon=0.1, steps=5)], n=300)
+        >>> record = merge(plan, [measure(plan, task) for task in plan.tasks])
+        >>> record.clean.n_examples, len(plan.tasks)
+        (300, 7)
+    """
+    check_classifier(model)
+    attacks = (attacks,) if isinstance(attacks, Attack) else tuple(attacks)
+    threat = threat_model(attacks)
+    whole = isinstance(task_size, Integral) and not isinstance(task_size, bool)
+    if not whole or task_size < 1:
+        raise ValueError(f"task_size must be an integer >= 1, got {task_size!r}.")
+    check_batch_size(batch_size)
+    data = as_dataset(data, model, dataset, n)
+    sizes = sample_sizes(n, len(attacks), len(data))
+    sample = data.sample(max(sizes), seed)
+    measured = in_float32(model)
+    bound = _bound_to(measured, sample, attacks)
+    for attack in attacks:
+        attack.check_model(measured)
+    config, weights = describe_config(measured), describe_weights(measured)
+    carried = carried_by(model, config, weights)
+    name = name or carried.get("name", model.name)
+    architecture = architecture or carried.get("architecture", model.name)
+    for argument, text in {
+        "name": name,
+        "architecture": architecture,
+        "dataset": sample.name,
+    }.items():
+        if not text.isprintable() or len(text) > LONGEST_NAME:
+            raise ValueError(
+                f"{argument} must be one line of text of at most {LONGEST_NAME} characters, got {one_line(text)!r}."
+            )
+    plan = EvaluationPlan(
+        name=name,
+        architecture=architecture,
+        parameters=model.count_params(),
+        input=Input(shape=model.input_shape[1:]),
+        num_classes=model.output_shape[1],
+        dataset=DatasetInfo(
+            name=sample.name, version=sample.version, split=sample.split, sha256=sample.sha256
+        ),
+        n=len(sample),
+        attacks=tuple(
+            PlannedAttack(name=type(attack).__name__, config=attack.get_config(), n=size)
+            for attack, size in zip(attacks, sizes, strict=False)
+        ),
+        threat_model=threat,
+        seed=int(seed),
+        batch_size=int(batch_size),
+        task_size=int(task_size),
+        checks=checks,
+        config=config,
+        weights=weights,
+        defense=defense_info(defense, model) or carried.get("defense"),
+        reported=tuple(reported) or carried.get("reported", ()),
+        training=training or carried.get("training"),
+        base_model=base_model or carried["base_model"],
+    )
+    return plan.with_bound(bound)
+
+
+def _bound_to(measured: keras.Model, sample: Dataset, attacks: tuple[Attack, ...]) -> Bound:
+    x = check_images(sample.images, measured)
+    y = check_labels(sample.labels, measured.output_shape[1], len(x))
+    return Bound(measured, x, y, attacks)
+
+
+def attack_of_record(name: str, config: dict[str, Any]) -> Attack:
+    """The attack that a record or a plan describes; ValueError if it cannot be made."""
+    try:
+        kind = class_of(name)
+        if kind is None:
+            raise TypeError("it is none of robust_zoo's or of an installed package's")
+        return kind.from_config(config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"attack {name!r} of the record cannot be made again: {error}") from None
 
 
 def threat_model(attacks: tuple[Attack, ...]) -> ThreatModel | None:
@@ -101,16 +423,3 @@ def sample_sizes(n: int | Sequence[int | None] | None, attacks: int, available: 
         if not (whole and 1 <= size <= available):
             raise ValueError(f"n must be integers in 1..{available}, the examples, got {n!r}.")
     return [int(size) for size in numbers]
-
-
-def state_files(
-    directory: str | pathlib.Path | None, attacks: tuple[Attack, ...]
-) -> list[pathlib.Path | None]:
-    """One file for each attack, by its place and name."""
-    if directory is None:
-        return [None] * len(attacks)
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    return [
-        directory / f"{number}_{type(attack).__name__}.npz" for number, attack in enumerate(attacks)
-    ]

@@ -50,7 +50,7 @@ def roll_off(
         y: integer array (n,).
         epsilons: magnitudes above 0, rising.
         seed: integer seed of the attack.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
 
     Raises:
         ValueError: magnitudes that do not rise from above 0.

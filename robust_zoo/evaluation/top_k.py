@@ -68,7 +68,7 @@ def top_k(
         epsilons: in [0, 1] pixel units, above 0, rising or not.
         k: numbers of classes, each at least 1 and below the model's.
         seed: integer seed of the attack.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
     """
     model = in_float32(check_classifier(model))
     classes = model.output_shape[1]
@@ -121,7 +121,7 @@ def label_leaking(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attacks.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
 
     Raises:
         ValueError: attacks of which the first does not use true labels, or the second does.

@@ -64,7 +64,7 @@ def transfer_accuracy(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attack.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
     """
     restarts = attack.restarts
     single = attack.replace(restarts=1) if restarts > 1 else attack
@@ -94,7 +94,7 @@ def transfer_matrices(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attack.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
     """
     if not models:
         raise ValueError("models must be at least one, got none.")

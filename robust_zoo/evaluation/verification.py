@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from robust_zoo.attacks import Attack
-from robust_zoo.attacks.registry import class_of
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.measuring import evaluate
+from robust_zoo.evaluation.plan import attack_of_record
 from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
 from robust_zoo.sentences import one_line
 
@@ -55,7 +54,7 @@ def verify(
         model: with a record, from `load_model`.
         data: the split that it was measured on. By default that of the recorded name, if it is "digits" or of TFDS.
         n: at most so many of the recorded examples of each attack; by default all.
-        batch_size: images in a batch; no number depends on it.
+        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
         progress: whether to show progress bars (on a terminal only).
         state_directory: see `evaluate`.
 
@@ -89,7 +88,7 @@ def verify(
     again = evaluate(
         model,
         data,
-        attacks=[_attack(part) for part in parts],
+        attacks=[attack_of_record(part.name, part.config) for part in parts],
         n=sizes or clean,
         seed=seeds[0],
         batch_size=batch_size,
@@ -130,18 +129,6 @@ def _check_data(record: RobustnessRecord, data: Dataset, seed: int) -> None:
             f"data must be what the record was measured on: the sha256 of its sample is {sample.sha256[:12]}, the "
             f"record's is {record.dataset.sha256[:12]}."
         )
-
-
-def _attack(part: AttackOutcome | MinimumNorm) -> Attack:
-    try:
-        kind = class_of(part.name)
-        if kind is None:
-            raise TypeError("it is none of robust_zoo's or of an installed package's")
-        return kind.from_config(part.config)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"attack {part.name!r} of the record cannot be made again: {error}"
-        ) from None
 
 
 def _count(part: Accuracy | MinimumNorm) -> tuple[int, int]:

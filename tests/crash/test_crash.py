@@ -9,14 +9,13 @@ import os
 import shutil
 
 import keras
-import numpy as np
 import pytest
 from keras import ops
 
 from robust_zoo import architectures, files
 from robust_zoo.attacks import FGSM, PGD
 from robust_zoo.defenses import AdversarialTraining
-from robust_zoo.evaluation import evaluate
+from robust_zoo.evaluation import Part, evaluate
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.recipe import Recipe, RecipeError, building, run
 from robust_zoo.zoo import CheckpointError, HubError, load_model, publish, save_model
@@ -181,10 +180,9 @@ def test_a_measurement(disk, tmp_path, monkeypatch, how, step):
         record = evaluate(measured, "digits", state_directory=states, **measures)
         found = {}
         for file in sorted(states.iterdir()):
-            with np.load(file) as arrays:
-                found |= {
-                    (file.name, key): arrays[key].tolist() for key in arrays if key != "seconds"
-                }
+            part = Part.load(file)
+            arrays = {name: array.tolist() for name, array in part.arrays.items()}
+            found[file.name] = (part.plan, part.task, part.notes, arrays)
         return [each.correct for each in record.attacks], found
 
     states.parent.mkdir()
@@ -221,15 +219,15 @@ def quick_training(monkeypatch):
 
     def build(*args):
         if not made:
-            trainer, classifier = building.build(*args)
+            trainer = building.build(*args)
             trainer.optimizer.build(trainer.trainable_variables)
             variables = [*trainer.variables, *trainer.optimizer.variables]
             values = [ops.convert_to_numpy(variable) for variable in variables]
-            made.extend([trainer, classifier, variables, values])
-        trainer, classifier, variables, values = made
+            made.extend([trainer, variables, values])
+        trainer, variables, values = made
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return trainer, classifier
+        return trainer
 
     def measure(*args, attacks, n, **options):
         return evaluate(*args, n=n, checks=False, **options)

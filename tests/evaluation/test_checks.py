@@ -3,10 +3,9 @@ import pytest
 from keras import ops
 
 from robust_zoo import architectures
-from robust_zoo.attacks import AutoAttack, flags
+from robust_zoo.attacks import FGSM, AutoAttack, flags
 from robust_zoo.datasets import load_dataset
-from robust_zoo.evaluation import checks
-from robust_zoo.evaluation.curve import accuracy_curve
+from robust_zoo.evaluation import checks, evaluate
 from robust_zoo.record import ThreatModel
 
 OPTIONS = {"seed": 0, "batch_size": 64, "progress": False}
@@ -28,11 +27,8 @@ def scaled(model, factor):
 
 @pytest.mark.long
 def test_an_honest_model_passes_everything(trained, digits):
-    x, y = digits.images, digits.labels
-    logits = ops.convert_to_numpy(trained(x))
-    curve, alone = accuracy_curve(trained, x, y, THREAT, **OPTIONS)
     attacks = [AutoAttack(epsilon=THREAT.epsilon)]
-    found = checks.run_checks(trained, x, y, logits, THREAT, attacks, curve, alone, **OPTIONS)
+    found = evaluate(trained, digits, attacks=attacks).checks
     assert [check.name for check in found] == [
         "zero_gradients",
         "gradients_not_finite",
@@ -45,16 +41,15 @@ def test_an_honest_model_passes_everything(trained, digits):
         "accuracy_reaches_chance",
         "curve_agrees_with_attacks",
         "binarisation_test",
+        "square_stronger_than_white_box",
+        "too_few_classes",
     ]
     assert all(check.passed for check in found), found
-    assert "0.0000 at 1" in found[-3].explanation
+    assert "0.0000 at 1" in found[-5].explanation
 
 
 def test_checks_without_a_threat_model_do_not_attack(trained, digits):
-    logits = ops.convert_to_numpy(trained(digits.images))
-    images, labels = digits.images, digits.labels
-    found = checks.run_checks(trained, images, labels, logits, None, (), None, (), **OPTIONS)
-    assert len(found) == 6
+    assert len(evaluate(trained, digits).checks) == 6
 
 
 def test_saturated_logits_fire_zero_gradients(trained, digits):
@@ -97,9 +92,13 @@ def quantised(model):
 
 @pytest.mark.slow
 def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
-    x, y = digits.images[:100], digits.labels[:100]
+    options = {"attacks": FGSM(epsilon=THREAT.epsilon), "n": 100}
     check, honest = (
-        checks.reaches_chance(accuracy_curve(model, x, y, THREAT, **OPTIONS)[0], y)
+        next(
+            check
+            for check in evaluate(model, digits, **options).checks
+            if check.name == "accuracy_reaches_chance"
+        )
         for model in (quantised(trained), trained)
     )
     assert honest.passed

@@ -4,7 +4,13 @@ import pytest
 
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import evaluate
-from robust_zoo.evaluation.curve import N_EXAMPLES, accuracy_curve, radii
+from robust_zoo.evaluation.curve import (
+    N_EXAMPLES,
+    accuracy_curve,
+    broken_at,
+    curve_attack,
+    curve_radii,
+)
 from robust_zoo.record import ThreatModel
 from robust_zoo.zoo import load_model
 
@@ -29,7 +35,10 @@ def test_of_a_linear_model_it_is_the_share_of_larger_margins(norm):
     dual = np.abs(difference).sum() if norm == "linf" else np.linalg.norm(difference)
     distance = np.where(np.arange(300) < 20, 0, np.abs(margin) / dual)
     threat = ThreatModel(norm=norm, epsilon=0.1)
-    curve, alone = accuracy_curve(model, x, y, threat, **OPTIONS)
+    radii = curve_radii(threat, (2, 2, 1))
+    attacks = [curve_attack(threat, epsilon) for epsilon in radii]
+    places = broken_at(attacks, model, x, y, np.arange(300), **OPTIONS)
+    curve, alone = accuracy_curve(places, radii, threat, seed=0)
     assert [point.correct for point in curve.points] == [own.correct for own in alone]
     inside = [point for point in curve.points if point.epsilon < 0.3]  # where no pixel is cut off
     assert len(inside) >= 5
@@ -42,11 +51,21 @@ def test_of_a_linear_model_it_is_the_share_of_larger_margins(norm):
 
 
 def test_radii():
-    linf = radii(ThreatModel(norm="linf", epsilon=0.125), (2, 2, 1))
+    linf = curve_radii(ThreatModel(norm="linf", epsilon=0.125), (2, 2, 1))
     assert linf == pytest.approx([0.03125, 0.0625, 0.09375, 0.125, 0.25, 0.5, 1])
-    l2 = radii(ThreatModel(norm="l2", epsilon=0.25), (2, 2, 1))
+    l2 = curve_radii(ThreatModel(norm="l2", epsilon=0.25), (2, 2, 1))
     assert l2 == pytest.approx([0.0625, 0.125, 0.1875, 0.25, 0.5, 1, 2])
-    assert radii(ThreatModel(norm="linf", epsilon=1.0), (2, 2, 1)) == [0.25, 0.5, 0.75, 1.0]
+    assert curve_radii(ThreatModel(norm="linf", epsilon=1.0), (2, 2, 1)) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_an_image_s_draws_do_not_depend_on_the_others(small_cnn, images):
+    x, y = images(12), np.arange(12) % 5
+    attacks = [curve_attack(ThreatModel(norm="linf", epsilon=0.2), radius) for radius in (0.1, 0.2)]
+    numbers = np.arange(12)
+    places = broken_at(attacks, small_cnn, x, y, numbers, **OPTIONS)
+    some = np.array([1, 5, 6, 11])
+    part = broken_at(attacks, small_cnn, x[some], y[some], numbers[some], **OPTIONS)
+    assert part.tolist() == places[some].tolist()
 
 
 @pytest.mark.slow

@@ -1,0 +1,167 @@
+"""merge(): from the parts of an evaluation to its record."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from robust_zoo.attacks.flags import square_stronger
+from robust_zoo.evaluation.checks import clean_above_chance, curve_agrees, in_order, reaches_chance
+from robust_zoo.evaluation.curve import Evidence, accuracy_curve
+from robust_zoo.evaluation.outcomes import evidence_of, minimum_norm, outcome_of, worst_case
+from robust_zoo.evaluation.parts import Part
+from robust_zoo.evaluation.plan import EvaluationPlan
+from robust_zoo.record import Accuracy, AttackOutcome, Check, Curve, RobustnessRecord
+
+
+def merge(plan: EvaluationPlan, parts: Iterable[Part]) -> RobustnessRecord:
+    """The record that all parts of a plan make, the same as `evaluate` makes in one process.
+
+    Args:
+        plan: the plan; it need not be bound.
+        parts: what `measure` gave for each of its tasks, in any order.
+
+    Raises:
+        ValueError: a part that is missing, that is there twice, of another plan, or measured by another backend or
+            other versions than the rest.
+    """
+    return merged(plan, parts)[0]
+
+
+def merged(
+    plan: EvaluationPlan, parts: Iterable[Part], smaller: Sequence[Evidence] = ()
+) -> tuple[RobustnessRecord, list[Evidence]]:
+    """The record, and what it knows of the images; `smaller` is known from plans of a smaller epsilon."""
+    found = _Found(plan, _complete(plan, parts))
+    outcomes, survivors, distances = [], [], []
+    evidence: list[Evidence] = []
+    flags: list[Check] = []
+    for place, attack in enumerate(plan.attacks):
+        arrays, notes, seconds = found.of("attack", place)
+        clean = found.clean[: attack.n]
+        if "stands" in arrays:
+            held = clean & arrays["stands"]
+            epsilon = float(attack.config["epsilon"])
+            evidence.append(evidence_of(~held, arrays["distance"], clean, epsilon))
+            for known in smaller:
+                held = held & ~known.broken(epsilon, attack.n)
+            outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
+            outcomes.append(outcome)
+            survivors.append(held)
+            flags += _flags(found.checks_of("attack", place), outcome)
+        else:
+            item = minimum_norm(attack, notes["norm"], arrays, clean, plan.seed, seconds)
+            distances.append(item)
+            if plan.threat_model is not None and item.norm == plan.threat_model.norm:
+                evidence.append(evidence_of(arrays["broken"], arrays["distance"], clean, np.inf))
+    curve, checks = _checks(plan, found, [*smaller, *evidence]) if plan.checks else (None, [])
+    names = {check.name for check in checks}
+    # The record's own look at more images than an attack's flags of the same name.
+    checks += [flag for flag in flags if flag.name not in names]
+    record = RobustnessRecord(
+        name=plan.name,
+        architecture=plan.architecture,
+        parameters=plan.parameters,
+        input=plan.input,
+        num_classes=plan.num_classes,
+        dataset=plan.dataset,
+        defense=plan.defense,
+        threat_model=plan.threat_model,
+        clean=Accuracy.count(int(found.clean.sum()), plan.n),
+        attacks=tuple(outcomes),
+        worst_case=worst_case(outcomes, survivors) if outcomes else None,
+        minimum_norm=tuple(distances),
+        curve=curve,
+        checks=tuple(checks),
+        reported=plan.reported,
+        training=plan.training,
+        base_model=plan.base_model,
+        config=plan.config,
+        weights=plan.weights,
+        versions=found.versions,
+        created=datetime.now(UTC).replace(microsecond=0),
+    )
+    return record, evidence
+
+
+def _complete(plan: EvaluationPlan, parts: Iterable[Part]) -> list[Part]:
+    """The parts in the order of the tasks, each there once, and all measured alike."""
+    by_task: dict[int, Part] = {}
+    for part in parts:
+        part.of(plan, f"part of task {part.task}")
+        if part.task in by_task:
+            raise ValueError(
+                f"parts must be one for each task, but task {part.task} is there twice."
+            )
+        by_task[part.task] = part
+    missing = [str(task.number) for task in plan.tasks if task.number not in by_task]
+    if missing:
+        raise ValueError(
+            f"parts must be one for each of the plan's {len(plan.tasks)} tasks, but {len(missing)} are missing: "
+            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}."
+        )
+    complete = [by_task[task.number] for task in plan.tasks]
+    for part in complete:
+        if part.versions != complete[0].versions:
+            raise ValueError(
+                f"parts must be measured by one backend and the same versions, but task {part.task} by "
+                f"{part.versions}, and task {complete[0].task} by {complete[0].versions}."
+            )
+    return complete
+
+
+class _Found:
+    """What all parts found, put together."""
+
+    def __init__(self, plan: EvaluationPlan, parts: Sequence[Part]) -> None:
+        self.parts: dict[tuple[str, int], list[Part]] = {}
+        for part, task in zip(parts, plan.tasks, strict=True):
+            self.parts.setdefault((task.kind, task.attack), []).append(part)
+        self.versions = parts[0].versions
+        arrays, notes, _ = self.of("clean")
+        self.labels, self.range_hint = arrays["labels"], str(notes["range_hint"])
+        self.clean = arrays["predicted"] == self.labels
+
+    def of(
+        self, kind: str, attack: int = -1
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any], float]:
+        """The arrays of all tasks of a kind, the first one's notes, and the seconds that they took together."""
+        parts = self.parts[kind, attack]
+        names = parts[0].arrays
+        joined = {name: np.concatenate([part.arrays[name] for part in parts]) for name in names}
+        return joined, parts[0].notes, sum(part.seconds for part in parts)
+
+    def checks_of(self, kind: str, attack: int = -1) -> tuple[Check, ...]:
+        """The checks of the first task of a kind."""
+        return self.parts[kind, attack][0].checks
+
+
+def _flags(flags: Sequence[Check], outcome: AttackOutcome) -> list[Check]:
+    """An attack's flags: those of its first task, but what compares its components, of all tasks."""
+    left = outcome.components
+    return [
+        square_stronger(left["fab-t"], left["square"], outcome.n_examples)
+        if flag.name == "square_stronger_than_white_box"
+        else flag
+        for flag in flags
+    ]
+
+
+def _checks(
+    plan: EvaluationPlan, found: _Found, evidence: Sequence[Evidence]
+) -> tuple[Curve | None, list[Check]]:
+    """The curve and the checks, those that need all parts included."""
+    correct = int(found.clean.sum())
+    checks = [
+        *found.checks_of("checks"),
+        clean_above_chance(correct, found.labels, found.range_hint),
+    ]
+    curve: Curve | None = None
+    if plan.has_curve:
+        assert plan.threat_model is not None  # or there is no curve
+        arrays, notes, _ = found.of("curve")
+        places, radii = arrays["broken_at"], notes["radii"]
+        curve, alone = accuracy_curve(places, radii, plan.threat_model, evidence, seed=plan.seed)
+        checks += [reaches_chance(curve, found.labels), curve_agrees(curve, alone)]
+    return curve, in_order(checks)

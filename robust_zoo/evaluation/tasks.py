@@ -1,0 +1,142 @@
+"""measure(): one task of a plan."""
+
+import pathlib
+import time
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from robust_zoo import backend
+from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.attacks.autoattack import AutoAttackResult
+from robust_zoo.copies import agree
+from robust_zoo.evaluation.checks import checks_of_model, range_hint
+from robust_zoo.evaluation.curve import broken_at, curve_attack, curve_radii
+from robust_zoo.evaluation.outcomes import lengths, versions
+from robust_zoo.evaluation.parts import Part
+from robust_zoo.evaluation.plan import EvaluationPlan, Task
+from robust_zoo.inference import forget, predict
+
+_COMPARED = 64  # images on which compiled and uncompiled logits are compared
+
+
+def measure(
+    plan: EvaluationPlan, task: Task, *, state_file: str | pathlib.Path | None = None
+) -> Part:
+    """Measures one task of a plan.
+
+    Args:
+        plan: bound to its model and data, as `plan_evaluation` gives it, or by its `bind`.
+        task: one of `plan.tasks`.
+        state_file: of the attack, see `Attack.run`.
+
+    Returns:
+        What was found; `Part.save` writes it to a file.
+
+    Raises:
+        ValueError: a plan that is not bound, or a task that is not of it.
+    """
+    if task not in plan.tasks:
+        raise ValueError(f"task must be one of plan.tasks, got {task!r}.")
+    started = time.perf_counter()
+    bound, rows = plan.bound, slice(task.first, task.last)
+    plan.trust_once(lambda: _check_compiled(bound.model, bound.x, plan.batch_size))
+    find = {"clean": _clean, "attack": _attack, "curve": _curve, "checks": _checks}[task.kind]
+    found = find(plan, task, bound.x[rows], bound.y[rows], state_file)
+    seconds = found.pop("seconds", time.perf_counter() - started)
+    return Part(plan.sha256, task.number, versions(), seconds, **found)
+
+
+def _clean(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    model = plan.bound.model
+    predicted = predict(model, x, plan.batch_size).argmax(1)
+    return {
+        "arrays": {"predicted": predicted, "labels": y},
+        "notes": {"range_hint": range_hint(model)},
+    }
+
+
+def _attack(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    model, attack = plan.bound.model, plan.bound.attacks[task.attack]
+    result = attack.run(
+        model,
+        x,
+        y,
+        numbers=np.arange(task.first, task.last),
+        state_file=state_file,
+        **_options(plan),
+    )
+    # A second look at what the attack returned.
+    seen = predict(model, result.x_adv, plan.batch_size).argmax(1)
+    arrays = {"distance": result.distance}
+    if isinstance(attack, FixedBudgetAttack):
+        arrays["stands"] = ~result.success & (seen == y)
+        if isinstance(result, AutoAttackResult):
+            arrays["broken_by"] = result.broken_by
+    else:
+        logits = predict(model, x, plan.batch_size)
+        left = ops.convert_to_numpy(attack.reference(logits, y))
+        arrays["fooled"] = result.success & (seen != left)
+        arrays["broken"] = arrays["fooled"] & (seen != y)
+        arrays["length"] = lengths(attack, x)
+    return {
+        "arrays": arrays,
+        "notes": {"components": list(result.components), "norm": attack.norm},
+        "checks": result.flags,
+        "seconds": result.seconds,
+    }
+
+
+def _curve(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    assert plan.threat_model is not None  # or there is no such task
+    numbers = np.arange(task.first, task.last)
+    radii = curve_radii(plan.threat_model, x.shape[1:])
+    attacks = [curve_attack(plan.threat_model, epsilon) for epsilon in radii]
+    found = broken_at(attacks, plan.bound.model, x, y, numbers, **_options(plan))
+    return {"arrays": {"broken_at": found}, "notes": {"radii": radii}}
+
+
+def _checks(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    model, threat = plan.bound.model, plan.threat_model
+    logits = predict(model, x, plan.batch_size)
+    fixed = [part for part in plan.bound.attacks if isinstance(part, FixedBudgetAttack)]
+    pgd = plan.has_curve
+    found = checks_of_model(model, x, y, logits, threat, fixed, pgd=pgd, **_options(plan))
+    return {"arrays": {}, "checks": found}
+
+
+def _options(plan: EvaluationPlan) -> dict[str, Any]:
+    return {"seed": plan.seed, "batch_size": plan.batch_size, "progress": False}
+
+
+def _check_compiled(model: keras.Model, x: np.ndarray, batch_size: int) -> None:
+    """Compares the logits of a compiled model with those that it computes uncompiled.
+
+    Raises:
+        ValueError: they differ: the model computes something else once it is compiled.
+    """
+    few = x[:_COMPARED]
+    with backend.full_precision():
+        eager, again = (ops.convert_to_numpy(model(few, training=False)) for _ in range(2))
+    logits = predict(model, few, batch_size)
+    if not agree(eager, again, within=1e-6) or agree(logits, eager, within=1e-3):
+        return
+    forget(model)  # compiled before something changed that nobody can see
+    logits = predict(model, few, batch_size)
+    if agree(logits, eager, within=1e-3):
+        return
+    difference = np.abs(logits - eager).max()
+    raise ValueError(
+        f"model {model.name!r} computes other logits compiled than uncompiled (by up to {difference:g}): its call "
+        "must depend on nothing but its inputs, its variables and its layers' attributes."
+    )
