@@ -18,7 +18,7 @@ SCHEMA_VERSION: Final = 1
 
 # What a record may hold at most. Ours have 30 kB, and no text of more than a thousand characters.
 LONGEST_NAME = 200
-_LONGEST_FILE, _LONGEST_TEXT, _MOST_ITEMS = 2**22, 5_000, 10_000
+LONGEST_FILE, _LONGEST_TEXT, _MOST_ITEMS = 2**22, 5_000, 10_000
 _LARGEST = 10**15
 _MOST_STEPS = 10**6  # of an attack, and restarts
 
@@ -546,9 +546,9 @@ class RobustnessRecord(_Part):
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "record") -> "RobustnessRecord":
         """From JSON text; RecordError names `source` and the first thing that is wrong."""
-        if len(text) > _LONGEST_FILE:
+        if len(text) > LONGEST_FILE:
             raise RecordError(
-                f"{source} is not a valid record: it is longer than {_LONGEST_FILE:,} bytes."
+                f"{source} is not a valid record: it is longer than {LONGEST_FILE:,} bytes."
             )
         try:
             # Of a key that is there twice, parsers take either.
@@ -570,4 +570,4 @@ class RobustnessRecord(_Part):
     def read(cls, path: str | pathlib.Path) -> "RobustnessRecord":
         """From a robustness.json file."""
         with open(path, "rb") as file:
-            return cls.from_json(file.read(_LONGEST_FILE + 1), str(path))
+            return cls.from_json(file.read(LONGEST_FILE + 1), str(path))

@@ -1,3 +1,4 @@
+import ctypes
 import gc
 import os
 
@@ -8,6 +9,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # results are compared to the bit, do the same.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Fewer pools of memory that is freed and kept; for the workers, which start later.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 import keras
 import numpy as np
@@ -32,11 +36,13 @@ def _seeded():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _collected():
-    """Traced graphs stay as long as the process: left out of garbage collections, which take seconds each with them."""
+def _memory_given_back():
+    """What tests traced and dropped goes back to the system: a process of hundreds of tests would keep gigabytes."""
     yield
     gc.collect()
-    gc.freeze()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 @pytest.fixture

@@ -409,6 +409,22 @@ def test_ctrl_c_says_what_is_kept(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+def test_evaluate_several_models(command, tmp_path):
+    path = tmp_path / "records.json"
+    models = ("mlp.natural_digits", "mlp.pgd_digits")
+    status, out, err = command("evaluate", *models, "--attack", "fgsm", "--n", 60, "--json", path)
+    assert (status, err) == (0, "")
+    told = json.loads(path.read_text())
+    assert [record["name"] for record in told] == list(models)
+    table = out[out.rindex("worst case") :]
+    assert table.index("mlp.pgd_digits") < table.index(
+        "mlp.natural_digits"
+    )  # the most robust first
+    status, _, err = command("evaluate", *models, "--save", tmp_path / "m")
+    assert (status, "--save keeps one record: give one model" in err) == (1, True)
+
+
+@pytest.mark.long
 def test_plan_measure_and_merge(command, tmp_path):
     plan, parts, merged = tmp_path / "plan.json", tmp_path / "parts", tmp_path / "record.json"
     options = ("--attack", "pgd:steps=3", "--attack", "deepfool", "--n", 40, "--seed", 2)

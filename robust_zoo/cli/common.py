@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings, outside
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from robust_zoo.attacks import Attack
     from robust_zoo.record import RobustnessRecord
+    from robust_zoo.zoo.index import IndexEntry
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
@@ -259,6 +260,34 @@ def fitting_table(columns: dict[str, list[str]], width: int) -> tuple["Table", l
     for row in zip(*(columns[heading] for heading in shown), strict=True):
         table.add_row(*row)
     return table, list(columns)[len(shown) :]
+
+
+def print_entries(entries: Sequence["IndexEntry"]) -> None:
+    """Prints one table of models, a row each."""
+    from robust_zoo.describe import describe_threat, percent
+
+    worst = [entry.worst_case for entry in entries]
+    columns = {
+        "model": [entry.name + ("*" if entry.failed_checks else "") for entry in entries],
+        "worst case": [percent(part.accuracy) if part else "" for part in worst],
+        "clean": [percent(entry.clean.accuracy) for entry in entries],
+        "dataset": [entry.dataset for entry in entries],
+        "threat model": [describe_threat(entry) for entry in entries],
+        "n": [str(part.n_examples) if part else "" for part in worst],
+        "attacks": [", ".join(entry.attacks) for entry in entries],
+    }
+    out = console()
+    table, left_out = fitting_table(columns, out.width)
+    out.print(table)
+    if left_out:
+        out.print(f"a wider terminal also shows: {', '.join(left_out)}")
+
+
+def print_ranking(records: Iterable["RobustnessRecord"]) -> None:
+    """Prints one table of records, the most robust first within a dataset and a threat model."""
+    from robust_zoo.zoo.index import IndexEntry, ranked
+
+    print_entries(ranked(IndexEntry.of(record, None) for record in records))
 
 
 def as_json_list(records: Iterable["RobustnessRecord"]) -> str:

@@ -23,6 +23,7 @@ from robust_zoo.cli.common import (
     number,
     numbers,
     parse_attack,
+    print_ranking,
     print_record,
     quiet,
     read_attack,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from robust_zoo.attacks import Attack
     from robust_zoo.datasets import Dataset
-    from robust_zoo.record import ThreatModel
+    from robust_zoo.record import RobustnessRecord, ThreatModel
 
 
 Model = Annotated[
@@ -77,7 +78,12 @@ Workers = Annotated[
 
 
 def evaluate(
-    model: Model,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names, checkpoint directories, handles on a hub, or any .keras or .h5 files; several make one table."
+        ),
+    ],
     attack: Attacks = None,
     epsilon: Epsilon = None,
     epsilons: Annotated[
@@ -118,17 +124,20 @@ def evaluate(
         typer.Option(help="Checkpoint directory to write, with the record, for publish."),
     ] = None,
 ) -> None:
-    """Measures a model's robustness."""
+    """Measures the robustness of a model, or of several."""
     check_writable(json_file, "--json")
     check_writable(plot, "--plot")
     names = attack or ["pgd"]
-    if save is not None and epsilons is not None:
-        raise ValueError("--save keeps one record: give --epsilon, not --epsilons.")
-    check_asked(model, names, epsilon, epsilons, norm, n, batch_size)
+    one = len(models) == 1 and epsilons is None
+    if save is not None and not one:
+        raise ValueError("--save keeps one record: give one model, and --epsilon, not --epsilons.")
+    forms = []
+    for model in models:
+        check_asked(model, names, epsilon, epsilons, norm, n, batch_size)
+        forms.append(model_form(model, input_range, output, data_format))
     check_count(workers, "--workers")
     if engine not in ("process", "ray"):
         raise ValueError(f"--engine must be one of process, ray, got {engine!r}.")
-    form = model_form(model, input_range, output, data_format)
     if save is not None:
         from robust_zoo.zoo.layout import check_target
 
@@ -139,18 +148,14 @@ def evaluate(
 
         if plot is not None:
             rz.plots.picture_format(plot)
-        opened = open_model(model, form)
     if plot is not None and not all(map(needs_epsilon, names)):
         raise ValueError(
             "--plot draws accuracy against epsilon: it needs attacks with a budget only."
         )
-    budgets, plans = planned(opened, model, names, epsilon, epsilons, norm)
-    data = open_data(opened, model, dataset, split)
     options: dict[str, Any] = {
         "n": n,
         "seed": seed,
         "batch_size": batch_size,
-        "state_directory": state,
         "workers": workers,
         "engine": engine,
         "address": address,
@@ -160,25 +165,44 @@ def evaluate(
         if state is None
         else f"interrupted; what was measured is kept in {str(state)!r}: the same command resumes from there."
     )
-    with interruptible(kept):
-        if len(budgets) == 1:
-            measured = [rz.evaluate(opened, data, attacks=plans[0], **options)]
-        else:
-            # Several budgets are numbers.
-            order = sorted(range(len(budgets)), key=lambda i: budgets[i] or 0.0)
-            rising = rz.evaluation.evaluate_at(
-                opened, data, plans=[plans[i] for i in order], **options
-            )
-            measured = [rising[order.index(i)] for i in range(len(budgets))]
-    for result in measured:
-        print_record(result)
+    measured: list[RobustnessRecord] = []
+    for place, (model, form) in enumerate(zip(models, forms, strict=True)):
+        with quiet():
+            opened = open_model(model, form)
+        budgets, plans = planned(opened, model, names, epsilon, epsilons, norm)
+        data = open_data(opened, model, dataset, split)
+        folder = state if state is None or len(models) == 1 else state / f"model_{place}"
+        with interruptible(kept):
+            found = _measured(opened, data, budgets, plans, state_directory=folder, **options)
+        for record in found:
+            print_record(record)
+        measured += found
+        if save is not None:
+            print(f"written to {rz.save_model(opened, save, found[0])}")
+    if len(models) > 1:
+        print_ranking(measured)
     if json_file is not None:
-        text = measured[0].to_json() if epsilons is None else as_json_list(measured)
-        write_text(json_file, text)
-    if save is not None:
-        print(f"written to {rz.save_model(opened, save, measured[0])}")
+        write_text(json_file, measured[0].to_json() if one else as_json_list(measured))
     if plot is not None:
         rz.plots.accuracy_against_epsilon(measured, plot)
+
+
+def _measured(
+    model: "keras.Model",
+    data: "Dataset",
+    budgets: Sequence[float | None],
+    plans: list[list["Attack"]],
+    **options: Any,
+) -> list["RobustnessRecord"]:
+    """A record for each budget."""
+    from robust_zoo.evaluation import evaluate, evaluate_at
+
+    if len(budgets) == 1:
+        return [evaluate(model, data, attacks=plans[0], **options)]
+    # Several budgets are numbers.
+    order = sorted(range(len(budgets)), key=lambda i: budgets[i] or 0.0)
+    rising = evaluate_at(model, data, plans=[plans[i] for i in order], **options)
+    return [rising[order.index(i)] for i in range(len(budgets))]
 
 
 def check_asked(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robust_zoo.cli.common import console, fitting_table, print_record, quiet
+from robust_zoo.cli.common import print_entries, print_record, quiet
 
 
 def list_models(
@@ -43,25 +43,9 @@ def list_models(
         raise ValueError(
             f"no {kind}model matches {pattern!r}{options}: robust-zoo list --all shows all."
         )
-    from robust_zoo.describe import describe_threat, percent
-
-    worst = [entry.worst_case for entry in entries]
-    columns = {
-        "model": [entry.name + ("*" if entry.failed_checks else "") for entry in entries],
-        "worst case": [percent(part.accuracy) if part else "" for part in worst],
-        "clean": [percent(entry.clean.accuracy) for entry in entries],
-        "dataset": [entry.dataset for entry in entries],
-        "threat model": [describe_threat(entry) for entry in entries],
-        "n": [str(part.n_examples) if part else "" for part in worst],
-        "attacks": [", ".join(entry.attacks) for entry in entries],
-    }
-    out = console()
-    table, left_out = fitting_table(columns, out.width)
-    out.print(table)
-    if left_out:
-        out.print(f"a wider terminal also shows: {', '.join(left_out)}")
+    print_entries(entries)
     if any(entry.failed_checks for entry in entries):
-        out.print("* a check did not pass: robust-zoo show NAME says which")
+        print("* a check did not pass: robust-zoo show NAME says which")
 
 
 def show(

@@ -102,7 +102,9 @@ class Worker:
 
     def __init__(self, content: bytes) -> None:
         text, bound = pickle.loads(content)
-        self.plan = EvaluationPlan.from_json(text).with_bound(bound)
+        plan = EvaluationPlan.from_json(text)
+        plan.check_model(bound.model)
+        self.plan = plan.with_bound(bound)
 
     def measure(self, number: int, state_file: str | None = None) -> Part:
         return measure(self.plan, self.plan.tasks[number], state_file=state_file)

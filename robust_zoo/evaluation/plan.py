@@ -21,6 +21,7 @@ from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
 from robust_zoo.evaluation.curve import N_EXAMPLES as _ON_CURVE
 from robust_zoo.evaluation.outcomes import carried_by, defense_info
 from robust_zoo.record import (
+    LONGEST_FILE,
     LONGEST_NAME,
     BaseModelInfo,
     Configuration,
@@ -38,6 +39,7 @@ from robust_zoo.sentences import one_line
 from robust_zoo.weights import describe_weights
 
 TASK_SIZE = 256  # images in a task
+_MOST_TASKS = 1_000_000
 
 
 class Task(NamedTuple):
@@ -111,6 +113,15 @@ class EvaluationPlan(_Part):
     training: Training | None = None
     base_model: BaseModelInfo | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _bounded(self) -> Self:
+        kinds = len(self.attacks) + 3
+        if max([self.n, *(attack.n for attack in self.attacks)]) > self.n:
+            raise ValueError("an attack must not have more examples than n")
+        if kinds * (self.n / self.task_size + 1) > _MOST_TASKS:
+            raise ValueError(f"there must be at most {_MOST_TASKS:,} tasks")
+        return self
+
     _bound: Bound | None = pydantic.PrivateAttr(None)
     _trusted: bool = pydantic.PrivateAttr(False)
 
@@ -153,6 +164,10 @@ class EvaluationPlan(_Part):
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "plan") -> Self:
         """From JSON text; ValueError names `source` and the first thing that is wrong."""
+        if len(text) > LONGEST_FILE:
+            raise ValueError(
+                f"{source} is not a valid plan: it is longer than {LONGEST_FILE:,} bytes."
+            )
         try:
             return cls.model_validate_json(text)
         except pydantic.ValidationError as error:
@@ -177,12 +192,7 @@ class EvaluationPlan(_Part):
                 f"plan was made by robust_zoo {self.version}, and this is {__version__}: use one version."
             )
         measured = in_float32(check_classifier(model))
-        weights = describe_weights(measured)
-        if (weights.sha256, describe_config(measured)) != (self.weights.sha256, self.config):
-            raise ValueError(
-                f"model must be the plan's, {self.name!r} with weights {self.weights.sha256[:12]}, got {model.name!r} "
-                f"with {weights.sha256[:12]}."
-            )
+        self.check_model(measured)
         sample = data.sample(min(self.n, len(data)), self.seed)
         if sample.sha256 != self.dataset.sha256:
             raise ValueError(
@@ -191,6 +201,15 @@ class EvaluationPlan(_Part):
             )
         attacks = tuple(attack_of_record(part.name, part.config) for part in self.attacks)
         return self.with_bound(_bound_to(measured, sample, attacks))
+
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError unless a float32 model has the plan's layers and weights."""
+        weights = describe_weights(model)
+        if (weights.sha256, describe_config(model)) != (self.weights.sha256, self.config):
+            raise ValueError(
+                f"model must be the plan's, {self.name!r} with weights {self.weights.sha256[:12]}, got {model.name!r} "
+                f"with {weights.sha256[:12]}."
+            )
 
     def with_bound(self, bound: Bound) -> Self:
         """The plan with what it is about, which is known to be right."""

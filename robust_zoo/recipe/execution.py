@@ -24,6 +24,7 @@ from robust_zoo.recipe.files import place_of
 from robust_zoo.recipe.fitting import LOCK, TimeLimit, clear, fit
 from robust_zoo.recipe.resolved import finished, resolve
 from robust_zoo.record import DefenseInfo, RobustnessRecord, Training
+from robust_zoo.sentences import one_line
 from robust_zoo.weights import round_to_float16
 from robust_zoo.zoo import save_model
 from robust_zoo.zoo.checkpoint import load_checkpoint
@@ -93,7 +94,16 @@ def run(
             _check_division(recipe, devices * together)
             if number == 0:
                 while_running.enter_context(_own_state(state, output))
-            trained = _train(recipe, state, limit, resume, verbose)
+            try:
+                trained = _train(recipe, state, limit, resume, verbose)
+            except Exception as error:
+                if not backend.lost_host(error):
+                    raise
+                raise RecipeError(
+                    f"training {recipe.name!r} stopped since another host failed, or was ended: {one_line(error)}. The "
+                    f"last finished epoch is kept in {str(state)!r}; all hosts started again with resume continue from "
+                    "there."
+                ) from error
         if number > 0:
             return None
         return _measure(recipe, trained, output, source, state)

@@ -20,7 +20,6 @@ from robust_zoo.defenses import (
 )
 from robust_zoo.files import scratch_beside
 from robust_zoo.recipe.definition import Recipe, RecipeError
-from robust_zoo.sentences import one_line
 
 LOCK = "lock"  # in the folder of a run's state
 
@@ -157,13 +156,6 @@ def fit(
     except DivergenceError as error:
         kept = f" The last good epoch is kept in {str(state)!r}." if progress.epochs_done else ""
         raise RecipeError(f"training {recipe.name!r} diverged: {error}{kept}") from error
-    except Exception as error:
-        if not backend.lost_host(error):
-            raise
-        raise RecipeError(
-            f"training {recipe.name!r} stopped since another host failed, or was ended: {one_line(error)}. The last "
-            f"finished epoch is kept in {str(state)!r}; all hosts started again with resume continue from there."
-        ) from error
     if limit.over and not (robust and robust.collapsed):
         raise TimeLimitError(
             f"training {recipe.name!r} stopped after epoch {limit.epochs_done} of {recipe.epochs}: another one "

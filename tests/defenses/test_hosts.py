@@ -70,24 +70,43 @@ def ended(process, timeout=300):
     return errors
 
 
-@pytest.mark.long
-@ON_HOSTS
-def test_two_hosts_equal_one_device(tmp_path, start):
-    processes = start([str(SCRIPT), str(tmp_path / "found")])
+@pytest.fixture(scope="module")
+def alone():
+    """What one device trains."""
     specification = importlib.util.spec_from_file_location("on_hosts", SCRIPT)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    expected = module.results()
-    for process in processes:
+    return module.results()
+
+
+def assert_the_same(path, expected):
+    with np.load(path) as found:
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            # An attack's sign of a gradient near 0 shows in a log, but not in the weights.
+            rough = name.endswith("logs") or "bfloat16" in name
+            atol = 5e-3 if rough else 1e-6
+            np.testing.assert_allclose(found[name], value, atol=atol, err_msg=name)
+
+
+@pytest.mark.long
+@ON_HOSTS
+def test_two_hosts_equal_one_device(tmp_path, start, alone):
+    for process in start([str(SCRIPT), str(tmp_path / "found"), "1"]):
         ended(process)
     for number in (0, 1):
-        with np.load(tmp_path / f"found.{number}.npz") as found:
-            assert set(found) == set(expected)
-            for name, value in expected.items():
-                # An attack's sign of a gradient near 0 shows in a log, but not in the weights.
-                rough = name.endswith("logs") or "bfloat16" in name
-                atol = 5e-3 if rough else 1e-6
-                np.testing.assert_allclose(found[name], value, atol=atol, err_msg=name)
+        assert_the_same(tmp_path / f"found.{number}.npz", alone)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    keras.config.backend() != "jax",
+    reason="each defense's own tests have two replicas of TensorFlow",
+)
+def test_two_devices_of_jax_equal_one(tmp_path, alone):
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "found"), "2"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert_the_same(tmp_path / "found.0.npz", alone)
 
 
 RECIPE = """

@@ -115,6 +115,9 @@ def test_a_plan_knows_its_model_and_data(plan, trained):
         measure(plan, plan.tasks[0]._replace(last=3))
     with pytest.raises(ValueError, match=r"mine\.json is not a valid plan: seed: "):
         EvaluationPlan.from_json(plan.to_json().replace('"seed": 1', '"seed": "x"'), "mine.json")
+    for n, message in ((10**12, "at most 1,000,000 tasks"), (40, "more examples than n")):
+        with pytest.raises(ValueError, match=message):
+            EvaluationPlan.from_json(plan.to_json().replace('"n": 50', f'"n": {n}', 1))
     with pytest.raises(ValueError, match="task_size must be an integer >= 1, got 0"):
         plan_evaluation(trained, data, task_size=0)
 
