@@ -56,9 +56,7 @@ def merged(
             if plan.threat_model is not None and item.norm == plan.threat_model.norm:
                 evidence.append(evidence_of(arrays["broken"], arrays["distance"], clean, np.inf))
     curve, checks = _checks(plan, found, [*smaller, *evidence]) if plan.checks else (None, [])
-    names = {check.name for check in checks}
-    # The record's own look at more images than an attack's flags of the same name.
-    checks += [flag for flag in flags if flag.name not in names]
+    checks += _others(flags, checks)
     record = RobustnessRecord(
         name=plan.name,
         architecture=plan.architecture,
@@ -146,6 +144,16 @@ def _flags(flags: Sequence[Check], outcome: AttackOutcome) -> list[Check]:
         else flag
         for flag in flags
     ]
+
+
+def _others(flags: Sequence[Check], checks: Sequence[Check]) -> list[Check]:
+    """Flags that the record's own checks, which look at more images, do not have; each once, if any failed that one."""
+    found: dict[str, Check] = {}
+    for flag in flags:
+        if flag.name not in found or flag.passed is False:
+            found[flag.name] = flag
+    own = {check.name for check in checks}
+    return [flag for name, flag in found.items() if name not in own]
 
 
 def _checks(

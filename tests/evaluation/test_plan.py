@@ -14,8 +14,10 @@ from robust_zoo.evaluation import (
     evaluate,
     measure,
     merge,
+    merging,
     plan_evaluation,
 )
+from robust_zoo.record import Check
 
 ATTACKS = (PGD(epsilon=0.1, steps=3), DeepFool())
 
@@ -120,6 +122,15 @@ def test_a_plan_knows_its_model_and_data(plan, trained):
             EvaluationPlan.from_json(plan.to_json().replace('"n": 50', f'"n": {n}', 1))
     with pytest.raises(ValueError, match="task_size must be an integer >= 1, got 0"):
         plan_evaluation(trained, data, task_size=0)
+
+
+def test_two_attacks_with_flags_make_one_record():
+    def flag(name, passed):
+        return Check(name=name, passed=passed, value=0.0, explanation="why")
+
+    flags = [flag("a", True), flag("b", True), flag("a", False), flag("b", None), flag("c", False)]
+    found = merging._others(flags, [flag("c", True)])
+    assert [(check.name, check.passed) for check in found] == [("a", False), ("b", True)]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY"])
