@@ -84,7 +84,7 @@ def test_list(command):
     ],
 )
 def test_a_list_cuts_no_name_however_narrow_the_terminal(command, monkeypatch, width, shown):
-    monkeypatch.setattr("robust_zoo.cli.models.console", lambda: Console(width=width, markup=False))
+    monkeypatch.setattr("robust_zoo.cli.common.console", lambda: Console(width=width, markup=False))
     _, out, _ = command("list", "--all")
     heading = next(line for line in out.splitlines() if "model" in line)
     assert {part.strip() for part in heading.split("┃")} - {""} == shown
