@@ -87,7 +87,7 @@ def test_a_list_cuts_no_name_however_narrow_the_terminal(command, monkeypatch, w
     monkeypatch.setattr("robust_zoo.cli.common.console", lambda: Console(width=width, markup=False))
     _, out, _ = command("list", "--all")
     heading = next(line for line in out.splitlines() if "model" in line)
-    assert {part.strip() for part in heading.split("┃")} - {""} == shown
+    assert {part.strip() for part in heading.split("│")} - {""} == shown
     for entry in list_models(role="all"):
         assert re.search(rf"^│ {re.escape(entry.name)}\*? ", out, flags=re.M)
     left = {"model", "worst case", "clean", "dataset", "threat model", "n", "attacks"} - shown

@@ -18,7 +18,6 @@ from robust_zoo.sentences import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from robust_zoo.attacks import Attack
     from robust_zoo.record import RobustnessRecord
@@ -238,27 +237,34 @@ def check_writable(path: pathlib.Path | None, option: str) -> None:
         raise IsADirectoryError(f"{option} must be a file, got the directory {str(path)!r}.")
 
 
-def fitting_table(columns: dict[str, list[str]], width: int) -> tuple["Table", list[str]]:
+def fitting_table(columns: dict[str, list[str]], width: int, style: str) -> tuple[str, list[str]]:
     """A table that cuts and wraps no cell, and the headings of the columns that found no room in `width`.
 
     Columns are left out from the right, the first one never. The last one alone wraps, in 24 characters or more.
+    `style` is a table format of tabulate's.
     """
-    from rich.cells import cell_len
-    from rich.table import Table
+    # rich's tables take ten times as long: a second for a thousand rows.
+    import tabulate
+    from wcwidth import wcswidth
 
+    tabulate.MIN_PADDING = 0  # it widens columns for their headings
     sizes = {
-        heading: max(map(cell_len, [heading, *cells])) + 3 for heading, cells in columns.items()
+        heading: max(map(wcswidth, [heading, *cells])) + 3 for heading, cells in columns.items()
     }
     last = list(columns)[-1]
-    sizes[last] = min(sizes[last], 27)
+    whole, sizes[last] = sizes[last], min(sizes[last], 27)
     shown = list(columns)
     while len(shown) > 1 and sum(sizes[heading] for heading in shown) + 1 > width:
         shown.pop()
-    table = Table()
-    for heading in shown:
-        table.add_column(heading, no_wrap=heading != last, overflow="fold")
-    for row in zip(*(columns[heading] for heading in shown), strict=True):
-        table.add_row(*row)
+    room = width - 1 - sum(sizes[heading] for heading in shown if heading != last)
+    wraps = last in shown and room < whole
+    table = tabulate.tabulate(
+        {heading: columns[heading] for heading in shown},
+        headers="keys",
+        tablefmt=style,
+        disable_numparse=True,
+        maxcolwidths=[None] * (len(shown) - 1) + [room - 3] if wraps else None,
+    )
     return table, list(columns)[len(shown) :]
 
 
@@ -277,8 +283,9 @@ def print_entries(entries: Sequence["IndexEntry"]) -> None:
         "attacks": [", ".join(entry.attacks) for entry in entries],
     }
     out = console()
-    table, left_out = fitting_table(columns, out.width)
-    out.print(table)
+    style = "rounded_outline" if out.encoding.startswith("utf") else "outline"
+    table, left_out = fitting_table(columns, out.width, style)
+    print(table)
     if left_out:
         out.print(f"a wider terminal also shows: {', '.join(left_out)}")
 

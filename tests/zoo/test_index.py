@@ -169,12 +169,16 @@ def test_ten_thousand_models_are_listed_in_no_time(tmp_path):
     write_index(many, tmp_path / "index.json")
     # In a process of its own: collecting the garbage of one with many models takes longer than the list.
     code = f"""
-import pathlib, time
+import contextlib, io, pathlib, time
+from robust_zoo.cli.common import print_entries
 from robust_zoo.zoo import index
 begin = time.process_time()
 entries = index.read_index(pathlib.Path({str(tmp_path / "index.json")!r}))
 found = index.chosen(entries, "*mnist*", role="all", norm="linf")
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    print_entries(found)
 assert time.process_time() - begin < 1.5, time.process_time() - begin
+assert len(out.getvalue().splitlines()) >= len(found)
 assert len(found) > 5_000
 assert found == index.ranked(found)
 """
