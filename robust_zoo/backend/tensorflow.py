@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
@@ -353,6 +354,22 @@ else:
     _Trainer = object
 
 
+@contextlib.contextmanager
+def _graphs_released() -> Iterator[None]:
+    """Lets go of the graphs that were traced inside, once nobody else holds them.
+
+    TensorFlow registers the gradient of every all-reduce in a graph for good, and with it the graph.
+    """
+    registered = ops.gradient_registry._registry
+    before = set(registered)
+    try:
+        yield
+    finally:
+        for name in set(registered) - before:
+            if name.startswith("CustomGradient-"):
+                del registered[name]
+
+
 class PreparedSteps(_Trainer):
     """Training and evaluation steps of a trainer that makes its batches itself.
 
@@ -361,6 +378,10 @@ class PreparedSteps(_Trainer):
 
     Under `MultiWorkerMirroredStrategy`, too, which Keras's own steps fail under (keras-team/keras#20585).
     """
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        with _graphs_released():
+            return super().fit(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         logs = super().train_step(self.prepare(data, training=True))

@@ -148,7 +148,7 @@ class EvaluationPlan(_Part):
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of all that the numbers depend on; the batch size is not among it."""
+        """Hexadecimal SHA-256 of all that a record depends on; the batch size, which at most rounds distances, is not."""
         told = self.model_dump(
             mode="json",
             include={

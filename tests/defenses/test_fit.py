@@ -311,7 +311,8 @@ def test_an_infinite_gradient_in_mixed_float16_leaves_everything_finite(kind, da
 
 @pytest.mark.long
 @pytest.mark.home
-def test_fitting_again_and_again_keeps_nothing(defense, data):
+@pytest.mark.parametrize("compiled_anew", [False, True])
+def test_fitting_again_and_again_keeps_nothing(defense, data, compiled_anew):
     """No graph of an earlier `fit` is left when a trainer is fitted anew."""
     import gc
 
@@ -324,6 +325,8 @@ def test_fitting_again_and_again_keeps_nothing(defense, data):
     defense.compile("adam", FROM_LOGITS)
     found = []
     for _ in range(4):
+        if compiled_anew:
+            defense.compile("adam", FROM_LOGITS)
         defense.fit(*data, validation_data=data, **OPTIONS)
         found.append(graphs())
     # The first fit may free what trainers of earlier tests left.
