@@ -77,6 +77,11 @@ def results():
 if __name__ == "__main__":
     # On two hosts with a device each, or on two devices of one.
     path, devices = sys.argv[1], int(sys.argv[2])
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # As in tests/conftest.py: optimising these graphs takes longer than they do.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     with backend.devices(devices, hosts=devices == 1):
         number, hosts = backend.host()
         assert hosts * devices == 2
