@@ -15,6 +15,7 @@ import numpy.typing as npt
 from keras import ops
 
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import PRECISIONS
 
 
 def check_images(x: npt.ArrayLike, model: keras.Model | None = None) -> np.ndarray:
@@ -123,6 +124,13 @@ def check_numbers(numbers: npt.ArrayLike, n: int) -> np.ndarray:
             f"numbers must be {n} different integers in 0..2^31 - 1, one for each image, got {one_line(repr(numbers))}."
         )
     return numbers.astype("int64")
+
+
+def check_precision(precision: str) -> str:
+    """The precision of an attack's steps; ValueError unless it is one of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    return precision
 
 
 def check_batch_size(batch_size: object) -> int:

@@ -1,4 +1,4 @@
-"""Copies of a model: in float32, with a new head, or with layers that are configured in another way.
+"""Copies of a model: in float32 or bfloat16, with a new head, or with layers that are configured in another way.
 
 A copy is made layer by layer: each from its own configuration, and its state through Keras's saving protocol
 (`save_own_variables`, `load_own_variables`, assets), since a layer may be more than its weights. No layer has to
@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo.contract import graph_of
-from robust_zoo.layers import layers_of
+from robust_zoo.layers import layers_in_order, layers_of
 from robust_zoo.sentences import one_line
 
 _PROBES = 8  # images that copy and original are compared on
@@ -249,7 +249,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for the layers that a custom layer makes by itself
     try:
-        copy = _clone(model, lambda layer, config: _in_float32(config), dtype="float32")
+        copy = _clone(model, lambda layer, config: _in(config, "float32"), dtype="float32")
     finally:
         keras.config.set_dtype_policy(before)
     left = [layer.name for layer in layers_of(copy) if layer.compute_dtype != "float32"]
@@ -262,18 +262,52 @@ def in_float32(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _in_float32(node: Any) -> Any:
+def in_bfloat16(model: keras.Model) -> keras.Model:
+    """A copy of a float32 model for the steps of attacks, which computes in bfloat16 but for its ends.
+
+    Kernels are kept in bfloat16, so that no pass casts them. In float32 stay all layers up to the first that has
+    weights, since bfloat16 rounds a pixel near 1 to 1/256; the last one that has, so that logits which are nearly
+    equal stay apart; and what else has weights but no kernel, such as normalisation, keeps them in float32.
+
+    Raises:
+        CopyError: a layer that cannot be copied, or that computes something else in bfloat16, by more than a tenth of
+            the largest logit.
+    """
+    layers = list(layers_in_order(model))
+    weighted = [place for place, layer in enumerate(layers) if layer.weights]
+    between = layers[weighted[0] + 1 : weighted[-1]] if weighted else []
+
+    def change(layer: keras.layers.Layer, config: dict) -> dict:
+        if not any(layer is other for other in between):
+            return config
+        kernels = any("kernel" in variable.name for variable in layer.weights)
+        return _in(config, "bfloat16" if kernels or not layer.weights else "mixed_bfloat16")
+
+    try:
+        copy = _clone(model, change)
+        prove(model, copy)
+    except CopyError:
+        raise
+    except Exception as error:  # of whatever operation has no bfloat16
+        raise CopyError(
+            f"model {model.name!r} cannot compute in bfloat16: {one_line(error)}."
+        ) from error
+    return copy
+
+
+def _in(node: Any, policy: str) -> Any:
+    """A layer's configuration with another dtype policy, for it and what is in it."""
     if isinstance(node, dict):
         kind = node.get("class_name")
         if kind == "DTypePolicy":
-            return {**node, "config": {"name": "float32"}}
+            return {**node, "config": {"name": policy}}
         if kind == "QuantizedDTypePolicy":
-            return {**node, "config": {**node["config"], "source_name": "float32"}}
-        changed = {key: _in_float32(value) for key, value in node.items()}
+            return {**node, "config": {**node["config"], "source_name": policy}}
+        changed = {key: _in(value, policy) for key, value in node.items()}
         if isinstance(changed.get("dtype"), str) and "float" in changed["dtype"]:
-            changed["dtype"] = "float32"
+            changed["dtype"] = policy
         return changed
-    return [_in_float32(value) for value in node] if isinstance(node, list) else node
+    return [_in(value, policy) for value in node] if isinstance(node, list) else node
 
 
 def with_new_head(model: keras.Model, num_classes: int) -> keras.Model:

@@ -13,6 +13,7 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import Precision
 
 SCHEMA_VERSION: Final = 1
 
@@ -381,6 +382,8 @@ class RobustnessRecord(_Part):
     dataset: DatasetInfo
     defense: DefenseInfo | None = None
     threat_model: ThreatModel | None = None
+    precision: Precision = "float32"
+    """Of the attacks' steps; every success is verified in float32. Left out of the JSON if it is float32."""
     clean: Accuracy
     attacks: tuple[AttackOutcome, ...] = ()
     worst_case: WorstCase | None = None
@@ -538,6 +541,13 @@ class RobustnessRecord(_Part):
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of `to_json()`: what a pinned handle names the record by."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _usual_left_out(self, told: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = told(self)
+        if found.get("precision") == "float32":
+            del found["precision"]
+        return found
 
     def to_json(self) -> str:
         """JSON text, indented, ending in a newline."""

@@ -185,6 +185,17 @@ class Attack:
         """The next state, and the logits (batch, classes) of the candidate it started from."""
         raise NotImplementedError
 
+    def advance(
+        self,
+        model: keras.Model,
+        rough: keras.Model | None,
+        x: Tensor,
+        state: AttackState,
+        epsilon: Tensor | float,
+    ) -> tuple[AttackState, Tensor]:
+        """`step` on `rough`, a copy of the model in less precision, or on the model if that is None."""
+        return self.step(model if rough is None else rough, x, state, epsilon)
+
     def succeeded(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which logits (batch, classes) are a success against the labels `y`, bool (batch,)."""
         predicted = ops.cast(ops.argmax(logits, axis=1), "int32")
@@ -210,10 +221,12 @@ class Attack:
         closest: Tensor,
         epsilon: Tensor | float,
         count: Tensor | int,
+        rough: keras.Model | None = None,
     ) -> tuple[AttackState, Tensor, Tensor]:
         """`count` steps on a batch: the next state, the closest success, its distance (batch,).
 
-        Only successes closer than `closest` (batch,) are kept; without one, the clean image and `closest`.
+        Only successes closer than `closest` (batch,) are kept; without one, the clean image and `closest`. With
+        `rough`, see `advance`, the model itself may see no success there.
         """
 
         def body(
@@ -221,7 +234,7 @@ class Attack:
         ) -> tuple[AttackState, Tensor, Tensor]:
             state, found, closest = carry
             candidate, done = state["x_adv"], finished(state)
-            state, logits = self.step(model, x, state, epsilon)
+            state, logits = self.advance(model, rough, x, state, epsilon)
             distance = ops.reshape(self.geometry.length(candidate - x), (-1,))
             closer = ops.logical_and(self.succeeded(logits, y), distance < closest)
             closer = ops.logical_and(closer, ops.logical_not(done))
@@ -282,10 +295,11 @@ class Attack:
         numbers: Tensor | None = None,
         seed: int = 0,
         batch_size: int = 128,
+        precision: str = "float32",
         progress: bool = True,
         state_file: str | pathlib.Path | None = None,
     ) -> AttackResult:
-        """Attacks a whole set of images in float32.
+        """Attacks a whole set of images; what counts as a success is judged in float32.
 
         Images leave the working set as soon as they are done (fixed budget: a candidate fools the model,
         the clean image included); what is left is packed into batches of a few fixed sizes. An image's
@@ -299,13 +313,16 @@ class Attack:
                 which `x` is a part. By default its place in `x`.
             seed: integer seed for all randomness.
             batch_size: images in a full batch.
+            precision: "float32" (default), or "bfloat16": gradients and searches use a copy of the model that computes
+                in bfloat16 between its first and its last layer, see `robust_zoo.copies.in_bfloat16`. Images stay
+                float32, and a success that the copy reports counts if the model itself agrees.
             progress: whether to show a progress bar (on a terminal only).
             state_file: file (.npz) that keeps how far the attack is, once in half a minute and at the end.
                 If it is there, the attack resumes from it; remove it to start over.
 
         Raises:
-            TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or a state file of another
-                attack, model, data or seed.
+            TypeError, ValueError: inputs that `robust_zoo.contract` refuses, a model that has no copy in bfloat16, or a
+                state file of another attack, model, data, precision or seed.
             RuntimeError: a candidate outside the ball or outside [0, 1], which is a bug in the attack.
         """
         return run(
@@ -316,6 +333,7 @@ class Attack:
             numbers=numbers,
             seed=seed,
             batch_size=batch_size,
+            precision=precision,
             progress=progress,
             state_file=state_file,
         )
@@ -329,15 +347,19 @@ class Attack:
         x: np.ndarray,
         y: np.ndarray | None,
         *,
+        rough: keras.Model | None,
         numbers: np.ndarray,
         seed: int,
         batch_size: int,
         progress: bool,
         state: StateFile,
     ) -> dict:
-        """The fields of the result, without distance and seconds; see `run`, which checked everything."""
+        """The fields of the result, without distance and seconds; see `run`, which checked everything.
+
+        `rough` is a copy of the model in less precision, for the steps; None if they use the model itself.
+        """
         options: dict[str, Any] = {"key": random.key(seed), "batch_size": batch_size}
-        working_set = WorkingSet(self, model, x, y, numbers=numbers, **options)
+        working_set = WorkingSet(self, model, x, y, rough=rough, numbers=numbers, **options)
         with state.restoring():
             working_set.restore(state.load())
         title = type(self).__name__
@@ -457,6 +479,19 @@ class FixedBudgetAttack(Attack):
 @dataclass(frozen=True, kw_only=True)
 class MinimumNormAttack(Attack):
     """Base of the attacks that look for the closest adversarial example; the clean image if there is none."""
+
+    def advance(
+        self,
+        model: keras.Model,
+        rough: keras.Model | None,
+        x: Tensor,
+        state: AttackState,
+        epsilon: Tensor | float,
+    ) -> tuple[AttackState, Tensor]:
+        # What is found is near the boundary, where the two differ: the model is asked at each step.
+        if rough is None:
+            return self.step(model, x, state, epsilon)
+        return self.step(rough, x, state, epsilon)[0], logits_of(model, state["x_adv"])
 
     def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
         # Nothing that failed to fool the model is worth keeping.

@@ -99,6 +99,7 @@ class AutoAttack(FixedBudgetAttack):
         x: np.ndarray,
         y: np.ndarray | None,
         *,
+        rough: keras.Model | None,
         numbers: np.ndarray,
         seed: int,
         batch_size: int,
@@ -136,6 +137,7 @@ class AutoAttack(FixedBudgetAttack):
                     y[robust],
                     key=random.fold_in(random.key(seed), number),
                     batch_size=batch_size,
+                    rough=rough,
                     logits=logits[robust],
                     numbers=numbers[robust],
                     # FAB has no ball of its own: what it finds inside ours is enough.

@@ -132,13 +132,23 @@ class FAB(MinimumNormAttack):
     def step(
         self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
     ) -> tuple[AttackState, Tensor]:
+        return self.advance(model, None, x, state, epsilon)
+
+    def advance(
+        self,
+        model: keras.Model,
+        rough: keras.Model | None,
+        x: Tensor,
+        state: AttackState,
+        epsilon: Tensor | float,
+    ) -> tuple[AttackState, Tensor]:
         candidate = state["x_adv"]
         logits = logits_of(model, candidate)
         fooled = over_images(self.succeeded(logits, state["labels"]), x)
         point = ops.where(fooled, x + (candidate - x) * self.beta, candidate)
 
         def gap(x_adv: Tensor) -> Tensor:
-            z = logits_of(model, x_adv)
+            z = logits_of(model if rough is None else rough, x_adv)
             pairs = ops.stack([state["targets"], state["labels"]], axis=1)
             z = ops.take_along_axis(z, pairs, axis=1)
             return z[:, 0] - z[:, 1]

@@ -16,8 +16,10 @@ from robust_zoo.contract import (
     check_images,
     check_labels,
     check_numbers,
+    check_precision,
 )
 from robust_zoo.copies import in_float32
+from robust_zoo.inference import bfloat16_copy
 from robust_zoo.record import Check
 from robust_zoo.typing import Tensor
 
@@ -66,6 +68,7 @@ def run(
     numbers: Tensor | None,
     seed: int,
     batch_size: int,
+    precision: str,
     progress: bool,
     state_file: str | pathlib.Path | None,
 ) -> AttackResult:
@@ -75,15 +78,17 @@ def run(
     x = check_images(x, model)
     y = None if y is None else check_labels(y, model.output_shape[1], len(x))
     batch_size = check_batch_size(batch_size)
+    check_precision(precision)
     random.key(seed)  # refuses what is no seed before any work
     numbers = check_numbers(np.arange(len(x)) if numbers is None else numbers, len(x))
     if y is None and attack.reaches_given_labels:
         raise ValueError("labels are needed: they are the targets of a targeted attack, got None.")
     attack.check_model(model)
     attack.check_shape(x.shape[1:])
-    state = StateFile(state_file, lambda: identity(attack, model, x, y, numbers, seed))
+    rough = bfloat16_copy(model) if precision == "bfloat16" else None
+    state = StateFile(state_file, lambda: identity(attack, model, x, y, numbers, seed, precision))
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
-    found = attack.search(model, x, y, numbers=numbers, state=state, **options)
+    found = attack.search(model, x, y, rough=rough, numbers=numbers, state=state, **options)
     distance = attack.geometry.distance(found["x_adv"], x)
     attack.verify(found["x_adv"], distance)
     seconds = state.seconds_before + time.perf_counter() - started

@@ -38,6 +38,7 @@ def identity(
     y: np.ndarray | None,
     numbers: np.ndarray,
     seed: int,
+    precision: str,
 ) -> dict:
     """What a state belongs to: all that the numbers of an attack depend on.
 
@@ -50,6 +51,7 @@ def identity(
         "labels": _sha256(y),
         "numbers": _sha256(numbers),
         "seed": str(int(seed)),
+        "precision": precision,
         "version": __version__,
     }
 
@@ -96,7 +98,7 @@ class StateFile:
             if saved.get(part) != value:
                 raise ValueError(
                     f"state_file {str(self._path)!r} belongs to another run: not the same {part}. Give the "
-                    "same model, data, attack, seed and version, or remove the file to start over."
+                    "same model, data, attack, seed, precision and version, or remove the file to start over."
                 )
         self.seconds_before = seconds
         return arrays

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 
 
-def _compile(attack: "Attack", model: keras.Model) -> tuple[Callable[..., Any], ...]:
-    """The compiled parts of an attack on a model: start, follow, judge."""
+def _compile(
+    attack: "Attack", model: keras.Model, rough: keras.Model | None
+) -> tuple[Callable[..., Any], ...]:
+    """The compiled parts of an attack on a model: start, follow, judge, fools."""
     reference = weakref.ref(model)
+    copy = (lambda: None) if rough is None else weakref.ref(rough)
 
     def start(
         x: Tensor, y: Tensor, keys: Tensor, epsilon: Tensor | float, attempt: Tensor | int
@@ -39,7 +42,7 @@ def _compile(attack: "Attack", model: keras.Model) -> tuple[Callable[..., Any], 
         epsilon: Tensor | float,
         count: Tensor | int,
     ) -> tuple[AttackState, Tensor, Tensor]:
-        return attack.follow(reference(), x, y, state, closest, epsilon, count)
+        return attack.follow(reference(), x, y, state, closest, epsilon, count, copy())
 
     def judge(x: Tensor, y: Tensor, state: AttackState) -> tuple[Tensor, Tensor, Tensor]:
         candidate = state["x_adv"]
@@ -56,7 +59,11 @@ def _compile(attack: "Attack", model: keras.Model) -> tuple[Callable[..., Any], 
             )
         return distance, loss, candidate
 
-    return tuple(backend.function(part, model, *attack.models) for part in (start, follow, judge))
+    def fools(x: Tensor, y: Tensor) -> Tensor:
+        return attack.succeeded(logits_of(reference(), x), y)
+
+    models = (model, *attack.models, *([] if rough is None else [rough]))
+    return tuple(backend.function(part, *models) for part in (start, follow, judge, fools))
 
 
 def like(expected: np.ndarray, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -83,6 +90,7 @@ class WorkingSet:
         y: int32 (n,), or None for the predicted labels.
         key: random key (2,); an image's own is folded from it and its number.
         batch_size: images in a full batch.
+        rough: copy of the model in less precision that steps are made on; None for the model itself.
         numbers: int (n,), the images' numbers.
         logits: float32 (n, classes) of `x`, computed if they are not given.
         stop_distance: replaces the attack's own.
@@ -100,6 +108,7 @@ class WorkingSet:
         *,
         key: Tensor,
         batch_size: int,
+        rough: keras.Model | None = None,
         numbers: np.ndarray,
         logits: np.ndarray | None = None,
         stop_distance: float | None = None,
@@ -110,9 +119,13 @@ class WorkingSet:
         self._stop = attack.stop_distance if stop_distance is None else stop_distance
         self._keys = ops.convert_to_numpy(random.fold_in(key, numbers))
         template, shape = attack.template(), x.shape[1:]
-        self._start, self._follow, self._judge = once(
-            model, shape, template, lambda: _compile(template, model)
+        self._start, self._follow, self._judge, self._fools = once(
+            model if rough is None else rough,
+            shape,
+            template,
+            lambda: _compile(template, model, rough),
         )
+        self._looks_again = rough is not None
         logits = predict(model, x, batch_size) if logits is None else logits
         y = logits.argmax(1).astype("int32") if y is None else y
         self.y = ops.convert_to_numpy(attack.reference(logits, y))
@@ -235,6 +248,8 @@ class WorkingSet:
                     np.asarray(count, "int32"),
                 )  # fmt: skip
                 self._scatter(rows, new, len(window))
+                if self._looks_again:
+                    distance = self._confirmed(window[rows], candidate, distance)
                 self._keep(window[rows], candidate, distance)
                 self._queries[window[rows]] += count * self._passes
             self._done += count
@@ -255,6 +270,18 @@ class WorkingSet:
             self._worst[images] = np.maximum(self._worst[images], loss)
             self._keep(images, last, distance)
         self._done, self._active, self._state = 0, None, None
+
+    def _confirmed(
+        self, images: np.ndarray, candidates: np.ndarray, distances: np.ndarray
+    ) -> np.ndarray:
+        """The distances, infinite where the model itself is not fooled by what would be kept."""
+        claimed = np.flatnonzero(distances < self._closest[images])
+        y, distances = self.y[images], distances.copy()
+        for rows in self._batches(claimed):
+            fooled = self._call(self._fools, rows, candidates, y)
+            distances[rows[~fooled]] = np.inf
+        self._queries[images[claimed]] += 1
+        return distances
 
     def _keep(self, images: np.ndarray, candidates: np.ndarray, distances: np.ndarray) -> None:
         """Notes candidates that are closer than what was found before."""

@@ -30,6 +30,7 @@ from robust_zoo.cli.common import (
 )
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import PRECISIONS
 
 if TYPE_CHECKING:
     import keras
@@ -71,6 +72,13 @@ Output = Annotated[
 DataFormat = Annotated[
     str | None, typer.Option(help="Of a model file: channels_last or channels_first.")
 ]
+PrecisionName = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="Of the attacks' steps: float32, or bfloat16, which is faster on some processors.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes to measure in, each on one core or GPU; by default one."),
@@ -96,6 +104,7 @@ def evaluate(
     split: Split = "test",
     seed: Seed = 0,
     batch_size: BatchSize = 128,
+    precision: PrecisionName = "float32",
     input_range: InputRange = None,
     output: Output = None,
     data_format: DataFormat = None,
@@ -133,7 +142,7 @@ def evaluate(
         raise ValueError("--save keeps one record: give one model, and --epsilon, not --epsilons.")
     forms = []
     for model in models:
-        check_asked(model, names, epsilon, epsilons, norm, n, batch_size)
+        check_asked(model, names, epsilon, epsilons, norm, n, batch_size, precision)
         forms.append(model_form(model, input_range, output, data_format))
     check_count(workers, "--workers")
     if engine not in ("process", "ray"):
@@ -156,6 +165,7 @@ def evaluate(
         "n": n,
         "seed": seed,
         "batch_size": batch_size,
+        "precision": precision,
         "workers": workers,
         "engine": engine,
         "address": address,
@@ -213,12 +223,15 @@ def check_asked(
     norm: str | None,
     n: int | None,
     batch_size: int,
+    precision: str,
 ) -> None:
     """Refuses what can be known to be wrong before TensorFlow starts."""
     for name in names:
         read_attack(name)
     check_count(n, "--n")
     check_count(batch_size, "--batch-size")
+    if precision not in PRECISIONS:
+        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     if norm not in (None, "linf", "l2", "l0"):
         raise ValueError(f"--norm must be one of linf, l2, l0, got {norm!r}.")
     for name in names:

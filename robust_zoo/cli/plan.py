@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from robust_zoo.cli.evaluate import (
     Model,
     NormName,
     Output,
+    PrecisionName,
     Seed,
     Split,
     Workers,
@@ -42,6 +43,7 @@ def plan(
     split: Split = "test",
     seed: Seed = 0,
     batch_size: BatchSize = 128,
+    precision: PrecisionName = "float32",
     task_size: Annotated[int, typer.Option(help="Images in a task.")] = 256,
     input_range: InputRange = None,
     output: Output = None,
@@ -50,7 +52,7 @@ def plan(
     """Plans an evaluation, for measure and merge on one machine or many."""
     check_writable(out, "--out")
     names = attack or ["pgd"]
-    check_asked(model, names, epsilon, None, norm, n, batch_size)
+    check_asked(model, names, epsilon, None, norm, n, batch_size, precision)
     check_count(task_size, "--task-size")
     form = model_form(model, input_range, output, data_format)
     with quiet():
@@ -60,9 +62,8 @@ def plan(
         opened = open_model(model, form)
     _, (attacks,) = planned(opened, model, names, epsilon, None, norm)
     data = open_data(opened, model, dataset, split)
-    made = rz.plan_evaluation(
-        opened, data, attacks=attacks, n=n, seed=seed, batch_size=batch_size, task_size=task_size
-    )
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
+    made = rz.plan_evaluation(opened, data, attacks=attacks, n=n, task_size=task_size, **options)
     write_text(out, made.model_copy(update={"handle": model, "form": form}).to_json())
     print(f"{len(made.tasks)} tasks in {out}: robust-zoo measure {out} --out FOLDER measures them")
 

@@ -24,6 +24,7 @@ from robust_zoo.record import (
     RobustnessRecord,
     Training,
 )
+from robust_zoo.typing import Precision
 
 
 def evaluate(
@@ -35,6 +36,7 @@ def evaluate(
     n: "int | Sequence[int | None] | None" = None,
     seed: int = 0,
     batch_size: int = 128,
+    precision: Precision = "float32",
     task_size: int = TASK_SIZE,
     checks: bool = True,
     progress: bool = True,
@@ -64,6 +66,8 @@ def evaluate(
             accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
         seed: integer seed for the sample and for all randomness of the attacks.
         batch_size: images in a batch; no count depends on it.
+        precision: of the attacks' steps, "float32" (default) or "bfloat16", see `Attack.run`; the record tells it.
+            Clean accuracy, checks and what counts as a success are float32 in both.
         task_size: images that are measured in one go, see `plan_evaluation`; 256 by default.
         checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
             to 1,000 examples.
@@ -103,6 +107,7 @@ def evaluate(
         n=n,
         seed=seed,
         batch_size=batch_size,
+        precision=precision,
         task_size=task_size,
         checks=checks,
         name=name,

@@ -66,6 +66,7 @@ def merged(
         dataset=plan.dataset,
         defense=plan.defense,
         threat_model=plan.threat_model,
+        precision=plan.precision,
         clean=Accuracy.count(int(found.clean.sum()), plan.n),
         attacks=tuple(outcomes),
         worst_case=worst_case(outcomes, survivors) if outcomes else None,

@@ -14,7 +14,13 @@ from robust_zoo import __version__
 from robust_zoo.attacks import PGD, Attack, FixedBudgetAttack
 from robust_zoo.attacks.registry import class_of
 from robust_zoo.classifier import describe_config
-from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
+from robust_zoo.contract import (
+    check_batch_size,
+    check_classifier,
+    check_images,
+    check_labels,
+    check_precision,
+)
 from robust_zoo.copies import in_float32
 from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, load_dataset
 from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
@@ -36,6 +42,7 @@ from robust_zoo.record import (
     Weights,
 )
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import Precision
 from robust_zoo.weights import describe_weights
 
 TASK_SIZE = 256  # images in a task
@@ -104,6 +111,7 @@ class EvaluationPlan(_Part):
     threat_model: ThreatModel | None = None
     seed: int = 0
     batch_size: int = 128
+    precision: Precision = "float32"
     task_size: int = pydantic.Field(TASK_SIZE, ge=1)
     checks: bool = True
     config: Configuration
@@ -152,7 +160,7 @@ class EvaluationPlan(_Part):
         told = self.model_dump(
             mode="json",
             include={
-                "version", "dataset", "n", "attacks", "seed", "task_size", "checks", "config", "weights"
+                "version", "dataset", "n", "attacks", "seed", "precision", "task_size", "checks", "config", "weights"
             },
         )  # fmt: skip
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -242,6 +250,7 @@ def plan_evaluation(
     n: "int | Sequence[int | None] | None" = None,
     seed: int = 0,
     batch_size: int = 128,
+    precision: Precision = "float32",
     task_size: int = TASK_SIZE,
     checks: bool = True,
     name: str | None = None,
@@ -261,6 +270,7 @@ def plan_evaluation(
         n: see `evaluate`.
         seed: see `evaluate`.
         batch_size: images in a batch.
+        precision: see `evaluate`.
         task_size: images in a task, 256 by default.
         checks: see `evaluate`.
         name: see `evaluate`.
@@ -290,6 +300,7 @@ def plan_evaluation(
     if not whole or task_size < 1:
         raise ValueError(f"task_size must be an integer >= 1, got {task_size!r}.")
     check_batch_size(batch_size)
+    check_precision(precision)
     data = as_dataset(data, model, dataset, n)
     sizes = sample_sizes(n, len(attacks), len(data))
     sample = data.sample(max(sizes), seed)
@@ -327,6 +338,7 @@ def plan_evaluation(
         threat_model=threat,
         seed=int(seed),
         batch_size=int(batch_size),
+        precision=precision,
         task_size=int(task_size),
         checks=checks,
         config=config,

@@ -69,6 +69,7 @@ def _attack(
         x,
         y,
         numbers=np.arange(task.first, task.last),
+        precision=plan.precision,
         state_file=state_file,
         **_options(plan),
     )
@@ -100,7 +101,8 @@ def _curve(
     numbers = np.arange(task.first, task.last)
     radii = curve_radii(plan.threat_model, x.shape[1:])
     attacks = [curve_attack(plan.threat_model, epsilon) for epsilon in radii]
-    found = broken_at(attacks, plan.bound.model, x, y, numbers, **_options(plan))
+    options = {**_options(plan), "precision": plan.precision}
+    found = broken_at(attacks, plan.bound.model, x, y, numbers, **options)
     return {"arrays": {"broken_at": found}, "notes": {"radii": radii}}
 
 

@@ -92,6 +92,7 @@ def verify(
         n=sizes or clean,
         seed=seeds[0],
         batch_size=batch_size,
+        precision=record.precision,
         checks=False,
         progress=progress,
         state_directory=state_directory,
