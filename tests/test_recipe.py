@@ -560,6 +560,8 @@ def _one_step(recipe, scope, start=None):
         if recipe.name in ("madry_resnet.pgd_cifar10", "madry_cnn.trades_mnist"):
             # Untrained, they make much of a rounding error within several steps by signs.
             trainer.attack = trainer.attack.replace(norm="l2", epsilon=0.5, step_size=0.1, steps=1)
+        elif getattr(getattr(trainer, "attack", None), "steps", 0) > 2:
+            trainer.attack = trainer.attack.replace(steps=2)  # of which one is like another
         trainer.optimizer.iterations.assign(5)  # a schedule may begin with 0
         # Not compiled, which takes longer than the step: the defenses' own tests compile each of them.
         trainer.run_eagerly = True
