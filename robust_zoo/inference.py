@@ -150,15 +150,15 @@ def in_batches(
 
 
 def batch_sizes(batch_size: int) -> list[int]:
-    """The fixed sizes that batches are padded to, in rising order."""
-    return sorted({max(batch_size >> shift, 1) for shift in (0, 2, 4)})
+    """The fixed sizes that batches are padded to, in rising order: halves, down to a sixteenth."""
+    return sorted({max(batch_size >> shift, 1) for shift in range(5)})
 
 
 def batches(sizes: list[int], rows: int | np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers, or all below a count, in batches that waste less than a quarter of a fixed size."""
+    """Row numbers, or all below a count, in batches that waste at most a quarter of a fixed size."""
     rows = np.arange(rows) if isinstance(rows, int) else rows
     while len(rows):
-        size = next((size for size in reversed(sizes) if 4 * len(rows) > 3 * size), sizes[0])
+        size = next((size for size in reversed(sizes) if 4 * len(rows) >= 3 * size), sizes[0])
         yield rows[:size]
         rows = rows[size:]
 

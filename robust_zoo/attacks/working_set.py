@@ -25,7 +25,7 @@ _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 def _compile(
     attack: "Attack", model: keras.Model, rough: keras.Model | None
 ) -> tuple[Callable[..., Any], ...]:
-    """The compiled parts of an attack on a model: start, follow, judge, fools."""
+    """The compiled parts of an attack on a model: start, follow and judge; with `rough`, fools."""
     reference = weakref.ref(model)
     copy = (lambda: None) if rough is None else weakref.ref(rough)
 
@@ -62,7 +62,11 @@ def _compile(
     def fools(x: Tensor, y: Tensor) -> Tensor:
         return attack.succeeded(logits_of(reference(), x), y)
 
-    models = (model, *attack.models, *([] if rough is None else [rough]))
+    if rough is None:
+        return tuple(
+            backend.function(part, model, *attack.models) for part in (start, follow, judge)
+        )
+    models = (model, rough, *attack.models)
     return tuple(backend.function(part, *models) for part in (start, follow, judge, fools))
 
 
@@ -80,8 +84,8 @@ class WorkingSet:
 
     Work goes on window by window, attempt by attempt, a few steps at a time. After these the images that
     are done are dropped and the others repacked, so that all batches of a window but the last are full.
-    The last is padded to the batch size, a quarter or a sixteenth of it: nothing is compiled for any
-    other shape.
+    The last is padded to the batch size, a half, a quarter, an eighth or a sixteenth of it: nothing is
+    compiled for any other shape.
 
     Args:
         attack: any `Attack`.
@@ -119,13 +123,13 @@ class WorkingSet:
         self._stop = attack.stop_distance if stop_distance is None else stop_distance
         self._keys = ops.convert_to_numpy(random.fold_in(key, numbers))
         template, shape = attack.template(), x.shape[1:]
-        self._start, self._follow, self._judge, self._fools = once(
+        self._start, self._follow, self._judge, *fools = once(
             model if rough is None else rough,
             shape,
             template,
             lambda: _compile(template, model, rough),
         )
-        self._looks_again = rough is not None
+        self._fools = fools[0] if fools else None
         logits = predict(model, x, batch_size) if logits is None else logits
         y = logits.argmax(1).astype("int32") if y is None else y
         self.y = ops.convert_to_numpy(attack.reference(logits, y))
@@ -248,8 +252,8 @@ class WorkingSet:
                     np.asarray(count, "int32"),
                 )  # fmt: skip
                 self._scatter(rows, new, len(window))
-                if self._looks_again:
-                    distance = self._confirmed(window[rows], candidate, distance)
+                if self._fools is not None:
+                    distance = self._confirmed(self._fools, window[rows], candidate, distance)
                 self._keep(window[rows], candidate, distance)
                 self._queries[window[rows]] += count * self._passes
             self._done += count
@@ -272,13 +276,17 @@ class WorkingSet:
         self._done, self._active, self._state = 0, None, None
 
     def _confirmed(
-        self, images: np.ndarray, candidates: np.ndarray, distances: np.ndarray
+        self,
+        fools: Callable[..., Any],
+        images: np.ndarray,
+        candidates: np.ndarray,
+        distances: np.ndarray,
     ) -> np.ndarray:
         """The distances, infinite where the model itself is not fooled by what would be kept."""
         claimed = np.flatnonzero(distances < self._closest[images])
         y, distances = self.y[images], distances.copy()
         for rows in self._batches(claimed):
-            fooled = self._call(self._fools, rows, candidates, y)
+            fooled = self._call(fools, rows, candidates, y)
             distances[rows[~fooled]] = np.inf
         self._queries[images[claimed]] += 1
         return distances
