@@ -11,7 +11,6 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.contract import check_logits
-from robust_zoo.copies import in_bfloat16
 from robust_zoo.fingerprint import OMITTED, fingerprint
 from robust_zoo.layers import layers_of
 from robust_zoo.typing import Tensor
@@ -108,16 +107,6 @@ def once(
     if key not in parts:
         parts[key] = compile_part()
     return parts[key]
-
-
-def bfloat16_copy(model: keras.Model) -> keras.Model:
-    """`robust_zoo.copies.in_bfloat16` of a model, made once for its weights as they now are."""
-    weights = fingerprint(*model.get_weights(), array=np.asarray)
-    kept: dict[str, keras.Model] = once(model, (), "bfloat16", dict)
-    if weights not in kept:
-        kept.clear()
-        kept[weights] = in_bfloat16(model)
-    return kept[weights]
 
 
 def logits_of(model: keras.Model, x: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from robust_zoo.contract import (
     check_numbers,
     check_precision,
 )
-from robust_zoo.copies import in_float32
-from robust_zoo.inference import bfloat16_copy
+from robust_zoo.copies import in_bfloat16, in_float32
+from robust_zoo.fingerprint import fingerprint
+from robust_zoo.inference import once
 from robust_zoo.record import Check
 from robust_zoo.typing import Tensor
 
@@ -93,3 +94,13 @@ def run(
     attack.verify(found["x_adv"], distance)
     seconds = state.seconds_before + time.perf_counter() - started
     return attack.result(**found, distance=distance, seconds=seconds)
+
+
+def bfloat16_copy(model: keras.Model) -> keras.Model:
+    """`robust_zoo.copies.in_bfloat16` of a model, made once for its weights as they now are."""
+    weights = fingerprint(*model.get_weights(), array=np.asarray)
+    kept: dict[str, keras.Model] = once(model, (), "bfloat16", dict)
+    if weights not in kept:
+        kept.clear()
+        kept[weights] = in_bfloat16(model)
+    return kept[weights]

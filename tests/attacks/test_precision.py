@@ -6,19 +6,19 @@ import pytest
 from keras import layers, ops
 
 from robust_zoo.attacks import APGD, FAB, PGD, AutoAttack, CarliniWagner, DeepFool, Square
+from robust_zoo.attacks.run import bfloat16_copy
 from robust_zoo.copies import CopyError, in_bfloat16
-from robust_zoo.inference import bfloat16_copy
 
 
 @pytest.fixture
 def network():
     keras.utils.set_random_seed(3)
     inputs = keras.Input((8, 8, 1))
-    x = layers.Rescaling(2.0, -1.0)(inputs)
-    x = layers.Conv2D(8, 3, activation="relu")(x)
+    x = layers.Rescaling(2.0, -1.0, name="scale")(inputs)
+    x = layers.Conv2D(8, 3, activation="relu", name="first")(x)
     x = layers.Conv2D(8, 3, name="middle")(x)
     x = layers.BatchNormalization(name="norm")(x)
-    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Flatten()(layers.ReLU(name="relu")(x))
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="network")
 
 
@@ -30,10 +30,10 @@ def test_ends_and_normalisation_stay_float32(network):
     copy = in_bfloat16(network)
     computed = {layer.name: layer.compute_dtype for layer in copy.layers}
     kept = {layer.name: {v.dtype for v in layer.weights} for layer in copy.layers if layer.weights}
-    assert computed["rescaling"] == computed["conv2d"] == computed["logits"] == "float32"
-    assert computed["middle"] == computed["norm"] == computed["re_lu"] == "bfloat16"
+    assert computed["scale"] == computed["first"] == computed["logits"] == "float32"
+    assert computed["middle"] == computed["norm"] == computed["relu"] == "bfloat16"
     assert kept == {
-        "conv2d": {"float32"}, "middle": {"bfloat16"}, "norm": {"float32"}, "logits": {"float32"}
+        "first": {"float32"}, "middle": {"bfloat16"}, "norm": {"float32"}, "logits": {"float32"}
     }  # fmt: skip
     x = np.random.default_rng(0).random((4, 8, 8, 1), dtype="float32")
     difference = np.abs(ops.convert_to_numpy(copy(x)) - ops.convert_to_numpy(network(x))).max()
@@ -97,7 +97,7 @@ def test_a_success_of_the_copy_alone_counts_for_nothing(network, images, monkeyp
         copy.get_layer("logits").bias.assign(100 * np.arange(10.0))
         return copy
 
-    monkeypatch.setattr("robust_zoo.inference.in_bfloat16", another)
+    monkeypatch.setattr("robust_zoo.attacks.run.in_bfloat16", another)
     x = images(20, (8, 8, 1))
     y = predicted(network, x)
     attack = PGD(epsilon=0.02, steps=5)
