@@ -8,6 +8,7 @@ from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
     Curve,
+    DatasetInfo,
     MinimumNorm,
     RobustnessRecord,
     ThreatModel,
@@ -49,7 +50,7 @@ def facts(record: RobustnessRecord) -> list[tuple[str, str]]:
         ("architecture", f"{record.architecture}, {record.parameters:,} parameters"),
         ("defense", describe_defense(record) + paper),
         ("threat model", describe_threat(record)),
-        ("measured on", f"{dataset.name} {dataset.version}, split {dataset.split}"),
+        ("measured on", describe_dataset(dataset)),
         ("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256}"),
         ("license", record.license),
     ]
@@ -61,6 +62,13 @@ def facts(record: RobustnessRecord) -> list[tuple[str, str]]:
             ("fine-tuned from", f"{base.name}{handle}, weights sha256 {base.weights_sha256}")
         )
     return rows
+
+
+def describe_dataset(dataset: DatasetInfo) -> str:
+    """Name, version and split, and how images were resized."""
+    told = f"{dataset.name} {dataset.version}".strip()
+    prepared = f", {dataset.preparation}" if dataset.preparation else ""
+    return f"{told}, split {dataset.split}{prepared}"
 
 
 def check_rows(record: RobustnessRecord) -> list[tuple[str, str, str, str]]:

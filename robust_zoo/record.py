@@ -278,18 +278,24 @@ class Input(_Part):
 
 
 class DatasetInfo(_Part):
-    """What the model was measured on; `sha256` is that of the sampled images and labels, "" where none was taken."""
+    """What the model was measured on.
+
+    `preparation` says how images were resized, "" if they were not; `sha256` is that of the sampled images and labels,
+    "" where none was taken.
+    """
 
     name: str
     version: str
     split: str
+    preparation: str = ""
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
     @pydantic.model_serializer(mode="wrap")
-    def _without_empty_hash(
+    def _without_what_is_empty(
         self, handler: pydantic.SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key != "sha256" or value}
+        optional = ("preparation", "sha256")
+        return {key: value for key, value in handler(self).items() if value or key not in optional}
 
 
 class DefenseInfo(_Part):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import keras
 
     from robust_zoo.attacks import Attack
-    from robust_zoo.datasets import Dataset
+    from robust_zoo.datasets import Examples
     from robust_zoo.record import RobustnessRecord, ThreatModel
 
 
@@ -199,7 +199,7 @@ def evaluate(
 
 def _measured(
     model: "keras.Model",
-    data: "Dataset",
+    data: "Examples",
     budgets: Sequence[float | None],
     plans: list[list["Attack"]],
     **options: Any,
@@ -269,16 +269,16 @@ def planned(
     return budgets, plans
 
 
-def open_data(opened: "keras.Model", model: str, dataset: str | None, split: str) -> "Dataset":
+def open_data(opened: "keras.Model", model: str, dataset: str | None, split: str) -> "Examples":
     """The split to measure on, by default of the dataset that the model's record names."""
-    import robust_zoo as rz
+    from robust_zoo.datasets import open_dataset
 
     if not dataset:
         record = getattr(opened, "robustness", None)
         if record is None:
             raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
         dataset = record.dataset.name
-    return rz.load_dataset(dataset, split, image_shape=opened.input_shape[1:])
+    return open_dataset(dataset, split, image_shape=opened.input_shape[1:])
 
 
 def model_form(

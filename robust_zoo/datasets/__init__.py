@@ -1,23 +1,26 @@
 """Datasets by name: "digits" (ships with scikit-learn), any TFDS image dataset, an .npz file or a folder.
 
-Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), large ones as a tf.data stream
-(`stream_dataset`).
+Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), large ones are read as they are needed
+(`open_dataset`), or as a tf.data stream (`stream_dataset`).
 """
 
 from robust_zoo.datasets.arrays import arrays_dataset, collect
 from robust_zoo.datasets.augment import flip_and_crop
-from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError
+from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Examples, StoredDataset
 from robust_zoo.datasets.folder import is_folder
-from robust_zoo.datasets.load import load_dataset, stream_dataset
+from robust_zoo.datasets.load import load_dataset, open_dataset, stream_dataset
 
 __all__ = [
     "SPLITS",
     "Dataset",
     "DatasetError",
+    "Examples",
+    "StoredDataset",
     "arrays_dataset",
     "collect",
     "flip_and_crop",
     "is_folder",
     "load_dataset",
+    "open_dataset",
     "stream_dataset",
 ]

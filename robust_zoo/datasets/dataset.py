@@ -1,9 +1,12 @@
-"""Dataset: one split in memory; Source: where splits come from."""
+"""Dataset: one split in memory; StoredDataset: one read as it is needed; Source: where splits come from."""
 
 import hashlib
+import math
 import pathlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -11,6 +14,8 @@ from robust_zoo.contract import check_images, check_labels
 
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = {"cifar10": 1000}  # validation examples, where not 5,000
+_IN_MEMORY = 2**30  # bytes of float32 images, beyond which they are read as they are needed
+_READ_AT_ONCE = 256
 
 
 class DatasetError(ValueError):
@@ -28,6 +33,7 @@ class Dataset:
         images: float32 (n, height, width, channels) in [0, 1].
         labels: int32 (n,).
         class_names: a name a class.
+        preparation: how images were resized, "" if they were not.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Dataset:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    preparation: str = ""
 
     def __post_init__(self) -> None:
         images = check_images(self.images)
@@ -55,24 +62,18 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the images and labels, in their order."""
-        digest = hashlib.sha256(str(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images).tobytes())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
-        return digest.hexdigest()
+        return _sha256(self.images.shape, iter([self]))
+
+    def take(self, rows: slice | np.ndarray) -> "Dataset":
+        """The examples at some places, in that order."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def sample(self, n: int | None, seed: int) -> "Dataset":
         """The first `n` examples of the order that `seed` shuffles them into; all by default.
 
         A smaller sample of the same seed is a part of a larger one.
         """
-        n = len(self) if n is None else n
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(self):
-            raise ValueError(
-                f"n must be an integer in 1..{len(self)}, the examples of {self.name!r} {self.split!r}, "
-                f"got {n!r}."
-            )
-        chosen = np.random.default_rng(seed).permutation(len(self))[:n]
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+        return self.take(_chosen(self, n, seed))
 
     def of_classes(self, classes: tuple[int, ...]) -> "Dataset":
         """The examples of some classes, numbered anew in the order given; its name ends in ":7,3", say.
@@ -99,6 +100,97 @@ class Dataset:
         )
 
 
+class Reader(Protocol):
+    """Reads single examples of a split, by their numbers in it; other processes can be sent one."""
+
+    image_shape: tuple[int, ...]
+
+    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 images (n, height, width, channels) in [0, 1] and integer labels (n,), in the order asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredDataset:
+    """One split whose images are read as they are needed, and are never in memory together.
+
+    Attributes:
+        name: as given to `open_dataset`.
+        version: of the source.
+        split: "train", "validation", "test" or a TFDS split.
+        reader: of the whole split.
+        numbers: int64 (n,), the examples that belong to it, by their numbers in the split.
+        class_names: a name a class.
+        preparation: how images are resized, "" if they are not.
+    """
+
+    name: str
+    version: str
+    split: str
+    reader: Reader
+    numbers: np.ndarray
+    class_names: tuple[str, ...]
+    preparation: str = ""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        return (
+            f"StoredDataset({self.name!r}, version={self.version!r}, split={self.split!r}, n={len(self)}, "
+            f"shape={self.reader.image_shape}, classes={len(self.class_names)})"
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """See `Dataset.sha256`; reads everything once."""
+        return _sha256((len(self), *self.reader.image_shape), self._parts())
+
+    def _parts(self) -> Iterator[Dataset]:
+        """All examples, some at a time."""
+        for first in range(0, len(self), _READ_AT_ONCE):
+            yield self.take(slice(first, first + _READ_AT_ONCE))
+
+    def take(self, rows: slice | np.ndarray) -> Dataset:
+        """The examples at some places, in that order, in memory."""
+        images, labels = self.reader.read(self.numbers[rows])
+        about = (self.name, self.version, self.split)
+        return Dataset(*about, images, labels, self.class_names, self.preparation)
+
+    def sample(self, n: int | None, seed: int) -> "StoredDataset":
+        """See `Dataset.sample`; nothing is read."""
+        return replace(self, numbers=self.numbers[_chosen(self, n, seed)])
+
+
+Examples: TypeAlias = Dataset | StoredDataset
+"""One split, in memory or read as it is needed."""
+
+
+def _sha256(shape: tuple[int, ...], parts: Iterator[Dataset]) -> str:
+    digest, labels = hashlib.sha256(str(shape).encode()), []
+    for part in parts:
+        digest.update(np.ascontiguousarray(part.images).tobytes())
+        labels.append(part.labels)
+    digest.update(np.concatenate(labels).tobytes())
+    return digest.hexdigest()
+
+
+def _chosen(data: Examples, n: int | None, seed: int) -> np.ndarray:
+    """The places of the examples that a sample has."""
+    n = len(data) if n is None else n
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(data):
+        raise ValueError(
+            f"n must be an integer in 1..{len(data)}, the examples of {data.name!r} {data.split!r}, "
+            f"got {n!r}."
+        )
+    return np.random.default_rng(seed).permutation(len(data))[:n]
+
+
+def fits_memory(n: int, image_shape: tuple[int | None, ...]) -> bool:
+    """Whether that many float32 images may be in memory; False if their sizes differ."""
+    sides = [side for side in image_shape if side is not None]
+    return len(sides) == len(image_shape) and 4 * n * math.prod(sides) <= _IN_MEMORY
+
+
 class Source:
     """Where a dataset comes from.
 
@@ -115,6 +207,10 @@ class Source:
     def load(self, split: str) -> Dataset:
         """One split in memory; DatasetError if there is none of that name."""
         raise NotImplementedError
+
+    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
+        """One split, in memory if it is small; images of other shapes are resized if the source can do that."""
+        return self.load(split)
 
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None

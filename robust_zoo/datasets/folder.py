@@ -1,15 +1,26 @@
 """Datasets in folders of images, a subfolder a class."""
 
-import itertools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from robust_zoo.datasets.arrays import collect
-from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Source
+from robust_zoo.datasets.dataset import (
+    SPLITS,
+    Dataset,
+    DatasetError,
+    Examples,
+    Source,
+    StoredDataset,
+    fits_memory,
+)
+from robust_zoo.datasets.reading import decoded, prepared, resizing
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import Tensor
+
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
 def is_folder(name: str) -> bool:
@@ -38,26 +49,26 @@ class Folder(Source):
         self.path, self.image_shape = pathlib.Path(path), image_shape
 
     def load(self, split: str) -> Dataset:
-        path, options = self.path, {"batch_size": 256, "shuffle": False}
-        stream, classes = self._read(split, self.image_shape, **options)
-        try:
-            images, labels = collect(stream, None)
-        except Exception as error:  # of whatever library reads that kind of picture
-            for file in sorted(self._of_split(split).glob("*/*")):
-                try:
-                    keras.utils.load_img(file).close()
-                except Exception as cause:
-                    raise _no_picture(file, cause) from error
-            raise DatasetError(f"{str(path)!r} cannot be read: {one_line(error)}.") from error
-        # Bilinear resizing may leave the range by a rounding error.
-        return Dataset(path.name, "", split, np.clip(images, 0, 1), labels, classes)
+        return self._stored(split, self.image_shape).take(slice(None))
+
+    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
+        stored = self._stored(split, image_shape or self.image_shape)
+        small = fits_memory(len(stored), stored.reader.image_shape)
+        return stored.take(slice(None)) if small else stored
 
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
     ) -> Any:
-        shape = None if image_size is None else (*image_size, None)
-        options = {"shuffle": shuffle_seed is not None, "seed": shuffle_seed, "batch_size": None}
-        return self._read(split, shape, **options)[0]
+        import tensorflow as tf
+
+        reader, _ = self._reader(split, None if image_size is None else (*image_size, None))
+        files = tf.data.Dataset.from_tensor_slices((reader.paths, reader.labels))
+        if shuffle_seed is not None:
+            # Of paths alone, so that the whole split is shuffled.
+            files = files.shuffle(
+                len(reader.paths), seed=shuffle_seed, reshuffle_each_iteration=True
+            )
+        return files.map(reader.decode, num_parallel_calls=-1)
 
     def _of_split(self, split: str) -> pathlib.Path:
         path = self.path
@@ -76,60 +87,92 @@ class Folder(Source):
             )
         return path / split
 
-    def _read(
-        self, split: str, image_shape: tuple[int | None, ...] | None, **options: Any
-    ) -> tuple[Any, tuple[str, ...]]:
-        """A tf.data stream of (float32 images in [0, 1], integer labels), and the classes' names."""
+    def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
+        reader, classes = self._reader(split, image_shape)
+        about = (self.path.name, "", split, reader, np.arange(len(reader.paths)))
+        return StoredDataset(*about, classes, prepared(reader.image_shape[:2]))
+
+    def _reader(
+        self, split: str, image_shape: tuple[int | None, ...] | None
+    ) -> tuple["FolderReader", tuple[str, ...]]:
+        """The pictures of a split, and the classes' names."""
         path, directory = self.path, self._of_split(split)
-        here = _subfolders(directory)
         # A class may be missing from one split; its number must not depend on that.
         splits = [path / name for name in SPLITS if (path / name).is_dir()]
-        classes = sorted({*here, *(name for part in splits for name in _subfolders(part))})
+        parts = [directory, *splits]
+        classes = tuple(sorted({name for part in parts for name in _subfolders(part)}))
         if len(classes) < 2:
             raise DatasetError(
-                f"{str(directory)!r} must have a subfolder of images for each of at least two classes, it has {classes}."
+                f"{str(directory)!r} must have a subfolder of images for each of at least two classes, it has "
+                f"{list(classes)}."
             )
-        height, width, channels = image_shape or (None, None, None)
-        if None in (height, width, channels):
-            first = next((file for file in sorted(directory.glob("*/*")) if file.is_file()), None)
-            if first is None:
-                raise DatasetError(f"{str(directory)!r} has no images in its subfolders.")
-            try:
-                found = keras.utils.img_to_array(
-                    keras.utils.load_img(first, color_mode="rgb")
-                ).shape
-            except Exception as error:  # of whatever library reads that kind of picture
-                raise _no_picture(first, error) from error
-            height, width, channels = (
-                given or own for given, own in zip((height, width, channels), found, strict=True)
+        files = [
+            (str(file), number)
+            for number, name in enumerate(classes)
+            for file in sorted((directory / name).rglob("*"))
+            if file.suffix.lower() in _SUFFIXES
+        ]
+        if not files:
+            raise DatasetError(
+                f"{str(directory)!r} has no images in its subfolders: they must end in {', '.join(_SUFFIXES)}."
             )
-        modes = {1: "grayscale", 3: "rgb", 4: "rgba"}
-        if channels not in modes:
-            raise DatasetError(f"images of a folder have 1, 3 or 4 channels, got {channels}.")
+        shape = _whole(image_shape or (None, None, None), files[0][0])
+        paths, labels = zip(*files, strict=True)
+        return FolderReader(paths, labels, shape), classes
+
+
+class FolderReader:
+    """Reads pictures.
+
+    Args:
+        paths: of the files.
+        labels: of each.
+        image_shape: (height, width, channels) that all get.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], labels: Sequence[int], image_shape: tuple[int, ...]
+    ) -> None:
+        self.paths, self.labels, self.image_shape = list(paths), list(labels), image_shape
+
+    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        paths, labels = ([part[i] for i in numbers] for part in (self.paths, self.labels))
         try:
-            stream = keras.utils.image_dataset_from_directory(
-                directory,
-                image_size=(height, width),
-                crop_to_aspect_ratio=True,
-                color_mode=modes[channels],
-                class_names=here,
-                verbose=False,
-                **options,
-            )
-        except ValueError as error:
-            raise DatasetError(f"{str(directory)!r} cannot be read: {error}") from error
-        stream = stream.map(lambda x, y: (x / 255, y))
-        if here != classes:
-            # Keras numbers the classes that are here; those that are not take the numbers behind these.
-            absent = itertools.count(len(here))
-            numbers = [here.index(name) if name in here else next(absent) for name in classes]
-            place = keras.layers.IntegerLookup(vocabulary=numbers, num_oov_indices=0)
-            stream = stream.map(lambda x, y: (x, place(y)))
-        return stream, tuple(classes)
+            return decoded(self.decode, paths, labels)
+        except Exception as error:  # of whatever library reads that kind of picture
+            for path in paths:
+                try:
+                    decoded(self.decode, [path], [0])
+                except Exception as cause:
+                    raise _no_picture(path, cause) from error
+            raise
+
+    def decode(self, path: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """A float32 image in [0, 1] and its label, by TensorFlow operations."""
+        import tensorflow as tf
+
+        image = tf.io.decode_image(
+            tf.io.read_file(path), channels=self.image_shape[2], expand_animations=False
+        )
+        image.set_shape((None, None, self.image_shape[2]))
+        return resizing(self.image_shape[:2])(image) / 255, label
 
 
-def _no_picture(file: pathlib.Path, error: Exception) -> DatasetError:
-    return DatasetError(f"{str(file)!r} is no picture that can be read: {one_line(error)}.")
+def _whole(shape: tuple[int | None, ...], path: str) -> tuple[int, ...]:
+    """A shape with the sides of a picture where it says None."""
+    if None in shape:
+        try:
+            found = keras.utils.img_to_array(keras.utils.load_img(path, color_mode="rgb")).shape
+        except Exception as error:  # of whatever library reads that kind of picture
+            raise _no_picture(path, error) from error
+        shape = tuple(given or own for given, own in zip(shape, found, strict=True))
+    if shape[2] not in (1, 3, 4):
+        raise DatasetError(f"images of a folder have 1, 3 or 4 channels, got {shape[2]}.")
+    return tuple(int(side) for side in shape if side is not None)
+
+
+def _no_picture(path: str, error: Exception) -> DatasetError:
+    return DatasetError(f"{path!r} is no picture that can be read: {one_line(error)}.")
 
 
 def _subfolders(directory: pathlib.Path) -> list[str]:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from robust_zoo.datasets.dataset import Dataset, DatasetError, Source
+from robust_zoo.datasets.dataset import Dataset, DatasetError, Examples, Source
 from robust_zoo.datasets.digits import Digits
 from robust_zoo.datasets.folder import Folder, is_folder
 from robust_zoo.datasets.npz import NpzFile
@@ -40,6 +40,30 @@ def load_dataset(
         data = load_dataset(str(name)[: found.start()], split, data_dir=data_dir)
         return data.of_classes(tuple(map(int, found[1].split(","))))
     return source_of(name, data_dir=data_dir, image_shape=image_shape).load(split)
+
+
+def open_dataset(
+    name: str,
+    split: str = "test",
+    *,
+    data_dir: str | None = None,
+    image_shape: tuple[int | None, ...] | None = None,
+) -> Examples:
+    """Opens one split: in memory if its images take up to 1 GiB as float32, else to be read as they are needed.
+
+    Args:
+        name: see `load_dataset`.
+        split: see `load_dataset`.
+        data_dir: see `load_dataset`.
+        image_shape: (height, width, channels) that the images of a folder, or of a TFDS dataset of several sizes, get:
+            resized, and cropped to that aspect ratio.
+
+    Raises:
+        DatasetError: as `load_dataset`.
+    """
+    if _CLASSES.search(str(name)):
+        return load_dataset(name, split, data_dir=data_dir)
+    return source_of(name, data_dir=data_dir, image_shape=image_shape).open(split, image_shape)
 
 
 def stream_dataset(

@@ -1,11 +1,26 @@
 """Image datasets of TensorFlow Datasets that are prepared on this machine."""
 
+import contextlib
 import re
+import struct
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import keras
+import numpy as np
 
-from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Source, held_out
+from robust_zoo.datasets.dataset import (
+    SPLITS,
+    Dataset,
+    DatasetError,
+    Examples,
+    Source,
+    StoredDataset,
+    fits_memory,
+    held_out,
+)
+from robust_zoo.datasets.reading import decoded, prepared, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
@@ -25,30 +40,57 @@ class Tfds(Source):
 
     def __init__(self, name: str, data_dir: str | None = None) -> None:
         super().__init__(name)
-        self._builder = _builder(name, data_dir)
+        self._builder, self._data_dir = _builder(name, data_dir), data_dir
 
     def load(self, split: str) -> Dataset:
-        builder, name = self._builder, self.name
-        features = builder.info.features
-        if None in features["image"].shape:
+        if None in self._builder.info.features["image"].shape:
             raise DatasetError(
-                f"the images of {name!r} have several sizes: use stream_dataset with image_size."
+                f"the images of {self.name!r} have several sizes: use open_dataset or stream_dataset with image_size."
             )
-        import tensorflow_datasets as tfds
+        return self._stored(split, None).take(slice(None))
 
-        batch = self._read(split, batch_size=-1)
-        images, labels = tfds.as_numpy(batch)
-        images = images.astype("float32") / 255
-        names = tuple(features["label"].names)
-        return Dataset(name, str(builder.version), split, images, labels, names)
+    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
+        stored = self._stored(split, image_shape)
+        if fits_memory(len(stored), stored.reader.image_shape):
+            return stored.take(slice(None))
+        return stored
+
+    def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
+        builder, shape = self._builder, self._builder.info.features["image"].shape
+        size = None
+        if None in shape:
+            size = (image_shape or (None, None))[:2]
+        if size is not None and None in size:
+            raise DatasetError(
+                f"image_shape is needed: the images of {self.name!r} have several sizes."
+            )
+        self._check_split(split)
+        reader = TfdsReader(
+            self.name,
+            self._data_dir,
+            self._split(split),
+            (*(size or shape[:2]), shape[2]),
+            size is not None,
+        )
+        numbers = np.arange(builder.info.splits[self._split(split)].num_examples)
+        names = tuple(builder.info.features["label"].names)
+        about = (self.name, str(builder.version), split)
+        return StoredDataset(*about, reader, numbers, names, prepared(size))
 
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
     ) -> Any:
-        source = self._read(split)
+        self._check_split(split)
+        if _is_array_record(self._builder):
+            raise DatasetError(
+                f"{self.name!r} is stored as array_record: use open_dataset, which reads single examples."
+            )
+        source = self._builder.as_dataset(
+            split=self._split(split), as_supervised=True, shuffle_files=False
+        )
         scale, resize = keras.layers.Rescaling(1 / 255, dtype="float32"), None
         if image_size is not None:
-            resize = keras.layers.Resizing(*image_size, crop_to_aspect_ratio=True, dtype="float32")
+            resize = resizing(image_size)
         elif None in self._builder.info.features["image"].shape:
             raise DatasetError(
                 f"image_size is needed: the images of {self.name!r} have several sizes."
@@ -61,15 +103,11 @@ class Tfds(Source):
             source = source.shuffle(10_000, seed=shuffle_seed, reshuffle_each_iteration=True)
         return source.map(prepare, num_parallel_calls=-1)
 
-    def _read(self, split: str, **options: Any) -> Any:
+    def _check_split(self, split: str) -> None:
         builder = self._builder
-        wanted = self._split(split)
         try:
-            if builder.info.splits[wanted].num_examples < 1:
+            if builder.info.splits[self._split(split)].num_examples < 1:
                 raise DatasetError(f"split {split!r} of {builder.name!r} has no examples.")
-            return builder.as_dataset(
-                split=wanted, as_supervised=True, shuffle_files=False, **options
-            )
         except DatasetError:
             raise
         except (KeyError, ValueError, AssertionError) as error:
@@ -93,6 +131,94 @@ class Tfds(Source):
         kept = builder.info.splits["train"].num_examples
         kept -= held_out(kept, builder.name)
         return f"train[:{kept}]" if split == "train" else f"train[{kept}:]"
+
+
+class TfdsReader:
+    """Reads single examples of a TFDS split, in the order of its files.
+
+    Args:
+        name: of the dataset.
+        data_dir: where TFDS looks.
+        split: in TFDS's words.
+        image_shape: of what is read.
+        resized: whether images must be resized to it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data_dir: str | None,
+        split: str,
+        image_shape: tuple[int, ...],
+        resized: bool,
+    ) -> None:
+        self._origin = (name, data_dir, split)
+        self.image_shape, self._resized = image_shape, resized
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self._origin, self.image_shape, self._resized)
+
+    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scale = keras.layers.Rescaling(1 / 255, dtype="float32")
+        resize = resizing(self.image_shape[:2]) if self._resized else lambda image: image
+        features = self._builder.info.features
+
+        def decode(record: Tensor) -> tuple[Tensor, Tensor]:
+            example = features.deserialize_example(record)
+            return scale(resize(example["image"])), example["label"]
+
+        if _is_array_record(self._builder):
+            found = self._arrays.__getitems__([int(number) for number in numbers])
+            pairs = (scale(resize(example["image"])) for example in found)
+            images = np.stack([keras.ops.convert_to_numpy(image) for image in pairs])
+            return images, np.array([example["label"] for example in found])
+        return decoded(decode, self._contents(numbers))
+
+    @cached_property
+    def _builder(self) -> Any:
+        name, data_dir, _ = self._origin
+        return _builder(name, data_dir)
+
+    @cached_property
+    def _arrays(self) -> Any:
+        return self._builder.as_data_source(split=self._origin[2])
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int, int]]:
+        """The file of each example, where it begins there, and how many bytes it has."""
+        found: list[tuple[str, int, int]] = []
+        for part in self._builder.info.splits[self._origin[2]].file_instructions:
+            records = list(_records(part.filename))[part.skip : part.skip + part.take]
+            found += [(part.filename, *record) for record in records]
+        return found
+
+    def _contents(self, numbers: np.ndarray) -> list[bytes]:
+        with contextlib.ExitStack() as opened:
+            files: dict[str, Any] = {}
+            found = []
+            for path, first, length in (self._places[number] for number in numbers):
+                if path not in files:
+                    files[path] = opened.enter_context(open(path, "rb"))
+                files[path].seek(first)
+                found.append(files[path].read(length))
+            return found
+
+
+def _records(path: str) -> Iterator[tuple[int, int]]:
+    """Where each record of a TFRecord file begins, and its bytes.
+
+    A record is its length (uint64, little-endian), the length's checksum (4 bytes), its bytes and their checksum (4):
+    https://www.tensorflow.org/tutorials/load_data/tfrecord.
+    """
+    with open(path, "rb") as file:
+        while len(header := file.read(12)) == 12:
+            (length,) = struct.unpack("<Q", header[:8])
+            yield file.tell(), length
+            file.seek(length + 4, 1)
+
+
+def _is_array_record(builder: Any) -> bool:
+    return builder.info.file_format is not None and builder.info.file_format.value == "array_record"
 
 
 def _builder(name: str, data_dir: str | None) -> Any:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from robust_zoo.attacks import Attack
-from robust_zoo.datasets import Dataset
+from robust_zoo.datasets import Examples
 from robust_zoo.evaluation.curve import Evidence
 from robust_zoo.evaluation.engines import measure_tasks
 from robust_zoo.evaluation.merging import merged
@@ -29,7 +29,7 @@ from robust_zoo.typing import Precision
 
 def evaluate(
     model: keras.Model,
-    data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
+    data: "Examples | str | tuple[np.ndarray, np.ndarray] | Any",
     *,
     attacks: Sequence[Attack] = (),
     dataset: str | None = None,
@@ -57,8 +57,9 @@ def evaluate(
         model: classifier, images in [0, 1] to logits. If it carries the record of the very weights it
             now has, name, architecture, defense, reported numbers, training and base model are taken from
             there.
-        data: a `Dataset`, a name for `load_dataset` (its test split; a folder's images are resized to the model's
-            input), arrays (images, labels), or a stream of batches of them: a tf.data.Dataset or a `PyDataset`, of
+        data: a `Dataset` or `StoredDataset`, a name for `open_dataset` (its test split; images of a folder, or of several
+            sizes, are resized to the model's input), of which only the images of one task are in memory if they are
+            many, arrays (images, labels), or a stream of batches of them: a tf.data.Dataset or a `PyDataset`, of
             which the first `n` examples are taken (all by default).
         dataset: name of arrays or a stream, for the record; by default "arrays" or "stream".
         attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks.
@@ -124,7 +125,7 @@ def evaluate(
 
 def evaluate_at(
     model: keras.Model,
-    data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
+    data: "Examples | str | tuple[np.ndarray, np.ndarray] | Any",
     *,
     plans: Sequence[Sequence[Attack]],
     progress: bool = True,

@@ -22,7 +22,15 @@ from robust_zoo.contract import (
     check_precision,
 )
 from robust_zoo.copies import in_float32
-from robust_zoo.datasets import Dataset, arrays_dataset, collect, is_folder, load_dataset
+from robust_zoo.datasets import (
+    Dataset,
+    Examples,
+    StoredDataset,
+    arrays_dataset,
+    collect,
+    is_folder,
+    open_dataset,
+)
 from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
 from robust_zoo.evaluation.curve import N_EXAMPLES as _ON_CURVE
 from robust_zoo.evaluation.outcomes import carried_by, defense_info
@@ -83,9 +91,14 @@ class Bound(NamedTuple):
     """What a plan is about, in this process."""
 
     model: keras.Model  # in float32
-    x: np.ndarray
-    y: np.ndarray
+    sample: Examples
     attacks: tuple[Attack, ...]
+
+    def examples(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of some rows of the sample, checked."""
+        part = self.sample.take(slice(first, last))
+        x = check_images(part.images, self.model)
+        return x, check_labels(part.labels, self.model.output_shape[1], len(x))
 
 
 class EvaluationPlan(_Part):
@@ -185,7 +198,7 @@ class EvaluationPlan(_Part):
                 f"{source} is not a valid plan: {one_line(place)}: {one_line(first['msg'])}."
             ) from None
 
-    def bind(self, model: keras.Model, data: Dataset) -> Self:
+    def bind(self, model: keras.Model, data: Examples) -> Self:
         """The plan together with what it is about, in this process: see `measure`.
 
         Args:
@@ -243,7 +256,7 @@ class EvaluationPlan(_Part):
 
 def plan_evaluation(
     model: keras.Model,
-    data: "Dataset | str | tuple[np.ndarray, np.ndarray] | Any",
+    data: "Examples | str | tuple[np.ndarray, np.ndarray] | Any",
     *,
     attacks: Sequence[Attack] = (),
     dataset: str | None = None,
@@ -328,7 +341,11 @@ def plan_evaluation(
         input=Input(shape=model.input_shape[1:]),
         num_classes=model.output_shape[1],
         dataset=DatasetInfo(
-            name=sample.name, version=sample.version, split=sample.split, sha256=sample.sha256
+            name=sample.name,
+            version=sample.version,
+            split=sample.split,
+            preparation=sample.preparation,
+            sha256=sample.sha256,
         ),
         n=len(sample),
         attacks=tuple(
@@ -351,10 +368,10 @@ def plan_evaluation(
     return plan.with_bound(bound)
 
 
-def _bound_to(measured: keras.Model, sample: Dataset, attacks: tuple[Attack, ...]) -> Bound:
-    x = check_images(sample.images, measured)
-    y = check_labels(sample.labels, measured.output_shape[1], len(x))
-    return Bound(measured, x, y, attacks)
+def _bound_to(measured: keras.Model, sample: Examples, attacks: tuple[Attack, ...]) -> Bound:
+    bound = Bound(measured, sample, attacks)
+    bound.examples(0, len(sample) if isinstance(sample, Dataset) else 1)
+    return bound
 
 
 def attack_of_record(name: str, config: dict[str, Any]) -> Attack:
@@ -403,16 +420,16 @@ def check_rising(threats: Sequence[ThreatModel | None]) -> None:
 
 def as_dataset(
     data: Any, model: keras.Model, name: str | None, n: int | Sequence[int | None] | None
-) -> Dataset:
-    if name is not None and isinstance(data, (Dataset, str)):
+) -> Examples:
+    if name is not None and isinstance(data, (Dataset, StoredDataset, str)):
         raise ValueError(
             f"dataset names arrays and streams, but the data have a name already, got {name!r}."
         )
-    if isinstance(data, Dataset):
+    if isinstance(data, (Dataset, StoredDataset)):
         return data
     shape, classes = model.input_shape[1:], model.output_shape[1]
     if isinstance(data, str):
-        loaded = load_dataset(data, image_shape=shape)
+        loaded = open_dataset(data, image_shape=shape)
         names = loaded.class_names
         if is_folder(data) and len(names) != classes:
             raise ValueError(

@@ -41,10 +41,10 @@ def measure(
     if task not in plan.tasks:
         raise ValueError(f"task must be one of plan.tasks, got {task!r}.")
     started = time.perf_counter()
-    bound, rows = plan.bound, slice(task.first, task.last)
-    plan.trust_once(lambda: _check_compiled(bound.model, bound.x, plan.batch_size))
+    x, y = plan.bound.examples(task.first, task.last)
+    plan.trust_once(lambda: _check_compiled(plan.bound.model, x, plan.batch_size))
     find = {"clean": _clean, "attack": _attack, "curve": _curve, "checks": _checks}[task.kind]
-    found = find(plan, task, bound.x[rows], bound.y[rows], state_file)
+    found = find(plan, task, x, y, state_file)
     seconds = found.pop("seconds", time.perf_counter() - started)
     return Part(plan.sha256, task.number, versions(), seconds, **found)
 
