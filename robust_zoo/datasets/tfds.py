@@ -24,6 +24,7 @@ from robust_zoo.datasets.reading import decoded, prepared, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
+_READ_AT_ONCE = 16  # records of a stream
 _NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*][\w.*]*)?")  # name/config:version
 
 
@@ -56,52 +57,45 @@ class Tfds(Source):
         return stored
 
     def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
-        builder, shape = self._builder, self._builder.info.features["image"].shape
-        size = None
-        if None in shape:
-            size = (image_shape or (None, None))[:2]
-        if size is not None and None in size:
-            raise DatasetError(
-                f"image_shape is needed: the images of {self.name!r} have several sizes."
-            )
-        self._check_split(split)
-        reader = TfdsReader(
-            self.name,
-            self._data_dir,
-            self._split(split),
-            (*(size or shape[:2]), shape[2]),
-            size is not None,
-        )
-        numbers = np.arange(builder.info.splits[self._split(split)].num_examples)
-        names = tuple(builder.info.features["label"].names)
-        about = (self.name, str(builder.version), split)
-        return StoredDataset(*about, reader, numbers, names, prepared(size))
+        """A split; the shape is that of its images where they have several sizes."""
+        several = None in self._builder.info.features["image"].shape
+        reader = self._reader(split, image_shape[:2] if several and image_shape else None)
+        names = tuple(self._builder.info.features["label"].names)
+        about = (self.name, str(self._builder.version), split, reader, np.arange(reader.count))
+        return StoredDataset(*about, names, prepared(reader.image_shape[:2] if several else None))
 
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
     ) -> Any:
-        self._check_split(split)
-        if _is_array_record(self._builder):
-            raise DatasetError(
-                f"{self.name!r} is stored as array_record: use open_dataset, which reads single examples."
-            )
-        source = self._builder.as_dataset(
-            split=self._split(split), as_supervised=True, shuffle_files=False
-        )
-        scale, resize = keras.layers.Rescaling(1 / 255, dtype="float32"), None
-        if image_size is not None:
-            resize = resizing(image_size)
-        elif None in self._builder.info.features["image"].shape:
-            raise DatasetError(
-                f"image_size is needed: the images of {self.name!r} have several sizes."
-            )
+        import tensorflow as tf
 
-        def prepare(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-            return scale(resize(image) if resize else image), label
-
+        reader = self._reader(split, image_size)
+        numbers = tf.data.Dataset.range(reader.count)
         if shuffle_seed is not None:
-            source = source.shuffle(10_000, seed=shuffle_seed, reshuffle_each_iteration=True)
-        return source.map(prepare, num_parallel_calls=-1)
+            # Of numbers alone, so that the whole split is shuffled and no image waits in memory.
+            numbers = numbers.shuffle(
+                reader.count, seed=shuffle_seed, reshuffle_each_iteration=True
+            )
+
+        def records(some: Tensor) -> Tensor:
+            read = tf.numpy_function(
+                lambda some: np.array(reader.contents(some), object), [some], tf.string
+            )
+            return tf.ensure_shape(read, [None])
+
+        parts = numbers.batch(_READ_AT_ONCE).map(records)
+        return parts.unbatch().map(reader.decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _reader(self, split: str, size: tuple[int | None, ...] | None) -> "TfdsReader":
+        """Of a split, its images resized to `size` if that is not None."""
+        shape = self._builder.info.features["image"].shape
+        if None in (size or shape):
+            raise DatasetError(
+                f"image_shape or image_size is needed: the images of {self.name!r} have several sizes."
+            )
+        self._check_split(split)
+        whole = (*(size or shape[:2]), shape[2])
+        return TfdsReader(self.name, self._data_dir, self._split(split), whole, size is not None)
 
     def _check_split(self, split: str) -> None:
         builder = self._builder
@@ -159,40 +153,20 @@ class TfdsReader:
         return type(self), (*self._origin, self.image_shape, self._resized)
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scale = keras.layers.Rescaling(1 / 255, dtype="float32")
-        resize = resizing(self.image_shape[:2]) if self._resized else lambda image: image
-        features = self._builder.info.features
+        return decoded(self.decode, self.contents(numbers))
 
-        def decode(record: Tensor) -> tuple[Tensor, Tensor]:
-            example = features.deserialize_example(record)
-            return scale(resize(example["image"])), example["label"]
+    def decode(self, record: Tensor) -> tuple[Tensor, Tensor]:
+        """A float32 image in [0, 1] and its label, by TensorFlow operations."""
+        example = self._builder.info.features.deserialize_example(record)
+        image = example["image"]
+        if self._resized:
+            image = resizing(self.image_shape[:2])(image)
+        return keras.layers.Rescaling(1 / 255, dtype="float32")(image), example["label"]
 
-        if _is_array_record(self._builder):
-            found = self._arrays.__getitems__([int(number) for number in numbers])
-            pairs = (scale(resize(example["image"])) for example in found)
-            images = np.stack([keras.ops.convert_to_numpy(image) for image in pairs])
-            return images, np.array([example["label"] for example in found])
-        return decoded(decode, self._contents(numbers))
-
-    @cached_property
-    def _builder(self) -> Any:
-        name, data_dir, _ = self._origin
-        return _builder(name, data_dir)
-
-    @cached_property
-    def _arrays(self) -> Any:
-        return self._builder.as_data_source(split=self._origin[2])
-
-    @cached_property
-    def _places(self) -> list[tuple[str, int, int]]:
-        """The file of each example, where it begins there, and how many bytes it has."""
-        found: list[tuple[str, int, int]] = []
-        for part in self._builder.info.splits[self._origin[2]].file_instructions:
-            records = list(_records(part.filename))[part.skip : part.skip + part.take]
-            found += [(part.filename, *record) for record in records]
-        return found
-
-    def _contents(self, numbers: np.ndarray) -> list[bytes]:
+    def contents(self, numbers: np.ndarray) -> list[bytes]:
+        """The records of some examples, as they are in the files."""
+        if self._arrays is not None:
+            return self._arrays.__getitems__([int(number) for number in numbers])
         with contextlib.ExitStack() as opened:
             files: dict[str, Any] = {}
             found = []
@@ -202,6 +176,37 @@ class TfdsReader:
                 files[path].seek(first)
                 found.append(files[path].read(length))
             return found
+
+    @property
+    def count(self) -> int:
+        """The examples of the split."""
+        return self._builder.info.splits[self._origin[2]].num_examples
+
+    @cached_property
+    def _builder(self) -> Any:
+        name, data_dir, _ = self._origin
+        return _builder(name, data_dir)
+
+    @cached_property
+    def _arrays(self) -> Any:
+        """Records by their numbers, where the files can do that; None where they are TFRecords."""
+        file_format = self._builder.info.file_format.value
+        if file_format == "tfrecord":
+            return None
+        if file_format != "array_record":
+            raise DatasetError(
+                f"{self._origin[0]!r} must be stored as tfrecord or array_record, got {file_format}."
+            )
+        return self._builder.as_data_source(split=self._origin[2]).data_source
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int, int]]:
+        """The file of each example, where it begins there, and how many bytes it has."""
+        found: list[tuple[str, int, int]] = []
+        for part in self._builder.info.splits[self._origin[2]].file_instructions:
+            records = list(_records(part.filename))[part.skip : part.skip + part.take]
+            found += [(part.filename, *record) for record in records]
+        return found
 
 
 def _records(path: str) -> Iterator[tuple[int, int]]:
@@ -215,10 +220,6 @@ def _records(path: str) -> Iterator[tuple[int, int]]:
             (length,) = struct.unpack("<Q", header[:8])
             yield file.tell(), length
             file.seek(length + 4, 1)
-
-
-def _is_array_record(builder: Any) -> bool:
-    return builder.info.file_format is not None and builder.info.file_format.value == "array_record"
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
