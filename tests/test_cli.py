@@ -14,6 +14,7 @@ from rich.console import Console
 from robust_zoo import cli
 from robust_zoo.attacks import ATTACKS
 from robust_zoo.cli.common import number, parse_attack, read_attack
+from robust_zoo.datasets import load_dataset
 from robust_zoo.papers.comparison import Comparison
 from robust_zoo.papers.madry.tables import by_scale
 from robust_zoo.places import checkpoints_directory
@@ -450,6 +451,19 @@ def test_plan_measure_and_merge(command, tmp_path):
     (parts / "part_00003.npz").unlink()
     status, _, err = command("merge", plan, parts)
     assert (status, "but 1 are missing: 3." in err) == (1, True)
+
+
+@pytest.mark.long
+def test_a_plan_knows_where_its_data_are(command, tmp_path):
+    (tmp_path / "data").mkdir()
+    data = load_dataset("digits").sample(8, 0)
+    np.savez(tmp_path / "data" / "few.npz", images=data.images, labels=data.labels)
+    plan, parts = tmp_path / "plan.json", tmp_path / "parts"
+    where = ("--dataset", tmp_path / "data" / "few.npz")
+    options = ("--attack", "fgsm", "--epsilon", 0.1, *where)
+    assert command("plan", "mlp.pgd_digits", *options, "--out", plan)[0] == 0
+    status, _, err = command("measure", plan, "--out", parts)
+    assert (status, err) == (0, "")
 
 
 @pytest.mark.slow

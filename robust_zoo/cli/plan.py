@@ -64,7 +64,10 @@ def plan(
     data = open_data(opened, model, dataset, split)
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
     made = rz.plan_evaluation(opened, data, attacks=attacks, n=n, task_size=task_size, **options)
-    write_text(out, made.model_copy(update={"handle": model, "form": form}).to_json())
+    write_text(
+        out,
+        made.model_copy(update={"handle": model, "form": form, "source": dataset or ""}).to_json(),
+    )
     print(f"{len(made.tasks)} tasks in {out}: robust-zoo measure {out} --out FOLDER measures them")
 
 
@@ -85,7 +88,8 @@ def measure(
 
         read = EvaluationPlan.from_json(plan.read_bytes(), str(plan))
         model = open_model(read.handle, read.form)
-    data = open_data(model, read.handle, read.dataset.name, read.dataset.split)
+    source = read.source or read.dataset.name
+    data = open_data(model, read.handle, source, read.dataset.split)
     bound = read.bind(model, data)
     tasks = bound.tasks[number - 1 :: count]
     parts = measure_tasks(bound, tasks, folder=out, workers=workers)

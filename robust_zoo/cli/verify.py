@@ -35,7 +35,8 @@ def verify(
     if loaded.robustness is None:
         raise ValueError(f"{model!r} has no record: there is nothing to verify.")
     split = loaded.robustness.dataset.split
-    data = None if dataset is None else rz.load_dataset(dataset, split)
+    shape = loaded.input_shape[1:]
+    data = None if dataset is None else rz.open_dataset(dataset, split, image_shape=shape)
     kept = "nothing is kept: give --state FOLDER"
     if state is not None:
         kept = "the same command resumes from there"

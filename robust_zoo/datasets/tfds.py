@@ -153,7 +153,14 @@ class TfdsReader:
         return type(self), (*self._origin, self.image_shape, self._resized)
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return decoded(self.decode, self.contents(numbers))
+        try:
+            return decoded(self.decode, self.contents(numbers))
+        except DatasetError:
+            raise
+        except Exception as error:  # of whatever reads or decodes it
+            raise DatasetError(
+                f"{self._origin[0]!r} in {self._builder.data_dir} cannot be read: {one_line(error)}. Prepare it again."
+            ) from error
 
     def decode(self, record: Tensor) -> tuple[Tensor, Tensor]:
         """A float32 image in [0, 1] and its label, by TensorFlow operations."""

@@ -113,6 +113,8 @@ class EvaluationPlan(_Part):
     handle: str = ""
     """How the command line finds the model, and how `as_classifier` is to take it."""
     form: dict[str, Any] = {}
+    source: str = ""
+    """How it finds the data, by their name if it is empty."""
     name: str
     architecture: str
     parameters: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from robust_zoo.datasets import Dataset, load_dataset
+from robust_zoo.datasets import Examples, open_dataset
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.measuring import evaluate
 from robust_zoo.evaluation.plan import attack_of_record
@@ -42,7 +42,7 @@ class Agreement:
 def verify(
     model: keras.Model,
     *,
-    data: Dataset | None = None,
+    data: Examples | None = None,
     n: int | None = None,
     batch_size: int = 128,
     progress: bool = True,
@@ -109,17 +109,17 @@ def _parts(record: RobustnessRecord) -> tuple[AttackOutcome | MinimumNorm, ...]:
     return (*record.attacks, *record.minimum_norm)
 
 
-def _recorded_data(record: RobustnessRecord) -> Dataset:
+def _recorded_data(record: RobustnessRecord) -> Examples:
     """The split that the record names, which is untrusted: no file of this machine is opened for it."""
     name = record.dataset.name
     if not _PUBLIC.fullmatch(name):
         raise ValueError(
             f"data must be given: the record was measured on {one_line(name)!r}, which is not public by that name."
         )
-    return load_dataset(name, record.dataset.split)
+    return open_dataset(name, record.dataset.split, image_shape=record.input.shape)
 
 
-def _check_data(record: RobustnessRecord, data: Dataset, seed: int) -> None:
+def _check_data(record: RobustnessRecord, data: Examples, seed: int) -> None:
     if len(data) < record.clean.n_examples:
         raise ValueError(
             f"data must have the {record.clean.n_examples} examples that the record was measured on, got {len(data)}."

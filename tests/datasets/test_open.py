@@ -1,5 +1,6 @@
 """Data that are read as they are needed."""
 
+import pathlib
 import pickle
 
 import keras
@@ -121,6 +122,16 @@ def test_several_sizes_are_resized_and_it_is_told(prepared, file_format):
     data = open_dataset("pictures", data_dir=where, image_shape=(6, 6, 3))
     assert data.images.shape == (20, 6, 6, 3)
     assert data.preparation == "resized to 6 x 6, cropped to that aspect ratio"
+
+
+@pytest.mark.slow
+@pytest.mark.home
+def test_files_that_are_cut_short_are_told(prepared):
+    where = pathlib.Path(prepared())
+    (file,) = where.glob("pictures/1.0.0/pictures-test.tfrecord*")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=r"'pictures' in .* cannot be read: .*Prepare it again"):
+        load_dataset("pictures", data_dir=str(where))
 
 
 @pytest.mark.cifar10

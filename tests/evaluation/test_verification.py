@@ -70,7 +70,7 @@ def test_other_data_are_refused(trained, record):
 )
 def test_no_file_is_opened_for_a_recorded_name(trained, record, name, monkeypatch):
     monkeypatch.delattr(
-        importlib.import_module("robust_zoo.evaluation.verification"), "load_dataset"
+        importlib.import_module("robust_zoo.evaluation.verification"), "open_dataset"
     )
     dataset = {**json.loads(record.to_json())["dataset"], "name": name}
     model = with_record(trained, record, dataset=dataset)
