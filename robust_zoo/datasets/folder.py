@@ -16,7 +16,7 @@ from robust_zoo.datasets.dataset import (
     StoredDataset,
     fits_memory,
 )
-from robust_zoo.datasets.reading import decoded, prepared, resizing
+from robust_zoo.datasets.reading import decoded, in_order, picture, prepared, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
@@ -59,15 +59,8 @@ class Folder(Source):
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
     ) -> Any:
-        import tensorflow as tf
-
         reader, _ = self._reader(split, None if image_size is None else (*image_size, None))
-        files = tf.data.Dataset.from_tensor_slices((reader.paths, reader.labels))
-        if shuffle_seed is not None:
-            # Of paths alone, so that the whole split is shuffled.
-            files = files.shuffle(
-                len(reader.paths), seed=shuffle_seed, reshuffle_each_iteration=True
-            )
+        files = in_order((reader.paths, reader.labels), shuffle_seed)
         return files.map(reader.decode, num_parallel_calls=-1)
 
     def _of_split(self, split: str) -> pathlib.Path:
@@ -149,12 +142,7 @@ class FolderReader:
 
     def decode(self, path: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """A float32 image in [0, 1] and its label, by TensorFlow operations."""
-        import tensorflow as tf
-
-        image = tf.io.decode_image(
-            tf.io.read_file(path), channels=self.image_shape[2], expand_animations=False
-        )
-        image.set_shape((None, None, self.image_shape[2]))
+        image = picture(path, self.image_shape[2])
         return resizing(self.image_shape[:2])(image) / 255, label
 
 

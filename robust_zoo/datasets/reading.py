@@ -1,10 +1,17 @@
-"""Reading single images: many at once, resized where their sizes differ."""
+"""Reading pictures by TensorFlow's tf.data, whatever backend computes: many at once, resized where sizes differ.
+
+TensorFlow is imported where it is needed: other backends need it for nothing else.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+
+from robust_zoo.typing import Tensor
+
+_RECORDS = 16  # read in one go
 
 
 def resizing(size: Sequence[int]) -> keras.layers.Layer:
@@ -20,12 +27,44 @@ def prepared(size: tuple[int | None, ...] | None) -> str:
     return f"resized to {size[0]} x {size[1]}, cropped to that aspect ratio"
 
 
+def picture(path: Tensor, channels: int) -> Tensor:
+    """The picture in a file, (height, width, channels), of 0 to 255."""
+    import tensorflow as tf
+
+    image = tf.io.decode_image(tf.io.read_file(path), channels=channels, expand_animations=False)
+    image.set_shape((None, None, channels))
+    return image
+
+
 def decoded(decode: Callable[..., Any], *values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """What `decode`, of TensorFlow operations, makes of values one by one, on all cores: images in [0, 1] and labels."""
-    import tensorflow as tf  # imported here: other backends need it for this alone
+    """What `decode` makes of values one by one, on all cores: images in [0, 1] and labels."""
+    import tensorflow as tf
 
     stream = tf.data.Dataset.from_tensor_slices(tuple(map(list, values)))
     stream = stream.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     images, labels = stream.batch(len(values[0])).get_single_element()
     # Bilinear resizing may leave the range by a rounding error.
     return np.clip(images.numpy(), 0, 1), labels.numpy()
+
+
+def in_order(values: Any, seed: int | None) -> Any:
+    """A tf.data stream of (nested) values, all of which are shuffled, anew each epoch, if there is a seed."""
+    import tensorflow as tf
+
+    stream = tf.data.Dataset.from_tensor_slices(values)
+    if seed is None:
+        return stream
+    return stream.shuffle(len(stream), seed=seed, reshuffle_each_iteration=True)
+
+
+def records(numbers: Any, contents: Callable[[np.ndarray], list[bytes]]) -> Any:
+    """A tf.data stream of the records that `contents` reads for a stream of numbers."""
+    import tensorflow as tf
+
+    def read(some: np.ndarray) -> np.ndarray:
+        return np.array(contents(some), dtype=object)
+
+    def strings(some: Tensor) -> Tensor:
+        return tf.ensure_shape(tf.numpy_function(read, [some], tf.string), [None])
+
+    return numbers.batch(_RECORDS).map(strings).unbatch()

@@ -20,11 +20,10 @@ from robust_zoo.datasets.dataset import (
     fits_memory,
     held_out,
 )
-from robust_zoo.datasets.reading import decoded, prepared, resizing
+from robust_zoo.datasets.reading import decoded, in_order, prepared, records, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
-_READ_AT_ONCE = 16  # records of a stream
 _NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*][\w.*]*)?")  # name/config:version
 
 
@@ -67,24 +66,10 @@ class Tfds(Source):
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
     ) -> Any:
-        import tensorflow as tf
-
         reader = self._reader(split, image_size)
-        numbers = tf.data.Dataset.range(reader.count)
-        if shuffle_seed is not None:
-            # Of numbers alone, so that the whole split is shuffled and no image waits in memory.
-            numbers = numbers.shuffle(
-                reader.count, seed=shuffle_seed, reshuffle_each_iteration=True
-            )
-
-        def records(some: Tensor) -> Tensor:
-            read = tf.numpy_function(
-                lambda some: np.array(reader.contents(some), object), [some], tf.string
-            )
-            return tf.ensure_shape(read, [None])
-
-        parts = numbers.batch(_READ_AT_ONCE).map(records)
-        return parts.unbatch().map(reader.decode, num_parallel_calls=tf.data.AUTOTUNE)
+        # Numbers are shuffled, so that no image waits in memory.
+        stream = records(in_order(np.arange(reader.count), shuffle_seed), reader.contents)
+        return stream.map(reader.decode, num_parallel_calls=-1)
 
     def _reader(self, split: str, size: tuple[int | None, ...] | None) -> "TfdsReader":
         """Of a split, its images resized to `size` if that is not None."""
