@@ -368,6 +368,10 @@ def test_wrong_options_are_found_before_tensorflow_starts(tmp_path):
         (["mlp.pgd_digits", "--attack", "pgd:steps=0"], "must be an integer >= 1, got '0'"),
         (["mlp.pgd_digits", "--attack", "pgd", "--norm", "l0"], "--norm of 'pgd' must be one of"),
         (["mlp.pgd_digits", "--epsilon", "8"], "--epsilon: epsilon must be at most 1"),
+        (
+            ["mlp.pgd_digits", "--attack", "apgd-t:targets=10"],
+            "--attack: targets must be at most 9",
+        ),
         ([mine, "--epsilon", "8"], "write 8/255"),
         ([mine, "--output", "tanh"], "--output must be one of logits, softmax, sigmoid"),
         ([mine, "--input-range", "255"], "--input-range must be two rising numbers"),

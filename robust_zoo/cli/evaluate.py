@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robust_zoo.attack_names import check_epsilon
+from robust_zoo.attack_names import NAMES, check_epsilon
 from robust_zoo.cli.common import (
     as_json_list,
     check_count,
@@ -227,7 +227,7 @@ def check_asked(
 ) -> None:
     """Refuses what can be known to be wrong before TensorFlow starts."""
     for name in names:
-        read_attack(name)
+        _check_targets(name, model)
     check_count(n, "--n")
     check_count(batch_size, "--batch-size")
     if precision not in PRECISIONS:
@@ -344,13 +344,34 @@ def _expected_norm(name: str, norm: str | None, model: str) -> str:
         return found
     if is_model_file(model):
         return "linf"
+    record = _record_at_hand(model)
+    threat = record.get("threat_model")
+    if isinstance(threat, dict):
+        return str(threat.get("norm", "linf"))
+    return "linf" if record else ""
+
+
+def _record_at_hand(model: str) -> dict[str, Any]:
+    """What a model's record says, not validated, if it is on this machine; else nothing."""
     for folder in (pathlib.Path(model), checkpoints_directory() / model):
         try:
             record = json.loads((folder / "robustness.json").read_bytes())
-            return (record["threat_model"] or {}).get("norm", "linf")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
-    return ""
+        if isinstance(record, dict):
+            return record
+    return {}
+
+
+def _check_targets(name: str, model: str) -> None:
+    """Refuses an attack on more classes than the model's record has, beside the true one."""
+    kind, settings = read_attack(name)
+    targets = {**(NAMES[kind][1] if kind in NAMES else {}), **settings}.get("targets", 0)
+    classes = _record_at_hand(model).get("num_classes")
+    if isinstance(classes, int) and isinstance(targets, int) and targets >= classes:
+        raise ValueError(
+            f"--attack: targets must be at most {classes - 1}, the other classes of {model!r}, got {targets} in {name!r}."
+        )
 
 
 def _own_norm(name: str, threat: "ThreatModel | None") -> str | None:

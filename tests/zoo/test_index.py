@@ -198,6 +198,7 @@ assert found == index.ranked(found)
         (["show", "mlp.nothing"], 1),
         (["evaluate", NAME, "--attack", "pgdd"], 1),
         (["evaluate", NAME, "--epsilon", "8"], 1),
+        (["evaluate", NAME, "--attack", "apgd-t:targets=10"], 1),
         (["evaluate", NAME, "--nonsense"], 2),
     ],
 )
