@@ -156,6 +156,11 @@ class StoredDataset:
         about = (self.name, self.version, self.split)
         return Dataset(*about, images, labels, self.class_names, self.preparation)
 
+    def loaded_if_small(self) -> "Dataset | StoredDataset":
+        """In memory if the images take up to 1 GiB there, else as it is."""
+        small = 4 * len(self) * math.prod(self.reader.image_shape) <= _IN_MEMORY
+        return self.take(slice(None)) if small else self
+
     def sample(self, n: int | None, seed: int) -> "StoredDataset":
         """See `Dataset.sample`; nothing is read."""
         return replace(self, numbers=self.numbers[_chosen(self, n, seed)])
@@ -183,12 +188,6 @@ def _chosen(data: Examples, n: int | None, seed: int) -> np.ndarray:
             f"got {n!r}."
         )
     return np.random.default_rng(seed).permutation(len(data))[:n]
-
-
-def fits_memory(n: int, image_shape: tuple[int | None, ...]) -> bool:
-    """Whether that many float32 images may be in memory; False if their sizes differ."""
-    sides = [side for side in image_shape if side is not None]
-    return len(sides) == len(image_shape) and 4 * n * math.prod(sides) <= _IN_MEMORY
 
 
 class Source:

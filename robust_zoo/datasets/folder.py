@@ -14,7 +14,6 @@ from robust_zoo.datasets.dataset import (
     Examples,
     Source,
     StoredDataset,
-    fits_memory,
 )
 from robust_zoo.datasets.reading import decoded, in_order, picture, prepared, resizing
 from robust_zoo.sentences import one_line
@@ -52,9 +51,7 @@ class Folder(Source):
         return self._stored(split, self.image_shape).take(slice(None))
 
     def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
-        stored = self._stored(split, image_shape or self.image_shape)
-        small = fits_memory(len(stored), stored.reader.image_shape)
-        return stored.take(slice(None)) if small else stored
+        return self._stored(split, image_shape or self.image_shape).loaded_if_small()
 
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None

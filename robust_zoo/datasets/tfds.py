@@ -17,7 +17,6 @@ from robust_zoo.datasets.dataset import (
     Examples,
     Source,
     StoredDataset,
-    fits_memory,
     held_out,
 )
 from robust_zoo.datasets.reading import decoded, in_order, prepared, records, resizing
@@ -50,10 +49,7 @@ class Tfds(Source):
         return self._stored(split, None).take(slice(None))
 
     def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
-        stored = self._stored(split, image_shape)
-        if fits_memory(len(stored), stored.reader.image_shape):
-            return stored.take(slice(None))
-        return stored
+        return self._stored(split, image_shape).loaded_if_small()
 
     def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
         """A split; the shape is that of its images where they have several sizes."""
