@@ -93,7 +93,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.requests: list[str] = []
         self.lock = threading.Lock()
         self.down = False
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def fault(self, pattern: str, times: int = 10**6, **what) -> None:
         self.faults.append(Fault(pattern, times, **what))

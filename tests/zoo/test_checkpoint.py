@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import keras
 import numpy as np
@@ -23,19 +24,31 @@ from robust_zoo.weights import FILE, round_to_float16, sha256
 from robust_zoo.zoo import CheckpointError, load_model, save_model
 
 
-@pytest.fixture
-def model():
-    return architectures.mlp((8, 8, 1), hidden=(16,))
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A model, its weights, its record, and all of it as saved."""
+    model = architectures.mlp((8, 8, 1), hidden=(16,))
+    record = evaluate(model, "digits", attacks=[FGSM(epsilon=0.1)], n=20, checks=False)
+    saved = save_model(model, tmp_path_factory.mktemp("first") / "saved", record)
+    return types.SimpleNamespace(
+        model=model, weights=model.get_weights(), record=record, saved=saved
+    )
 
 
 @pytest.fixture
-def record(model):
-    return evaluate(model, "digits", attacks=[FGSM(epsilon=0.1)], n=20, checks=False)
+def model(first):
+    first.model.set_weights(first.weights)
+    return first.model
 
 
 @pytest.fixture
-def saved(model, record, tmp_path):
-    return save_model(model, tmp_path / "saved", record)
+def record(first):
+    return first.record
+
+
+@pytest.fixture
+def saved(first, tmp_path):
+    return pathlib.Path(shutil.copytree(first.saved, tmp_path / "saved"))
 
 
 def logits(model, images):
@@ -202,13 +215,13 @@ def test_the_old_checkpoint_survives_a_failing_rename(model, record, saved, tmp_
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
-def test_a_changed_configuration_is_refused(model, record, saved, tmp_path):
+def test_a_changed_configuration_is_refused(model, record, saved, tmp_path, monkeypatch):
     config = json.loads((saved / "config.json").read_text())
     config["config"]["layers"][3]["config"]["activation"] = "tanh"
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"config\.json' is truncated or was tampered with"):
         load_model(saved)
-    model.layers[3].activation = keras.activations.tanh
+    monkeypatch.setattr(model.layers[3], "activation", keras.activations.tanh)
     with pytest.raises(RecordError, match="belongs to config"):
         save_model(model, tmp_path / "other", record)
 
