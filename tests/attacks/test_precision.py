@@ -113,6 +113,7 @@ def test_a_success_of_the_copy_alone_counts_for_nothing(network, images, monkeyp
 
 
 @pytest.mark.long
+@pytest.mark.home
 def test_autoattack_leaves_as_many(network, images, monkeypatch):
     monkeypatch.setattr(
         "robust_zoo.attacks.autoattack.Square", functools.partial(Square, steps=200)
