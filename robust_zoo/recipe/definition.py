@@ -27,8 +27,8 @@ class Recipe(pydantic.BaseModel):
 
     Attributes:
         name: of the model, "architecture.defense_dataset".
-        dataset: name for `load_dataset`; trained on "train", watched on "validation" (full batches), measured
-            on "test".
+        dataset: name for `open_dataset`; trained on "train", which need not fit into memory, watched on "validation"
+            (full batches), measured on "test". Images of several sizes are resized to the classifier's.
         classifier: makes the uncompiled classifier.
         start: name or directory of a checkpoint whose weights are the initial ones; None starts afresh.
         defense: makes the defense around it, given the classifier and the total number of training
@@ -37,7 +37,8 @@ class Recipe(pydantic.BaseModel):
         optimizer: makes the optimizer, given the total number of training steps. With `use_ema`, averaged
             weights are what is watched and kept, with batch-norm statistics of their own.
         label_smoothing: share of the labels' weight that is spread over all classes.
-        augment: changes a batch of training images, given them and a random generator; None leaves them.
+        augment: changes a batch of training images, each by itself, given them and a random generator; None leaves
+            them.
         epochs: passes over the training split.
         batch_size: global batch, in examples; a last batch that is not full is left out.
         dtype_policy: Keras policy of training; measuring is always in float32.

@@ -12,7 +12,7 @@ import filelock
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.datasets import load_dataset
+from robust_zoo.datasets import open_dataset
 from robust_zoo.defenses import Defense
 from robust_zoo.defenses.training_state import load_trainer, save_trainer
 from robust_zoo.evaluation import evaluate
@@ -132,7 +132,11 @@ class _Trained(NamedTuple):
 def _train(
     recipe: Recipe, state: pathlib.Path, limit: TimeLimit, resume: bool, verbose: int
 ) -> _Trained:
-    train, validation = (load_dataset(recipe.dataset, split) for split in ("train", "validation"))
+    shape = recipe.classifier().input_shape[1:]
+    train, validation = (
+        open_dataset(recipe.dataset, split, image_shape=shape) for split in ("train", "validation")
+    )
+    validation = validation.take(slice(None))
     steps = len(train) // recipe.batch_size * recipe.epochs
     if steps < 1:
         raise RecipeError(

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from robust_zoo import backend
-from robust_zoo.datasets import Dataset
+from robust_zoo.datasets import Dataset, Examples
 from robust_zoo.defenses import (
     AveragedWeights,
     Defense,
@@ -31,6 +31,8 @@ class TimeLimitError(RuntimeError):
 class Epochs(keras.utils.PyDataset):
     """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine.
 
+    Of data that are read as they are needed, two batches are read ahead.
+
     Args:
         data: what they are made of.
         batch_size: examples in each.
@@ -41,13 +43,14 @@ class Epochs(keras.utils.PyDataset):
 
     def __init__(
         self,
-        data: Dataset,
+        data: Examples,
         batch_size: int,
         seed: int,
         augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
         rows: slice = slice(None),
     ) -> None:
-        super().__init__()
+        ahead = {} if isinstance(data, Dataset) else {"workers": 2, "max_queue_size": 2}
+        super().__init__(**ahead)
         self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
         self.rows = rows
         self.begin(0)
@@ -61,10 +64,14 @@ class Epochs(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        images = self.data.images[rows]
-        if self.augment is not None:
-            images = self.augment(images, np.random.default_rng((self.seed, self.epoch, index)))
-        return images[self.rows], self.data.labels[rows][self.rows]
+        mine = self.data.take(rows[self.rows])
+        if self.augment is None:
+            return mine.images, mine.labels
+        # Each image is changed as in the whole batch, of which others' images are read elsewhere.
+        images = np.zeros((len(rows), *mine.images.shape[1:]), "float32")
+        images[self.rows] = mine.images
+        images = self.augment(images, np.random.default_rng((self.seed, self.epoch, index)))
+        return images[self.rows], mine.labels
 
 
 class TimeLimit(keras.callbacks.Callback):
@@ -92,7 +99,7 @@ def fit(
     trainer: Defense,
     recipe: Recipe,
     resolved: dict,
-    train: Dataset,
+    train: Examples,
     validation: Dataset,
     state: pathlib.Path,
     limit: TimeLimit,
@@ -109,8 +116,14 @@ def fit(
         progress = TrainingState(state, resolved)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    images = trainer.training_images(train.images, train.labels)
-    train = train if images is train.images else dataclasses.replace(train, images=images)
+    if isinstance(train, Dataset):
+        images = trainer.training_images(train.images, train.labels)
+        train = train if images is train.images else dataclasses.replace(train, images=images)
+    elif type(trainer).training_images is not Defense.training_images:
+        raise RecipeError(
+            f"{type(trainer).__name__} trains on a set made of all training images at once, but those of "
+            f"{recipe.dataset!r} are too large for memory: choose another defense, or a smaller split."
+        )
     settings = (recipe.batch_size, recipe.seed, recipe.augment)
     batches = Epochs(train, *settings, rows=backend.local_rows(recipe.batch_size))
     whole = Epochs(train, *settings)

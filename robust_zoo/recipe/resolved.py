@@ -13,15 +13,17 @@ import keras
 
 from robust_zoo.attacks import Attack
 from robust_zoo.classifier import without_names
-from robust_zoo.datasets import Dataset
+from robust_zoo.datasets import Dataset, Examples
 from robust_zoo.defenses import Defense
 from robust_zoo.fingerprint import fingerprint
 from robust_zoo.layers import layers_of
 from robust_zoo.recipe.definition import Recipe
 from robust_zoo.weights import sha256
 
+_SAMPLE = 1000  # examples of data too large for memory, by which a resumed run knows them
 
-def resolve(recipe: Recipe, trainer: Defense, train: Dataset, validation: Dataset) -> dict:
+
+def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Dataset) -> dict:
     """The values of a `Recipe` and of what it made, as JSON values.
 
     A resumed run must have all of them in common with the one that was interrupted.
@@ -41,7 +43,7 @@ def resolve(recipe: Recipe, trainer: Defense, train: Dataset, validation: Datase
         "dataset": {
             "name": train.name,
             "version": train.version,
-            **{part.split: {"n": len(part), "sha256": part.sha256} for part in (train, validation)},
+            **{part.split: _examples(part, recipe.seed) for part in (train, validation)},
         },
         "start": recipe.start
         and {
@@ -89,6 +91,14 @@ def finished(resolved: dict, source: str | pathlib.Path | None, history: list[di
         "history": [{"epoch": epoch, **row} for epoch, row in enumerate(history, start=1)],
     }
     return (json.dumps(told, indent=2) + "\n").encode()
+
+
+def _examples(part: Examples, seed: int) -> dict:
+    """How many there are and a hash of them: where they are read as they are needed, of a sample."""
+    if isinstance(part, Dataset):
+        return {"n": len(part), "sha256": part.sha256}
+    sample = part.sample(min(len(part), _SAMPLE), seed)
+    return {"n": len(part), "sample": len(sample), "sample_sha256": sample.sha256}
 
 
 def _attack(attack: Attack | None) -> dict | None:

@@ -1,0 +1,110 @@
+"""Recipes whose training images are read as they are needed."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+from robust_zoo.attacks import FGSM, DeepFool
+from robust_zoo.datasets import StoredDataset, dataset, flip_and_crop, open_dataset
+from robust_zoo.defenses import AdversarialTraining, FixedSetTraining
+from robust_zoo.recipe import Recipe, RecipeError, execution, resolved, run
+from robust_zoo.recipe.fitting import Epochs
+from robust_zoo.zoo import load_model
+
+pytestmark = [pytest.mark.home, pytest.mark.slow]
+SIZES = {"train": 24, "validation": 6, "test": 9}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of pictures of two sizes, a brighter class and a darker one."""
+    rng = np.random.default_rng(0)
+    for split, n in SIZES.items():
+        for number in range(n):
+            label = number % 2
+            directory = tmp_path / "pictures" / split / ("dark", "light")[label]
+            directory.mkdir(parents=True, exist_ok=True)
+            side = 8 + 4 * (number % 3 > 0)
+            pixels = rng.integers(0, 180, (side, 12, 3)) + 60 * label
+            keras.utils.save_img(directory / f"{number:02d}.png", pixels, scale=False)
+    return str(tmp_path / "pictures")
+
+
+def linear():
+    parts = [keras.layers.Flatten(), keras.layers.Dense(2, name="logits")]
+    return keras.Sequential([keras.Input((8, 8, 3)), *parts], name="linear")
+
+
+def recipe(pictures, **changes):
+    return Recipe(
+        **{
+            "name": "linear.fgsm_pictures",
+            "dataset": pictures,
+            "classifier": linear,
+            "defense": lambda model, steps: AdversarialTraining(model, attack=FGSM(epsilon=0.02)),
+            "optimizer": lambda steps: keras.optimizers.SGD(0.1),
+            "augment": functools.partial(flip_and_crop, pad=1),
+            "epochs": 3,
+            "batch_size": 8,
+            "attacks": (FGSM(epsilon=0.02),),
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch, pictures):
+    """How many images each reading of the folder was asked for; none of its splits fits into memory."""
+    monkeypatch.setattr(dataset, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(resolved, "_SAMPLE", 8)
+    monkeypatch.setattr(execution, "evaluate", functools.partial(execution.evaluate, checks=False))
+    found = []
+    kind = type(open_dataset(pictures, "train").reader)
+    original = kind.read
+    monkeypatch.setattr(kind, "read", lambda self, n: found.append(len(n)) or original(self, n))
+    return found
+
+
+def test_the_model_is_the_one_of_data_in_memory(pictures, asked, tmp_path, monkeypatch):
+    stored = run(recipe(pictures), tmp_path / "stored", verbose=0)
+    # One to know the shape, batches and the sample by which the data are known, validation, an evaluation's task.
+    assert set(asked) == {1, 8, 6, 9}
+    assert asked.count(8) >= 9
+    monkeypatch.setattr(dataset, "_IN_MEMORY", 10**9)
+    whole = run(recipe(pictures), tmp_path / "whole", verbose=0)
+    assert stored.weights == whole.weights
+    assert stored.attacks[0].correct == whole.attacks[0].correct
+    assert load_model(tmp_path / "stored").robustness.dataset.preparation.startswith("resized to")
+
+
+def test_a_host_reads_its_own_rows(pictures, asked):
+    data = open_dataset(pictures, "train", image_shape=(8, 8, 3))
+    assert isinstance(data, StoredDataset)
+    augment = functools.partial(flip_and_crop, pad=2)
+    whole = Epochs(data.take(slice(None)), 8, 3, augment)
+    hosts = [Epochs(data, 8, 3, augment, rows=slice(4 * i, 4 * i + 4)) for i in (0, 1)]
+    asked.clear()
+    for epoch in (0, 4):
+        for part in (whole, *hosts):
+            part.begin(epoch)
+        for index in range(3):
+            images, labels = whole[index]
+            read = [part[index] for part in hosts]
+            np.testing.assert_array_equal(np.concatenate([x for x, _ in read]), images)
+            np.testing.assert_array_equal(np.concatenate([y for _, y in read]), labels)
+    assert set(asked) == {4}
+
+
+def test_a_set_made_of_all_images_needs_them_in_memory(pictures, asked, tmp_path):
+    fixed = recipe(
+        pictures,
+        augment=None,
+        defense=lambda model, steps: FixedSetTraining(
+            model, made_by=DeepFool(steps=2), attack=FGSM(epsilon=0.02)
+        ),
+    )
+    with pytest.raises(RecipeError, match=r"FixedSetTraining trains on a set .* too large"):
+        run(fixed, tmp_path / "out", verbose=0)
+    assert not (tmp_path / "out").exists()
