@@ -88,6 +88,7 @@ def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
 
 
 @pytest.mark.slow
+@pytest.mark.home
 def test_the_last_of_many_constants_is_the_smallest_that_did(linear, images):
     model, _, _ = linear
     x = 0.2 + 0.6 * images(12, (2, 2, 1))

@@ -70,11 +70,13 @@ def test_what_has_no_bfloat16_is_told():
     "attack",
     [
         PGD(epsilon=0.05, steps=10),
-        APGD(epsilon=0.05, steps=10, loss="dlr", targets=3),
-        Square(epsilon=0.05, steps=50),
+        pytest.param(APGD(epsilon=0.05, steps=10, loss="dlr", targets=3), marks=pytest.mark.home),
+        pytest.param(Square(epsilon=0.05, steps=50), marks=pytest.mark.home),
         FAB(steps=10, targets=3),
-        DeepFool(norm="l2"),
-        CarliniWagner(norm="l2", steps=20, binary_search_steps=2),
+        pytest.param(DeepFool(norm="l2"), marks=pytest.mark.home),
+        pytest.param(
+            CarliniWagner(norm="l2", steps=20, binary_search_steps=2), marks=pytest.mark.home
+        ),
     ],
     ids=lambda attack: type(attack).__name__,
 )

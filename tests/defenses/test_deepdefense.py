@@ -44,6 +44,16 @@ def penalty(defense, x, y):
     return loss - defense.compiled_loss(x, labels, logits["clean"], None)
 
 
+def found(model, x, y, steps):
+    """Which examples are classified correctly, and the perturbations, in one compiled function."""
+
+    def find(x, y):
+        correct, path = find_path(model, x, y, steps=steps, overshoot=0.02)
+        return correct, perturbation(model, x, path, overshoot=0.02)
+
+    return backend.function(find, model)(x, y)
+
+
 def test_a_linear_model_in_closed_form(linear, images):
     """One step reaches the boundary; more do not move an example that has crossed."""
     model, kernel, bias = linear
@@ -63,25 +73,24 @@ def test_a_linear_model_in_closed_form(linear, images):
         expected[i] = 1.02 * min(gaps) / np.linalg.norm(x[i])
     # A misclassified example may meet a third class on its way: those take more steps.
     images, labels = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
-    correct, path = find_path(model, images, labels, steps=1, overshoot=0.02)
+    correct, change = found(model, images, labels, steps=1)
     assert_allclose(ops.convert_to_numpy(correct), y == predicted)
-    size = length(perturbation(model, images, path, overshoot=0.02))
+    size = length(change)
     ratio = ops.convert_to_numpy(size) / np.sqrt((x**2).sum((1, 2, 3)))
     assert_allclose(ratio, expected, rtol=1e-4)
-    _, path = find_path(model, images, labels, steps=5, overshoot=0.02)
-    again = ops.convert_to_numpy(length(perturbation(model, images, path, overshoot=0.02)))
+    _, change = found(model, images, labels, steps=5)
+    again = ops.convert_to_numpy(length(change))
     assert_allclose(again[:14], ops.convert_to_numpy(size)[:14], rtol=1e-5)
 
     defense = compiled(DeepDefense(model, strength=3, c=7, d=2, steps=1))
     each = np.where(y == predicted, np.exp(-7 * expected), np.exp(2 * np.minimum(expected, 1)))
-    found = float(penalty(defense, images, labels))
-    assert found == pytest.approx(3 * each.mean(), rel=1e-4)
+    assert float(penalty(defense, images, labels)) == pytest.approx(3 * each.mean(), rel=1e-4)
 
 
 def test_perturbations_cross_the_boundary(smooth):
     x, y = batch(smooth)
-    correct, path = find_path(smooth, x, y, steps=10, overshoot=0.02)
-    moved = smooth(x + perturbation(smooth, x, path, overshoot=0.02))
+    correct, change = found(smooth, x, y, steps=10)
+    moved = smooth(x + change)
     moved = ops.convert_to_numpy(moved).argmax(1)
     crossed = np.where(ops.convert_to_numpy(correct), moved != y, moved == y)
     assert crossed.mean() > 0.8
