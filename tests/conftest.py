@@ -38,6 +38,7 @@ def _seeded():
 @pytest.fixture(autouse=True, scope="module")
 def _memory_given_back():
     """What tests traced and dropped goes back to the system: a process of hundreds of tests would keep gigabytes."""
+    gc.freeze()  # what is left of others is not searched for garbage again and again
     yield
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
