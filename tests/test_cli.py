@@ -124,7 +124,7 @@ def test_show(command):
     assert RobustnessRecord.from_json(out) == record
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluate_writes_what_it_prints(command, tmp_path):
     path, picture = tmp_path / "out.json", tmp_path / "curve.png"
     status, out, err = command(
@@ -143,7 +143,7 @@ def test_evaluate_writes_what_it_prints(command, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "out.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluate_uses_the_record_s_threat_model_by_default(command, tmp_path):
     status, _, _ = command("evaluate", "mlp.pgd_digits", "--n", 20, "--json", tmp_path / "o.json")
     record = RobustnessRecord.read(tmp_path / "o.json")
@@ -207,7 +207,7 @@ def test_an_attack_without_a_budget_needs_no_epsilon(command, tmp_path):
     assert "--epsilon is needed" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluate_anybody_s_keras_file(command, tmp_path):
     zoo = load_model("mlp.pgd_digits")
     theirs = keras.Sequential(
@@ -624,7 +624,7 @@ def test_wrong_usage(command, arguments):
     assert "Usage" in out + err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_resumes(command, recipe, tmp_path, monkeypatch):
     evaluate = execution.evaluate
     monkeypatch.setattr(execution, "evaluate", lambda *a, **k: 1 / 0)
@@ -658,7 +658,7 @@ def test_a_fresh_process_fails_with_one_sentence(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_and_cards(command, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = tmp_path / "checkpoints" / "mlp.fgsm_digits"
@@ -786,6 +786,7 @@ def test_plot_robustness_curve(command, tmp_path):
     assert "must have distances under CarliniWagner, got 'mlp.pgd_digits'" in err
 
 
+@pytest.mark.long
 def test_plot_capacity(command, tmp_path):
     half, picture = Accuracy.count(1, 2), tmp_path / "picture.svg"
     names = ["madry_cnn_scale2.pgd_mnist", "madry_cnn.pgd_mnist", "madry_cnn.natural_mnist"]

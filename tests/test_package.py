@@ -105,7 +105,7 @@ def test_importing_adds_little_to_importing_keras():
     assert statistics.median(ratios) < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loading_a_model_imports_what_loading_needs():
     code = (
         "import sys, robust_zoo; robust_zoo.load_model('mlp.pgd_digits'); "

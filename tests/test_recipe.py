@@ -77,7 +77,7 @@ def recipe():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_writes_a_checkpoint_with_a_true_record(recipe, tmp_path, monkeypatch):
     evaluate = execution.evaluate.func
     monkeypatch.setattr(execution, "evaluate", evaluate)
@@ -227,7 +227,7 @@ def test_a_recipe_starts_from_a_checkpoint(recipe, tmp_path):
         run(recipe.override({"start": "mlp.nothing"}), tmp_path / "third", verbose=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_averaged_weights_are_watched_and_kept(recipe, tmp_path):
     """An average that never leaves the first step's weights, whatever the optimizer did since."""
 
@@ -334,7 +334,7 @@ def test_weight_decay_is_told_in_the_record(recipe, tmp_path):
         assert entry["l2"] == pytest.approx(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("hidden", "parameters", "dtype"), [(1330, 99_760, "float32"), (1334, 100_060, "float16")]
 )
@@ -353,7 +353,7 @@ def test_large_models_are_stored_as_float16(recipe, tmp_path, hidden, parameters
     assert load_model(tmp_path / "out").robustness == record
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mixed_precision_is_only_for_training(recipe, tmp_path):
     mixed = recipe.override({"dtype_policy": "mixed_bfloat16", "epochs": "1"})
     run(mixed, tmp_path / "out", verbose=0)
@@ -705,7 +705,7 @@ class Halving(keras.optimizers.schedules.LearningRateSchedule):
         return {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_edits_that_no_configuration_shows_are_seen(recipe, tmp_path, monkeypatch):
     def connected(twice):
         def make():
@@ -739,7 +739,7 @@ def test_edits_that_no_configuration_shows_are_seen(recipe, tmp_path, monkeypatc
         run(recipe, tmp_path / "m", resume=True, max_minutes=1e-6, verbose=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_best_epoch_is_kept_and_told(recipe, tmp_path):
     chosen = recipe.changed(validation_attack=PGD(epsilon=0.1, steps=3), epochs=3)
     record = run(chosen, tmp_path / "m", verbose=0)

@@ -131,7 +131,7 @@ def test_targets_are_the_ranks_of_the_clean_logits(small_cnn, images):
         np.testing.assert_array_equal(found, order[:, 1 + attempt // 2])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_is_as_strong_as_pgd_with_a_tuned_step(small_cnn, images):
     x = images(80)
     for norm, epsilon in (("linf", 0.04), ("l2", 0.2)):

@@ -51,7 +51,7 @@ def test_the_standard_version_has_the_published_parameters_and_order():
         assert changes == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.02), ("l2", 0.1)])
 def test_outcomes_per_component_and_per_example(ten_classes, images, short, norm, epsilon):
     x = images(90)
@@ -87,7 +87,7 @@ def test_outcomes_per_component_and_per_example(ten_classes, images, short, norm
     assert "AutoAttackResult(n=90" in repr(result)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.home
 def test_one_seed_makes_every_number_whatever_the_batch_size(ten_classes, images, short):
     x = images(40)

@@ -73,7 +73,7 @@ def test_agrees_with_the_published_loop_image_by_image(linear, images):
     np.testing.assert_allclose(result.distance, expected, rtol=5e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.home
 def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
     x = images(20)
@@ -87,7 +87,7 @@ def test_aborting_early_saves_passes_and_costs_little(small_cnn, images):
     assert early.distance.mean() < DeepFool().run(small_cnn, x).distance.mean()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.home
 def test_the_last_of_many_constants_is_the_smallest_that_did(linear, images):
     model, _, _ = linear

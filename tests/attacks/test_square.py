@@ -74,7 +74,7 @@ def test_linf_starts_with_stripes_and_tries_one_square_at_a_time():
     assert len(corners) > 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_better_candidates_are_kept_and_queries_are_counted(small_cnn, images):
     x = images(12)
     logits = ops.convert_to_numpy(small_cnn(x))
@@ -108,7 +108,7 @@ def test_l2_candidates_use_the_whole_budget(small_cnn):
         np.testing.assert_allclose(length, 0.5, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.home
 def test_random_search_reaches_the_closed_form_of_a_linear_model():
     model = flat_model((4, 4, 1), 2)

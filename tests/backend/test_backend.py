@@ -154,7 +154,7 @@ def test_only_the_backend_folder_imports_a_backend():
     assert offenders == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_unknown_backend_is_refused_with_a_sentence():
     code = (
         "import keras; keras.config.backend = lambda: 'numpy'\n"
@@ -215,6 +215,7 @@ def _in_full_precision() -> bool:
     return not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
+@pytest.mark.slow
 def test_compiled_functions_compute_in_full_float32():
     seen = []
 

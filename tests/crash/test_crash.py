@@ -166,7 +166,7 @@ def test_publish(disk, tmp_path, how, step):
         assert [path.name for path in target.parent.iterdir()] == ["model"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @FAILURES
 @pytest.mark.parametrize("step", [pytest.param(61, id="some"), EVERY])
 def test_a_measurement(disk, tmp_path, monkeypatch, how, step):
@@ -282,6 +282,7 @@ def test_leftovers_of_another_name_are_left_alone(tmp_path):
     assert not mine.exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_leftovers_in_it_is_replaced(tmp_path):
     save_model(model(0), tmp_path / "model")
     (tmp_path / "model" / ".README.md.ab12cd34.partial").mkdir()

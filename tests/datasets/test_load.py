@@ -144,7 +144,7 @@ def test_a_dataset_checks_itself(images):
         Dataset("x", "", "test", images(2), np.array([0, 5]), ("a", "b"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.mnist
 def test_mnist_splits():
     train, validation, test = (load_dataset("mnist", split) for split in SPLITS)

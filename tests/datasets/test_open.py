@@ -150,7 +150,7 @@ def network():
     return keras.Sequential([keras.Input((8, 8, 3)), *parts], name="linear")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.home
 @pytest.mark.parametrize("workers", [None, 2])
 def test_an_evaluation_holds_a_task_s_images_only(
@@ -174,7 +174,7 @@ def test_an_evaluation_holds_a_task_s_images_only(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.home
 def test_a_record_tells_how_pictures_were_resized(network, tmp_path):
     for label, size in (("a", (8, 12)), ("b", (16, 8)), ("c", (8, 8))):

@@ -181,7 +181,7 @@ def test_the_attack_s_mode(images):
     assert np.abs(made(defense, other)[0][:4] - found["training"][:4]).max() > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_logs_hold_clean_and_robust_accuracy(images):
     data, held_out = load_dataset("digits", "train"), load_dataset("digits", "validation")
     defense = compiled(
@@ -259,7 +259,7 @@ def test_clean_logits_do_not_touch_batch_normalisation(images, fraction):
     np.testing.assert_allclose(mean, 0.5 * seen.reshape(16, 36).mean(0), rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_resumes(tmp_path, small_cnn, images):
     x, y = images(32), np.arange(32) % 5
     start = small_cnn.get_weights()
@@ -435,7 +435,7 @@ class TestMirroredStrategy:
         attack = PGD(epsilon=0.2, steps=3)
         return compiled(AdversarialTraining(model, attack=attack, ramp_steps=4), "adam")
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_two_replicas_equal_one_device(self, strategy, images):
         """Same seed and data, random starts included: weights within 1e-6 after 5 steps."""
         x, y = images(40), np.arange(40) % 5

@@ -46,7 +46,7 @@ def test_statistics_are_those_of_the_averaged_weights(batches):
     np.testing.assert_allclose(ops.convert_to_numpy(bn.moving_variance), variance, rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_validation_sees_them_and_training_does_not(batches):
     """Training goes on as if nobody had looked."""
     runs = []

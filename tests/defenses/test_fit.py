@@ -149,7 +149,7 @@ def test_other_metrics_are_taken(defense, metric):
     defense.compile("adam", FROM_LOGITS, metrics=["accuracy", metric])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_hot_labels_and_weights_in_a_column_are_taken(defense, data):
     x, y = data
     weights = np.linspace(0.1, 2, 24).astype("float32")

@@ -70,6 +70,7 @@ def test_bad_arguments(linear, images):
         FreeAdversarialTraining(keras.Model(inputs, pooled), attack=attack, batch_size=4)
 
 
+@pytest.mark.slow
 def test_pixels_of_infinite_slope_are_perturbed():
     """A root has one at black: the adversary must not be blind there."""
     keras.utils.set_random_seed(0)

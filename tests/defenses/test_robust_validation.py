@@ -26,7 +26,7 @@ def defense():
     return trainer
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_best_epoch_is_measured_and_kept(data, tmp_path):
     x, y = data
     trainer = defense()
@@ -51,7 +51,7 @@ def test_the_best_epoch_is_measured_and_kept(data, tmp_path):
     assert (again.best, again.best_epoch, again.collapsed) == (robust.best, robust.best_epoch, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_model_has_the_best_weights_at_the_end(data):
     x, y = data
     trainer = defense()
@@ -91,7 +91,7 @@ def test_a_collapse_stops_training_with_a_sentence(data):
     assert robust.collapsed == 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mixed_precision_is_measured_in_float32(data):
     x, y = data
     keras.config.set_dtype_policy("mixed_bfloat16")

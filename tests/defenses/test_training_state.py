@@ -34,7 +34,7 @@ def assert_same(first, second):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_training_equals_an_uninterrupted_one(data, tmp_path):
     whole = TrainingState(tmp_path / "whole")
     expected = fit(data, 4, whole)
@@ -46,7 +46,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(data, tmp_path):
     assert resumed.history == whole.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_file_gives_way_to_the_one_before(data, tmp_path):
     fit(data, 3, TrainingState(tmp_path))
     (current,) = tmp_path.glob("training.npz")
@@ -55,7 +55,7 @@ def test_a_damaged_file_gives_way_to_the_one_before(data, tmp_path):
     assert_same(fit(data, 4, TrainingState(tmp_path)), fit(data, 4))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_file_never_takes_the_place_of_the_one_before(data, tmp_path, monkeypatch):
     fit(data, 3, TrainingState(tmp_path))
     (tmp_path / "training.npz").write_bytes(b"")
@@ -87,7 +87,7 @@ def test_other_settings_are_refused(data, tmp_path):
         TrainingState(tmp_path, {"batch_size": 8})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_finished_training_leaves_the_model_to_the_next(data, tmp_path):
     made = trainer()
     made.compile("sgd", LOSS)

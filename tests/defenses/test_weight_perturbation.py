@@ -36,7 +36,7 @@ def test_a_step_by_hand(linear, images):
     assert_allclose(model.get_weights()[1], bias - 0.5 * error.mean(0), atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_perturbation_worth_the_name_it_is_the_other_defense(small_cnn, images):
     x, y = images(8), np.arange(8) % 5
     start, found = small_cnn.get_weights(), []

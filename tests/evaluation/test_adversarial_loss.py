@@ -5,6 +5,7 @@ from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import adversarial_loss, craft
 
 
+@pytest.mark.slow
 def test_loss_against_numpy(linear, images):
     model, kernel, bias = linear
     x, y = images(40, (2, 2, 1)), np.arange(40) % 3

@@ -86,7 +86,7 @@ def test_steps_that_are_too_short_fail_and_enough_of_them_pass(trained, images):
     assert "found 32 (PGD, no random start 0; AutoAttack 32)" in both.explanation
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradient_attacks_find_everything_on_a_linear_model(images):
     model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
     for attack in (PGD(epsilon=0.1, steps=20), APGD(epsilon=0.1, targets=9, loss="dlr")):
@@ -103,7 +103,7 @@ def test_a_gradient_that_is_hidden_in_the_features_is_noticed(trained, images):
     assert measure(hidden, images, Square(epsilon=0.1)).value > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_number_depends_on_the_batch_size(trained, images):
     attack = PGD(epsilon=0.1, steps=3)
     first, second = (measure(trained, images[:12], attack, batch_size=size) for size in (5, 64))

@@ -90,7 +90,7 @@ def quantised(model):
     return keras.Model(inputs, model(ops.round(inputs * 2) / 2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
     options = {"attacks": FGSM(epsilon=THREAT.epsilon), "n": 100}
     check, honest = (
@@ -119,6 +119,7 @@ def test_pgd_weaker_than_fgsm_fires(trained, digits, monkeypatch):
     assert check.value < 0
 
 
+@pytest.mark.slow
 def test_a_step_that_helps_fires_label_leaking(trained, digits, monkeypatch):
     x, y, options = digits.images[:100], digits.labels[:100], {"seed": 0, "batch_size": 64}
     predicted = ops.convert_to_numpy(trained(x)).argmax(1)

@@ -68,7 +68,7 @@ def test_an_image_s_draws_do_not_depend_on_the_others(small_cnn, images):
     assert part.tolist() == places[some].tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_records_have_one_of_the_first_examples():
     model = load_model("mlp.natural_digits")
     images = np.zeros((N_EXAMPLES + 5, 8, 8, 1), "float32")

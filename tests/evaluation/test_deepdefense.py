@@ -22,7 +22,7 @@ def distances(linear, x, y):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rho_2_of_a_linear_model(linear, images):
     x = images(40, (2, 2, 1))
     y = np.arange(40) % 3  # it is the predicted class that is left, whatever the labels
@@ -59,7 +59,7 @@ def test_images_without_a_norm_are_left_out(linear, images):
             accuracy_columns(linear[0], x, y, reference)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sign_steps_and_epsilon_50(linear, images):
     x = images(301, (2, 2, 1))
     y = (x.reshape(301, -1) @ linear[1] + linear[2]).argmax(1)
@@ -83,7 +83,7 @@ def test_sign_steps_and_epsilon_50(linear, images):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_that_no_step_breaks(linear, images):
     model = linear[0]
     model.set_weights([np.zeros((4, 3), "float32"), np.array([5, 0, 0], "float32")])
@@ -92,6 +92,7 @@ def test_a_model_that_no_step_breaks(linear, images):
     assert metrics.rho_inf is None
 
 
+@pytest.mark.long
 def test_half_of_the_examples_wrong_to_begin_with(linear, images):
     x = images(20, (2, 2, 1))
     y = ((x.reshape(20, -1) @ linear[1] + linear[2]).argmax(1) + 1) % 3

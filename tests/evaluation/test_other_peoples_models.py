@@ -132,7 +132,7 @@ def test_infinite_slopes_do_not_blind_attacks(rooted):
         assert check.value == (x.reshape(40, -1) == 0).any(1).mean() == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_through_infinite_slopes_works_or_says_why(trained):
     data = load_dataset("digits", "train")
     inputs = keras.Input((8, 8, 1))
@@ -226,7 +226,7 @@ def test_logits_of_1e20_do_not_overflow(trained):
     assert result.success.all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "first", [lambda: layers.Rescaling(1 / 255), lambda: layers.Rescaling(1 / 127.5, offset=-1)]
 )
@@ -375,7 +375,7 @@ def test_a_defense_notes_itself_on_its_classifier(trained):
         evaluate(model, "digits", n=20, defense="pgd")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_attack_that_lies_about_success_is_caught(trained):
     class Lying(FGSM):
         """Says of its images that they failed."""

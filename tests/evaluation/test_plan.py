@@ -34,7 +34,7 @@ def timeless(record):
     return told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("few_planted")
 def test_parts_from_elsewhere_make_the_record_of_one_process(trained, plan, tmp_path):
     whole = evaluate(trained, "digits", attacks=ATTACKS, n=[50, 30], task_size=16, seed=1)
@@ -61,7 +61,7 @@ def test_tasks_cover_every_image_once(plan):
         assert spans == [(first, min(first + size, n)) for first in range(0, n, size)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("few_planted")
 def test_verdicts_do_not_depend_on_the_size_of_tasks(trained):
     attack = PGD(epsilon=0.08, steps=4, restarts=2)
@@ -152,7 +152,7 @@ def test_numbers_that_are_none(numbers, small_cnn, images):
         FGSM(epsilon=0.1).run(small_cnn, images(3), np.zeros(3, int), numbers=numbers)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3), AutoAttack(epsilon=0.02)])
 def test_numbers_make_a_part_of_the_whole(attack, small_cnn, images, tmp_path):
     x, y = images(9), np.arange(9) % 5

@@ -25,7 +25,7 @@ def with_record(model, record, **changes):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_honest_record_agrees(trained, record):
     model = with_record(trained, record)
     whole, part = verify(model, progress=False), verify(model, n=60, progress=False)
@@ -124,6 +124,7 @@ def test_what_chance_and_machines_explain(recorded, measured, agrees):
     assert _agree(recorded, measured) is agrees
 
 
+@pytest.mark.slow
 def test_false_alarms_are_rare():
     rng = np.random.default_rng(0)
     held = np.arange(1000) < 430

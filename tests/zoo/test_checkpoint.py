@@ -77,7 +77,7 @@ def test_a_saved_model_can_be_saved_again_with_its_record(saved, tmp_path):
     assert (again / FILE).read_bytes() == (saved / FILE).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_keras_alone_loads_the_same_model(saved, model, images, tmp_path):
     np.save(tmp_path / "x.npy", images(5, (8, 8, 1)))
     code = (
@@ -141,6 +141,7 @@ def test_float16_storage_is_exact_for_rounded_weights(model, tmp_path, images, h
     np.testing.assert_array_equal(logits(by_keras, images), logits(model, images))
 
 
+@pytest.mark.slow
 def test_compiled_and_mixed_precision_models_are_stored_plain(tmp_path, images):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -157,7 +158,7 @@ def test_compiled_and_mixed_precision_models_are_stored_plain(tmp_path, images):
     assert "bfloat16" not in (tmp_path / "saved" / "config.json").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_architecture_can_be_stored(tmp_path):
     for name in ("logistic", "convnet", "madry_resnet", "allconv", "tramer_b", "nin"):
         model = getattr(architectures, name)()

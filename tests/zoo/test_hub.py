@@ -60,7 +60,7 @@ def test_round_trip_by_name_tag_and_commit(hub, checkpoint, images):
     assert not hub.asked(r"resolve/.*(README|recipe|png)")  # only the model is fetched
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_keras_alone_loads_a_published_model(hub, checkpoint, images, tmp_path):
     publish(checkpoint(), "hf://me/robust")
     np.save(tmp_path / "x.npy", images(5, (8, 8, 1)))
@@ -84,7 +84,7 @@ def test_keras_alone_loads_a_published_model(hub, checkpoint, images, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_load_at_once(hub, checkpoint, tmp_path):
     pinned = publish(checkpoint(), "hf://me/robust")
     code = (
@@ -539,6 +539,7 @@ class TestLineage:
         assert model.robustness is None
         assert measured(model).base_model.name == "mlp.pgd_digits"
 
+    @pytest.mark.slow
     def test_it_can_be_told(self, small_cnn):
         base = BaseModelInfo(name="theirs", weights_sha256="0" * 64)
         model = keras.models.clone_model(load_model("mlp.pgd_digits"))

@@ -113,7 +113,7 @@ def test_a_new_head_drops_the_record_and_says_so():
     np.testing.assert_array_equal(model.layers[1].get_weights()[0], body)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fine_tuning_a_loaded_model():
     from robust_zoo.attacks import PGD
     from robust_zoo.defenses import AdversarialTraining
@@ -159,7 +159,7 @@ def check_numbers(name, number, n):
     return recorded
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.mnist
 @pytest.mark.parametrize(
     "name",
