@@ -233,7 +233,6 @@ def test_copies_of_random_models_are_compared_too():
         in_float32(model)
 
 
-@pytest.mark.slow
 def test_randomness_that_keras_does_not_seed_cannot_be_compared():
     model, _ = noisy(seeded=False)
     with pytest.raises(CopyError, match=r"random numbers that Keras does not seed.*SeedGenerator"):

@@ -12,7 +12,7 @@ from robust_zoo import backend, inference
 from robust_zoo.attacks import FGSM, PGD
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_nothing_is_compiled_twice(small_cnn, images, monkeypatch):
     made = []
     original = backend.function
@@ -29,7 +29,7 @@ def test_nothing_is_compiled_twice(small_cnn, images, monkeypatch):
     assert len(made) == 7
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_compiled_code_does_not_keep_a_model_alive(images):
     inputs = keras.Input((6, 6, 1))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
@@ -93,7 +93,6 @@ def test_state_that_is_no_variable_is_seen_by_compiled_code(images, how):
     assert FGSM(epsilon=1e-6).run(model, x, y).success.all()
 
 
-@pytest.mark.long
 def test_training_alone_compiles_nothing_anew(images):
     inputs = keras.Input((6, 6, 1))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))

@@ -253,7 +253,6 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(inputs, message):
         rz.as_classifier(model)
 
 
-@pytest.mark.slow
 def test_a_layer_shared_with_a_model_inside_stays_shared_and_is_not_saved(tmp_path):
     """Keras writes such a model, and cannot read it again."""
     dense = layers.Dense(8, activation="relu")

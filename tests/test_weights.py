@@ -67,7 +67,6 @@ def test_one_changed_weight_changes_the_hash(small_cnn):
     assert describe_weights(small_cnn).sha256 != before.sha256
 
 
-@pytest.mark.long
 def test_weights_beyond_float16_are_not_rounded(small_cnn):
     weights = small_cnn.get_weights()
     weights[0][0, 0, 0, 0] = 1e6

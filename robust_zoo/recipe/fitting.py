@@ -122,7 +122,7 @@ def fit(
     elif type(trainer).training_images is not Defense.training_images:
         raise RecipeError(
             f"{type(trainer).__name__} trains on a set made of all training images at once, but those of "
-            f"{recipe.dataset!r} are too large for memory: choose another defense, or a smaller split."
+            f"{recipe.dataset!r} are too large for memory: choose another defense, or a smaller dataset."
         )
     settings = (recipe.batch_size, recipe.seed, recipe.augment)
     batches = Epochs(train, *settings, rows=backend.local_rows(recipe.batch_size))

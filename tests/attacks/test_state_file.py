@@ -121,7 +121,6 @@ def test_bad_state_files(small_cnn, images, tmp_path):
             attack.run(small_cnn, images(2), state_file=tmp_path / "state.npz")
 
 
-@pytest.mark.slow
 def test_it_is_written_once_in_a_while_and_at_the_end(small_cnn, images, monkeypatch, tmp_path):
     times = []
     original = np.savez

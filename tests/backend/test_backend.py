@@ -215,7 +215,6 @@ def _in_full_precision() -> bool:
     return not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
-@pytest.mark.slow
 def test_compiled_functions_compute_in_full_float32():
     seen = []
 

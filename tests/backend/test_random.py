@@ -90,7 +90,6 @@ def test_integers_reach_every_value_and_no_other():
     assert sorted(set(drawn.tolist())) == list(range(9))
 
 
-@pytest.mark.slow
 def test_draws_and_derived_keys_do_not_meet():
     keys = random.fold_in(random.key(0), np.arange(50))
     derived = {w for i in range(20) for w in words(random.fold_in(keys, i))}

@@ -282,7 +282,6 @@ def test_leftovers_of_another_name_are_left_alone(tmp_path):
     assert not mine.exists()
 
 
-@pytest.mark.slow
 def test_a_checkpoint_with_leftovers_in_it_is_replaced(tmp_path):
     save_model(model(0), tmp_path / "model")
     (tmp_path / "model" / ".README.md.ab12cd34.partial").mkdir()

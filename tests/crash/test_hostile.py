@@ -289,7 +289,7 @@ def test_archives_that_claim_more_than_they_have(tmp_path, content, read):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20  # KiB
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_line_says_one_sentence(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

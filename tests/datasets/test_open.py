@@ -174,7 +174,7 @@ def test_an_evaluation_holds_a_task_s_images_only(
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.home
 def test_a_record_tells_how_pictures_were_resized(network, tmp_path):
     for label, size in (("a", (8, 12)), ("b", (16, 8)), ("c", (8, 8))):

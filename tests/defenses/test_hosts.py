@@ -245,7 +245,6 @@ def test_torch_has_one_host(tmp_path):
         run(recipe, tmp_path / "model", hosts=True)
 
 
-@pytest.mark.slow
 def test_arrays_are_not_shuffled_in_an_order_of_each_host(small_cnn, images, monkeypatch):
     monkeypatch.setattr(backend, "host", lambda trainer=None: (0, 2))
     monkeypatch.setattr("keras.src.utils.rng_utils.get_random_seed", lambda: None)

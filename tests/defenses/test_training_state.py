@@ -87,7 +87,7 @@ def test_other_settings_are_refused(data, tmp_path):
         TrainingState(tmp_path, {"batch_size": 8})
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_finished_training_leaves_the_model_to_the_next(data, tmp_path):
     made = trainer()
     made.compile("sgd", LOSS)

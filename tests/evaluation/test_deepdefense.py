@@ -92,7 +92,6 @@ def test_a_model_that_no_step_breaks(linear, images):
     assert metrics.rho_inf is None
 
 
-@pytest.mark.long
 def test_half_of_the_examples_wrong_to_begin_with(linear, images):
     x = images(20, (2, 2, 1))
     y = ((x.reshape(20, -1) @ linear[1] + linear[2]).argmax(1) + 1) % 3

@@ -375,7 +375,7 @@ def test_a_defense_notes_itself_on_its_classifier(trained):
         evaluate(model, "digits", n=20, defense="pgd")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_attack_that_lies_about_success_is_caught(trained):
     class Lying(FGSM):
         """Says of its images that they failed."""

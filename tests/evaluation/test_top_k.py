@@ -68,7 +68,7 @@ def test_of_equal_logits_the_first_class_is_the_most_likely(model, images):
     assert [part.accuracy.correct for part in found] == [2, 3, 2, 3]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_label_leaking_is_counted_by_example(model, images):
     x = images(200, (3, 3, 1))
     y = logits(model, x).argsort(1)[np.arange(200), -1 - np.arange(200) % 3]

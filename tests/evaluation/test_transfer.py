@@ -105,7 +105,6 @@ def test_matrices_against_numpy(linear, other, images):
     assert (np.diag(found.transfer_rate) == 1).all()
 
 
-@pytest.mark.slow
 def test_a_source_that_is_never_fooled(linear, images):
     never = linear_model(np.zeros((4, 3)), [9, 0, 0])
     x, y = images(20, (2, 2, 1)), np.zeros(20, "int32")

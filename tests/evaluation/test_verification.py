@@ -124,7 +124,6 @@ def test_what_chance_and_machines_explain(recorded, measured, agrees):
     assert _agree(recorded, measured) is agrees
 
 
-@pytest.mark.slow
 def test_false_alarms_are_rare():
     rng = np.random.default_rng(0)
     held = np.arange(1000) < 430

@@ -256,7 +256,6 @@ def test_unknown_experiments():
         comparison.reproduce("table9")
 
 
-@pytest.mark.long
 def test_the_papers_numbers_fit_their_columns():
     tables = {name: table for found in papers().values() for name, table in found.items()}
     assert sorted(tables) == list(names())

@@ -341,7 +341,6 @@ def test_text_of_a_record_is_only_ever_text_in_pictures(record, tmp_path):
     assert (tmp_path / "accuracy.png").is_file()
 
 
-@pytest.mark.slow
 def test_names_and_recipes_are_no_code(record):
     name = 'x"); import os; os.system("evil'
     training = record.training.model_copy(update={"recipe": "x.py; evil `$(id)`"})

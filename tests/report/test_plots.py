@@ -100,7 +100,7 @@ def test_models_are_compared_by_their_curves(tmp_path):
             compare_models(wrong, tmp_path / "wrong.svg")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_metrics_are_drawn(tmp_path):
     model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
     found = loss_landscape(model, data.images[0], data.labels[0], epsilon=0.1, steps=3, restarts=2)
@@ -131,7 +131,7 @@ def test_metrics_are_drawn(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.svg", "r.svg", "t.svg"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_more_metrics_are_drawn(tmp_path):
     model, data = load_model("mlp.natural_digits"), load_dataset("digits").sample(20, 0)
     ranks = top_k(FGSM, model, data.images, data.labels, epsilons=(0.1,), k=(1, 3))

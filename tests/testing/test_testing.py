@@ -57,7 +57,7 @@ def test_faults_of_attacks_are_caught(fault, caught):
     assert "in the check" in error.value.__notes__[0]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [PGD(epsilon=0.1, steps=3), DeepFool(steps=5)])
 def test_good_attacks_pass(attack):
     check_attack(attack)

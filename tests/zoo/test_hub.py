@@ -539,7 +539,6 @@ class TestLineage:
         assert model.robustness is None
         assert measured(model).base_model.name == "mlp.pgd_digits"
 
-    @pytest.mark.slow
     def test_it_can_be_told(self, small_cnn):
         base = BaseModelInfo(name="theirs", weights_sha256="0" * 64)
         model = keras.models.clone_model(load_model("mlp.pgd_digits"))

@@ -233,6 +233,5 @@ def test_defaults_are_those_of_the_classes():
     assert found == DEFAULTS
 
 
-@pytest.mark.slow
 def test_names_of_odd_digits_are_sorted():
     assert sorted(["x²", "x10", "x9", "①"], key=index.natural_order) == ["x9", "x10", "x²", "①"]
