@@ -85,7 +85,11 @@ def first_batch(x: Any) -> tuple[Any, Any]:
 
 
 class CheckedBatches(keras.utils.PyDataset):
-    """A dataset each of whose batches is checked by its size before it is used."""
+    """Copies of a dataset's batches, the size of each checked before it is used.
+
+    TensorFlow takes arrays from Python without copying and, under a strategy, computes in their memory: the data of
+    which batches are views would change.
+    """
 
     def __init__(self, data: keras.utils.PyDataset, check: Callable[[int], None]) -> None:
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
@@ -98,7 +102,9 @@ class CheckedBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         batch = self.data[index]
         self.check(len(keras.tree.flatten(batch[0])[0]))
-        return batch
+        return keras.tree.map_structure(
+            lambda part: np.array(part) if isinstance(part, np.ndarray) else part, batch
+        )
 
     def on_epoch_begin(self) -> None:
         self.data.on_epoch_begin()

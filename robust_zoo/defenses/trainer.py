@@ -1,7 +1,7 @@
 """What every defense is: a trainer around a classifier that makes its own batches."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import keras
@@ -180,17 +180,10 @@ class Defense(backend.PreparedSteps, keras.Model):
         self._check_order(x, shuffle)
         validating = isinstance(validation_data, (tuple, list))
         watched, labels = validation_data[:2] if validating else (validation_data, None)
-        x = self._check_data(x, y)
-        watched = self._check_data(watched, labels)
+        kept, batch = 1 - (validation_split or 0), kwargs.get("validation_batch_size") or batch_size
+        x = self._checked(x, y, batch_size, lambda size: self.check_batch(size, shards), kept)
+        watched = self._checked(watched, labels, batch, self._check_evaluated)
         validation_data = (watched, *validation_data[1:]) if validating else watched
-        kept = 1 - (validation_split or 0)
-        for size in batch_sizes(x, batch_size, kept, shards):
-            self.check_batch(size, shards)
-        batch = kwargs.get("validation_batch_size") or batch_size
-        for size in batch_sizes(watched, batch, 1.0, shards):
-            Defense.check_batch(self, size, shards)
-        if isinstance(x, keras.utils.PyDataset):
-            x = CheckedBatches(x, lambda size: self.check_batch(size, shards))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.insert(0, StopOnDivergence())
             callbacks.set_model(self)
@@ -246,13 +239,10 @@ class Defense(backend.PreparedSteps, keras.Model):
         """Keras's `evaluate`, with robust accuracy; images, labels and batches are checked as in `fit`."""
         if "_use_cached_eval_dataset" in kwargs:  # the validation of `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
-        shards, y = backend.shards(self), only_labels(y)
-        x = self._check_data(x, y)
-        batch_size = args[0] if args else kwargs.get("batch_size")
-        for size in batch_sizes(x, batch_size, 1.0, shards):
-            Defense.check_batch(self, size, shards)
-        if isinstance(x, keras.utils.PyDataset):
-            x = CheckedBatches(x, lambda size: Defense.check_batch(self, size, shards))
+        y = only_labels(y)
+        x = self._checked(
+            x, y, args[0] if args else kwargs.get("batch_size"), self._check_evaluated
+        )
         with self._labels_in_words():
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -265,8 +255,22 @@ class Defense(backend.PreparedSteps, keras.Model):
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `test_on_batch`; images, labels and the batch are checked as in `fit`."""
         x = self._check_data(x, y)
-        Defense.check_batch(self, len(x), backend.shards(self))
+        self._check_evaluated(len(x))
         return super().test_on_batch(x, y, *args, **kwargs)
+
+    def _checked(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None,
+        check: Callable[[int], None],
+        kept: float = 1.0,
+    ) -> Any:
+        """`x`, or what stands for it, after checking images, labels and, by `check`, the sizes of the batches."""
+        x = self._check_data(x, y)
+        for size in batch_sizes(x, batch_size, kept, backend.shards(self)):
+            check(size)
+        return CheckedBatches(x, check) if isinstance(x, keras.utils.PyDataset) else x
 
     def _check_data(self, x: Any, y: Any) -> Any:
         """`x`, or what stands for it, after checking arrays or the first batch of a stream."""
@@ -294,6 +298,10 @@ class Defense(backend.PreparedSteps, keras.Model):
                 f"every batch must be divisible by the {shards} replicas, got one of {size} examples: "
                 "change batch_size, or leave out a last batch that is not full (drop_remainder=True)."
             )
+
+    def _check_evaluated(self, size: int) -> None:
+        """`check_batch` for one that is not trained on: a defense's own rules are for training."""
+        Defense.check_batch(self, size, backend.shards(self))
 
     def call(self, x: Any, training: bool = False) -> Tensor | dict[str, Tensor]:
         """Logits of images; of a batch that `prepare` made, those of its "clean" and "adversarial" images."""

@@ -360,6 +360,28 @@ def test_a_label_out_of_range_in_a_later_batch_is_told_in_evaluate(defense, data
         defense.evaluate(Batches(), verbose=0)
 
 
+@pytest.mark.home
+@pytest.mark.parametrize("form", ["evaluate", "fit", "validation"])
+def test_batches_that_are_views_stay_as_they_are(strategy, in_batches, images, form):
+    # At a multiple of 64 bytes TensorFlow takes an array's memory as it is.
+    memory = np.zeros(32 * 64 * 4 + 64, "uint8")
+    x = memory[-memory.ctypes.data % 64 :][: 32 * 64 * 4].view("float32").reshape(32, 8, 8, 1)
+    x[:], y = images(32, (8, 8, 1)), np.arange(32) % 10
+    with strategy.scope():
+        inputs = keras.Input((8, 8, 1))
+        # The first layer writes where its input was, if nobody else reads it.
+        scaled = layers.Flatten()(layers.Rescaling(-3.0, 1.0)(inputs))
+        defense = NaturalTraining(keras.Model(inputs, layers.Dense(10, name="logits")(scaled)))
+        defense.compile("sgd", FROM_LOGITS)
+    before, batches = x.copy(), in_batches(x, y)
+    if form == "evaluate":
+        defense.evaluate(batches, verbose=0)
+    else:
+        watched = batches if form == "validation" else None
+        defense.fit(batches, validation_data=watched, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(x, before)
+
+
 @pytest.mark.slow
 def test_images_and_labels_in_lists_of_one(defense, data):
     x, y = data
