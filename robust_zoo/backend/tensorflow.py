@@ -370,6 +370,10 @@ def _graphs_released() -> Iterator[None]:
                 del registered[name]
 
 
+def _copy(tensor: Tensor) -> Tensor:
+    return tf.raw_ops.DeepCopy(x=tensor)
+
+
 class PreparedSteps(_Trainer):
     """Training and evaluation steps of a trainer that makes its batches itself.
 
@@ -379,9 +383,21 @@ class PreparedSteps(_Trainer):
     Under `MultiWorkerMirroredStrategy`, too, which Keras's own steps fail under (keras-team/keras#20585).
     """
 
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+    def fit(
+        self, x: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any
+    ) -> keras.callbacks.History:
+        x, validation_data = self._in_own_memory(x), self._in_own_memory(validation_data)
         with _graphs_released():
-            return super().fit(*args, **kwargs)
+            return super().fit(x, *args, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().evaluate(self._in_own_memory(x), *args, **kwargs)
+
+    def _in_own_memory(self, data: Any) -> Any:
+        """A stream whose batches are copies: under a strategy, a step computes in the memory of a generator's arrays."""
+        if replica_count(self) == 1 or not isinstance(data, tf.data.Dataset):
+            return data
+        return data.map(lambda *batch: tf.nest.map_structure(_copy, batch))
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         logs = super().train_step(self.prepare(data, training=True))

@@ -361,8 +361,10 @@ def test_a_label_out_of_range_in_a_later_batch_is_told_in_evaluate(defense, data
 
 
 @pytest.mark.home
-@pytest.mark.parametrize("form", ["evaluate", "fit", "validation"])
+@pytest.mark.parametrize("form", ["evaluate", "fit", "validation", "generator"])
 def test_batches_that_are_views_stay_as_they_are(strategy, in_batches, images, form):
+    import tensorflow as tf
+
     # At a multiple of 64 bytes TensorFlow takes an array's memory as it is.
     memory = np.zeros(32 * 64 * 4 + 64, "uint8")
     x = memory[-memory.ctypes.data % 64 :][: 32 * 64 * 4].view("float32").reshape(32, 8, 8, 1)
@@ -376,6 +378,14 @@ def test_batches_that_are_views_stay_as_they_are(strategy, in_batches, images, f
     before, batches = x.copy(), in_batches(x, y)
     if form == "evaluate":
         defense.evaluate(batches, verbose=0)
+    elif form == "generator":
+        signature = tf.TensorSpec((8, 8, 8, 1), "float32"), tf.TensorSpec((8,), "int64")
+
+        def views():
+            return map(batches.__getitem__, range(len(batches)))
+
+        generated = tf.data.Dataset.from_generator(views, output_signature=signature)
+        defense.evaluate(generated, steps=len(batches), verbose=0)
     else:
         watched = batches if form == "validation" else None
         defense.fit(batches, validation_data=watched, epochs=2, shuffle=False, verbose=0)
