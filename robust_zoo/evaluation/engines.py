@@ -60,7 +60,9 @@ def measure_tasks(
     for task in tasks:
         if folder is not None and (place := Part.place(folder, task)).exists():
             found[task.number] = Part.load(place).of(plan, str(place))
-            _state(folder, task).unlink(missing_ok=True)  # of a run that was killed once the part was there
+            _state(folder, task).unlink(
+                missing_ok=True
+            )  # of a run that was killed once the part was there
     left = [task for task in tasks if task.number not in found]
     with progress_bar("Measuring", len(tasks), done=len(found), enabled=progress) as advance:
         if engine == "ray":

@@ -211,19 +211,19 @@ def _own_state(state: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
     state.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(state / LOCK)
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except filelock.Timeout:
         raise RecipeError(
             f"output {str(output)!r} is being trained by another process: wait for it, or give another output."
         ) from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if {path.name for path in state.iterdir()} <= {LOCK}:
-                (state / LOCK).unlink(missing_ok=True)
-                state.rmdir()
-        lock.release()
+    with held:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if {path.name for path in state.iterdir()} <= {LOCK}:
+                    (state / LOCK).unlink(missing_ok=True)
+                    state.rmdir()
 
 
 def _defense_info(trainer: Defense, recipe: Recipe) -> DefenseInfo | None:
