@@ -13,7 +13,8 @@ def allconv(
     """ConvPool-CNN of perturbation generator networks (2020, section 5.1): no batch normalisation.
 
     Leaky ReLU (0.2) follows every convolution, the one that makes a map for each class included;
-    the logits are the mean of each map. 2,334,730 parameters at 64 filters and 10 classes.
+    the logits are the mean of each map. 2,334,730 parameters at 64 filters and 10 classes. The first convolution is in
+    float32 under any dtype policy: bfloat16 rounds a pixel near 1 by up to 1/512, as much as small L2 budgets change it.
 
     Args:
         input_shape: image shape (height, width, channels), sides divisible by 8.
@@ -31,7 +32,7 @@ def allconv(
     inputs = keras.Input(input_shape)
     x = inputs
     for factor in (1, 2, 4):
-        x = convolution(x, factor * filters)
+        x = convolution(x, factor * filters, dtype="float32" if factor == 1 else None)
         x = convolution(x, 2 * factor * filters)
         x = layers.AveragePooling2D(2)(x)
     x = convolution(x, num_classes, dtype="float32", name="logits")
