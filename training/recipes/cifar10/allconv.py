@@ -70,6 +70,7 @@ def get_recipe(
         epochs=epochs,
         batch_size=128,
         dtype_policy="mixed_bfloat16",
+        validation_attack=None if defense == "natural" else ATTACKS["pgd"],
         attacks=(
             FGSM(epsilon=0.5, norm="l2"),
             MomentumIterative(epsilon=0.5, norm="l2", steps=100, step_size=0.06),
