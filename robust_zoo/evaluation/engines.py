@@ -60,9 +60,8 @@ def measure_tasks(
     for task in tasks:
         if folder is not None and (place := Part.place(folder, task)).exists():
             found[task.number] = Part.load(place).of(plan, str(place))
-            _state(folder, task).unlink(
-                missing_ok=True
-            )  # of a run that was killed once the part was there
+            # A run that was killed right after it wrote the part left it.
+            _state(folder, task).unlink(missing_ok=True)
     left = [task for task in tasks if task.number not in found]
     with progress_bar("Measuring", len(tasks), done=len(found), enabled=progress) as advance:
         if engine == "ray":

@@ -194,9 +194,8 @@ def test_a_measurement(disk, tmp_path, monkeypatch, how, step):
         disk.run(measure, at, how)
         assert measure() == expected  # the files' names too
         remains = {path.name for path in states.iterdir()} - set(expected[1])
-        assert all(
-            name.endswith(".partial") for name in remains
-        )  # the next that writes there removes it
+        # The next that writes there removes them.
+        assert all(name.endswith(".partial") for name in remains)
 
 
 def recipe():

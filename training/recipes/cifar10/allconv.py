@@ -2,9 +2,8 @@
 
     robust-zoo train allconv.pgn_cifar10 --output checkpoints/allconv.pgn_cifar10
 
-natural, fgm and pgd (adversarial training in L2) and pgn, at a quarter of the paper's width and for fewer epochs: an
-hour (natural) to several (pgd, pgn) on two cores. The paper's own networks, for a GPU: `--set filters=64
---set generator_filters=128 --set epochs=200`.
+natural, fgm and pgd (adversarial training in L2) and pgn, at a quarter of the paper's width and for fewer epochs, for
+two cores. The paper's own networks, for a GPU: `--set filters=64 --set generator_filters=128 --set epochs=200`.
 """
 
 import functools
