@@ -1,4 +1,4 @@
-"""The same examples in every form that data may have: measured alike, and trained on alike."""
+"""The same examples in every form that data may have are measured alike."""
 
 import keras
 import numpy as np
@@ -130,38 +130,3 @@ def test_a_trainer_whose_weights_something_else_changed_is_refused(examples):
         rz.evaluate(model, examples, **options)
     trainer.train_on_batch(*examples)
     assert rz.evaluate(model, examples, **options).defense.name == "AdversarialTraining"
-
-
-TRAINED = {
-    "arrays": lambda x, y: ((x, y), {"batch_size": 16}),
-    "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 16}),
-    "labels in a column": lambda x, y: ((x, y[:, None]), {"batch_size": 16}),
-    "images in a list": lambda x, y: (([x], y), {"batch_size": 16}),
-    "images in a dictionary": lambda x, y: (({"image": x}, y), {"batch_size": 16}),
-    "weights": lambda x, y: ((x, y), {"batch_size": 16, "sample_weight": np.ones((len(x), 1))}),
-    "tf.data": lambda x, y: ((stream(x, y),), {}),
-    "tf.data of dictionaries": lambda x, y: (
-        (stream(x, y).map(lambda images, labels: ({"image": images}, labels)),),
-        {},
-    ),
-    "PyDataset": lambda x, y: ((Batches(x, y),), {}),
-    "generator": lambda x, y: (
-        (iter([Batches(x, y)[k] for k in range(3)]),),
-        {"steps_per_epoch": 3},
-    ),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", TRAINED)
-def test_trained_alike(form, examples):
-    def train(form):
-        trainer = AdversarialTraining(network(), attack=PGD(epsilon=0.05, steps=2))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        trainer.compile(keras.optimizers.SGD(0.1), loss)
-        data, options = TRAINED[form](*examples)
-        trainer.fit(*data, epochs=1, shuffle=False, verbose=0, **options)
-        return trainer.classifier.get_weights()
-
-    for one, other in zip(train("arrays"), train(form), strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-7)

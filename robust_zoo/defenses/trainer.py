@@ -305,9 +305,8 @@ class Defense(backend.PreparedSteps, keras.Model):
 
     def call(self, x: Any, training: bool = False) -> Tensor | dict[str, Tensor]:
         """Logits of images; of a batch that `prepare` made, those of its "clean" and "adversarial" images."""
-        if not isinstance(x, dict):
-            x = x[0] if isinstance(x, (list, tuple)) else x
-            return self.classifier(x, training=training)
+        if not (isinstance(x, dict) and "clean" in x):  # Keras builds the trainer on a plain batch
+            return self.classifier(only_input(x), training=training)
         trains = {"clean": self.trains_on_clean, "adversarial": self.trains_on_adversarial}
         return {
             part: self.classifier(x[part], training=training and trains[part])
