@@ -415,8 +415,19 @@ class PreparedSteps(_Trainer):
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras's, which averages the first batch over the replicas, and cannot do so between hosts."""
-        strategy = self.distribute_strategy
+        """Keras's, but without a strategy, too: variables that a step creates are why it is traced twice.
+
+        Keras averages the first batch over the replicas, and cannot do so between hosts.
+        """
+        strategy = self._distribute_strategy
+        if strategy is None and iterator is not None:
+            batch = iterator._get_iterator().element_spec
+            if all(
+                isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
+                for spec in keras.tree.flatten(batch)
+            ):
+                self._symbolic_build(data_batch=batch)
+            return
         if iterator is not None and _is_multi_worker(strategy):
             _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(
