@@ -8,7 +8,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
-from robust_zoo.attacks.losses import LOWEST
+from robust_zoo.attacks.losses import LOWEST, at
 from robust_zoo.attacks.norms import divided_by_largest
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
@@ -105,10 +105,9 @@ class DeepFool(MinimumNormAttack):
         else:
             size = ops.sum(ops.abs(normal), axis=2)  # the dual norm
         distance = ops.abs(gap) / (size + 1e-8)
-        nearest = ops.argmin(distance, axis=1)[:, None]
-        distance = ops.take_along_axis(distance, nearest, axis=1) + 1e-4
-        size = ops.take_along_axis(size, nearest, axis=1)
-        normal = ops.squeeze(ops.take_along_axis(normal, nearest[..., None], axis=1), 1)
+        nearest = ops.argmin(distance, axis=1)
+        distance, size, normal = (at(each, nearest) for each in (distance, size, normal))
+        distance, size = distance[:, None] + 1e-4, size[:, None]
         direction = normal / (size + 1e-8) if self.norm == "l2" else ops.sign(normal)
         change = state["change"] + ops.reshape(distance * direction, ops.shape(x))
         x_adv = ops.clip(x + (1 + self.overshoot) * change, 0.0, 1.0)

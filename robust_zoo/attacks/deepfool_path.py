@@ -45,16 +45,16 @@ def find_path(
         base = ops.where(correct, y, predicted)
         rows = ops.reshape(jacobian, (ops.shape(x)[0], values.shape[1], -1))
         gaps = values - at(values, base)[:, None]
-        sizes = _size(rows - ops.take_along_axis(rows, base[:, None, None], axis=1))
+        left = at(rows, base)
+        sizes = _size(rows - left[:, None])
         distances = ops.abs(gaps) / sizes
         own = ops.one_hot(base, values.shape[1], dtype="bool")
         distances = ops.where(own, np.inf, distances)
         target = ops.where(correct, ops.cast(ops.argmin(distances, axis=1), "int32"), y)
         path.append((base, target, moves))
         if number < steps - 1:
-            normal = ops.take_along_axis(rows, target[:, None, None], axis=1)
-            normal = normal - ops.take_along_axis(rows, base[:, None, None], axis=1)
-            step = _step(at(gaps, target), ops.reshape(normal, ops.shape(x)))
+            normal = ops.reshape(at(rows, target) - left, ops.shape(x))
+            step = _step(at(gaps, target), normal)
             change = change + ops.where(over_images(moves, x), step, 0.0)
             now = _argmax(logits(x + (1 + overshoot) * change))
             crossed = ops.where(correct, now != y, now == y)

@@ -9,6 +9,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
 from robust_zoo.attacks.labels import ranked_class
+from robust_zoo.attacks.losses import at
 from robust_zoo.attacks.norms import divided_by_largest, over_images
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
@@ -149,9 +150,7 @@ class FAB(MinimumNormAttack):
 
         def gap(x_adv: Tensor) -> Tensor:
             z = logits_of(model if rough is None else rough, x_adv)
-            pairs = ops.stack([state["targets"], state["labels"]], axis=1)
-            z = ops.take_along_axis(z, pairs, axis=1)
-            return z[:, 0] - z[:, 1]
+            return at(z, state["targets"]) - at(z, state["labels"])
 
         value, gradient = backend.value_and_input_gradient(gap, point)
         flat = (ops.shape(x)[0], -1)

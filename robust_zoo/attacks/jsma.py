@@ -10,7 +10,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
-from robust_zoo.attacks.losses import unit_of
+from robust_zoo.attacks.losses import at, unit_of
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
 from robust_zoo.typing import Tensor
@@ -185,8 +185,7 @@ class JSMA(MinimumNormAttack):
         def probability(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
             p = ops.softmax(logits * unit[:, None], axis=1)
-            p = ops.take_along_axis(p, targets[:, None], axis=1)
-            return p[:, 0], logits
+            return at(p, targets), logits
 
         (_, logits), gradient = backend.value_and_input_gradient(probability, x_adv, has_aux=True)
         t = self._sign * ops.reshape(gradient, (ops.shape(x_adv)[0], -1))
@@ -198,7 +197,7 @@ class JSMA(MinimumNormAttack):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         def target_and_others(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_of(model, x_adv)
-            own = ops.take_along_axis(logits, targets[:, None], axis=1)
+            own = at(logits, targets)[:, None]
             others = ops.sum(logits, axis=1, keepdims=True) - own
             return ops.concatenate([own, others], axis=1), logits
 

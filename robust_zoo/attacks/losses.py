@@ -13,19 +13,25 @@ from keras import ops
 
 from robust_zoo.typing import Tensor
 
-
-def at(logits: Tensor, labels: Tensor) -> Tensor:
-    """The value of each example's labelled class, (batch,), of (batch, classes)."""
-    return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), 1)
-
-
 LOWEST = -3e38  # of float32, nearly
+
+
+def at(values: Tensor, labels: Tensor) -> Tensor:
+    """What belongs to each example's labelled class, (batch, ...), of (batch, classes, ...)."""
+    # A sum with zeros is exact, and with its gradient a quarter of the operations of take_along_axis.
+    chosen = ops.reshape(
+        _labelled(values, labels), (-1, values.shape[1]) + (1,) * (len(values.shape) - 2)
+    )
+    return ops.sum(ops.where(chosen, values, 0.0), axis=1)
 
 
 def _others(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits with the labelled class at minus infinity (the lowest finite number: 0 * inf is NaN)."""
-    chosen = ops.one_hot(labels, logits.shape[1], dtype="bool")
-    return ops.where(chosen, LOWEST, logits)
+    return ops.where(_labelled(logits, labels), LOWEST, logits)
+
+
+def _labelled(values: Tensor, labels: Tensor) -> Tensor:
+    return ops.one_hot(labels, values.shape[1], dtype="bool")
 
 
 @dataclass(frozen=True, kw_only=True)
