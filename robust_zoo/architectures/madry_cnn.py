@@ -24,11 +24,11 @@ def madry_cnn(
     Args:
         input_shape: image shape (height, width, channels).
         num_classes: number of logits.
-        scale: width multiplier, >= 1.
-        dense_base: dense units at scale 1; 64 in arXiv version 2 and later, 8 in the workshop text.
-        initial: "paper" draws kernels from a truncated normal of deviation 0.1 and sets biases to 0.1, as
-            the authors' code does; "glorot" is Keras's default, from which adversarial training with
-            few steps and a large learning rate gets going sooner.
+        scale: width multiplier, >= 1; default 16.
+        dense_base: dense units at scale 1; 64 (default) in arXiv version 2 and later, 8 in the workshop text.
+        initial: "paper" (default) draws kernels from a truncated normal of standard deviation 0.1 and sets biases to
+            0.1, as the authors' code does; "glorot" is Keras's default, from which adversarial training with few steps
+            and a large learning rate makes progress earlier.
     """
     if initial not in ("paper", "glorot"):
         raise ValueError(f"initial must be 'paper' or 'glorot', got {initial!r}.")

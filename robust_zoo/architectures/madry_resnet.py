@@ -41,10 +41,10 @@ def madry_resnet(
     standardised inside the model.
 
     Args:
-        input_shape: image shape (height, width, channels).
+        input_shape: image shape (height, width, channels), sides divisible by 4.
         num_classes: number of logits.
-        width: 1 is the paper's "simple", 10 its "wide" network.
-        units: residual units a stage.
+        width: width multiplier, >= 1: 1 (default) is the paper's "simple" network, 10 its "wide" one.
+        units: residual units in each stage, >= 1; default 5.
         synchronized: see `preact_resnet`.
     """
     if width < 1:

@@ -43,11 +43,12 @@ class APGD(FixedBudgetAttack):
     towards each of the 9 classes that are most likely on the clean image after the first.
 
     Attributes:
-        loss: a `Loss`, or its name: "cross_entropy", "dlr", "cw_margin".
-        steps: iterations of each attempt.
-        targets: how many classes are targeted, one after the other; 0 for an untargeted attack.
-        restarts: random starts (of each target).
-        rho: share of steps that must raise the loss, or the step size is halved.
+        loss: a `Loss`, or its name: "cross_entropy" (default), "dlr", "cw_margin", "entropy".
+        steps: iterations of each attempt, >= 1; default 100.
+        targets: how many classes are targeted, one after the other, fewer than the model has; 0 (default) for an
+            untargeted attack.
+        restarts: random starts (of each target), >= 1; default 1.
+        rho: share of steps that must raise the loss, or the step size is halved, in (0, 1]; default 0.75.
 
     Example:
         >>> APGD(epsilon=0.3, loss="dlr", targets=9).run(model, x, y)

@@ -47,9 +47,9 @@ class Attack:
     fit, `succeeded`; calling, running, bookkeeping and checking are done here.
 
     Attributes:
-        norm: "linf", "l2" or "l0", as far as the attack has them.
+        norm: "linf", "l2" or "l0"; a subclass's `norms` lists those it supports, and "linf" is the default here.
         steps: iterations of an attempt; 0 if its first candidate is its only one.
-        restarts: how often `run` starts over on the images that still resist.
+        restarts: how often `run` starts over on the images that still resist, >= 1; default 1.
     """
 
     norm: str = "linf"
@@ -115,6 +115,7 @@ class Attack:
 
     @property
     def geometry(self) -> Linf | L2 | Any:  # see get_norm
+        """The geometry of `norm`: lengths, distances and, except for l0, projections."""
         return get_norm(self.norm)
 
     def defaults(self) -> dict[str, Any]:
@@ -308,21 +309,22 @@ class Attack:
         Args:
             model: classifier, images in [0, 1] to logits.
             x: float array (n, height, width, channels) in [0, 1].
-            y: integer array (n,); by default the predicted labels.
-            numbers: integer array (n,), one >= 0 for each image and no two the same: its number in a larger set, of
-                which `x` is a part. By default its place in `x`.
-            seed: integer seed for all randomness.
-            batch_size: images in a full batch.
+            y: integer array (n,); default: the predicted labels. Required if they are targets (`reaches_given_labels`).
+            numbers: integer array (n,) of different values in 0..2**31 - 1: each image's number in a larger set of
+                which `x` is a part. Default: its position in `x`.
+            seed: integer seed for all randomness, in [0, 2**64); default 0.
+            batch_size: images in a full batch, >= 1; default 128.
             precision: "float32" (default), or "bfloat16": gradients and searches use a copy of the model that computes
                 in bfloat16 between its first and its last layer, see `robust_zoo.copies.in_bfloat16`. Images stay
                 float32, and a success that the copy reports counts if the model itself agrees.
             progress: whether to show a progress bar (on a terminal only).
-            state_file: file (.npz) that keeps how far the attack is, once in half a minute and at the end.
-                If it is there, the attack resumes from it; remove it to start over.
+            state_file: file (.npz) that the attack's progress is saved to (atomic write), at most every 30 seconds and
+                at the end. If it exists, the attack resumes from it; remove it to start over. Default: no file.
 
         Raises:
-            TypeError, ValueError: inputs that `robust_zoo.contract` refuses, a model that has no copy in bfloat16, or a
-                state file of another attack, model, data, precision or seed.
+            TypeError, ValueError: inputs that `robust_zoo.contract` refuses, a seed out of range, missing targets, a
+                model or image shape that the attack cannot work on, a model that has no copy in bfloat16, or a state
+                file that cannot be read or belongs to another attack, model, data, precision or seed.
             RuntimeError: a candidate outside the ball or outside [0, 1], which is a bug in the attack.
         """
         return run(
@@ -397,7 +399,8 @@ class FixedBudgetAttack(Attack):
     Subclasses also implement `loss_value`, and `template` if their steps only depend on epsilon by scale.
 
     Attributes:
-        epsilon: radius of the ball that is never left, > 0, in [0, 1] pixel units (l0: changed values).
+        epsilon: radius of the ball that is never left, > 0, in [0, 1] pixel units: at most 1 for linf; for l0 the
+            number of values that may change, a whole number.
     """
 
     epsilon: float
@@ -500,7 +503,7 @@ class MinimumNormAttack(Attack):
     def __call__(
         self, model: keras.Model, x: Tensor, y: Tensor | None = None, *, key: Tensor
     ) -> Tensor:
-        """The closest adversarial images found for a batch, and `x` itself where there is none: pure.
+        """Adversarial images for a batch, the closest ones found: pure and traceable.
 
         Args:
             model: classifier, images to logits; called with `training=False`.

@@ -48,8 +48,9 @@ class AutoAttack(FixedBudgetAttack):
     APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still
     robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets. A model of fewer
     than 10 classes has fewer targets, and one of fewer than 4, for which targeted DLR is not defined, a
-    margin loss in APGD-T; the flag "too_few_classes" then says so. Where the logits span less than 0.1 or more
-    than 1000, APGD-CE sees them times the power of ten that makes it about 10: the other components see no scale.
+    margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies all logits by one factor, the
+    median over the images of the power of ten that brings an image's logits to a span of about 10 (1 for spans from
+    0.1 to 1000). The other components do not depend on the scale of the logits.
 
     Example:
         >>> result = AutoAttack(epsilon=0.3).run(model, x, y, seed=0, state_file="state.npz")
@@ -71,11 +72,15 @@ class AutoAttack(FixedBudgetAttack):
         raise TypeError("AutoAttack is for measuring: use run, or another attack inside training.")
 
     def standard(self, num_classes: int, scale: float = 1.0) -> tuple[dict[str, Attack], list[str]]:
-        """The components by name, and in what they differ from the authors' because of too few classes.
+        """The components for a model of so many classes.
 
         Args:
-            num_classes: of the model.
-            scale: factor of the logits in the cross-entropy.
+            num_classes: number of classes of the model, >= 2.
+            scale: factor of the logits in APGD-CE's cross-entropy, > 0; default 1.
+
+        Returns:
+            The attacks by name, in their order; and sentences on what differs from the authors' version because the
+            model has too few classes, empty if nothing does.
         """
         targets = min(_TARGETS, num_classes - 1)
         loss, changes = "dlr", []

@@ -28,17 +28,18 @@ class CarliniWagner(MinimumNormAttack):
     """Carlini and Wagner's L2 attack (arXiv:1608.04644, section VI), with the defaults of their code.
 
     Adam minimises ||x_adv - x||^2 + c max(z_y - max_{j != y} z_j + confidence, 0) over w, where x_adv is
-    (tanh w + 1) / 2; c is found by binary search. Every image is by itself: it goes on to its next c as
-    soon as its own loss stops falling, and leaves after its last. The constants are meant for usual logits: where
-    those of an image span less than 0.1 or more than 1000, they see them times the power of ten that makes it about 10.
+    (tanh w + 1) / 2; c is found by binary search. Each image has its own search: it goes on to its next c as soon as
+    its own loss stops falling, and is finished after its last. The constants are meant for usual logits: where an
+    image's logits span less than 0.1 or more than 1000, they are multiplied by the power of ten that brings the span to
+    about 10.
 
     Attributes:
-        steps: most Adam steps for each constant.
-        binary_search_steps: constants tried.
-        initial_constant: the first c; times 10 until it is large enough, then bisected.
-        step_size: Adam's learning rate.
-        confidence: margin in logits that an adversarial example must have, >= 0.
-        abort_early: whether to give up a constant when a tenth of the steps has not lowered the loss.
+        steps: most Adam steps for each constant, >= 1; default 10,000.
+        binary_search_steps: constants tried, >= 1; default 9.
+        initial_constant: the first c, > 0, default 1e-3; times 10 until it is large enough, then bisected.
+        step_size: Adam's learning rate, > 0; default 1e-2.
+        confidence: margin in logits that an adversarial example must have, >= 0; default 0.
+        abort_early: whether to give up a constant when a tenth of the steps has not lowered the loss; default True.
 
     Example:
         >>> CarliniWagner(steps=1000).run(model, x, y)

@@ -27,11 +27,11 @@ class DeepFool(MinimumNormAttack):
     steps, clipped to [0, 1]. One forward pass and one gradient for each candidate class make a step.
 
     Attributes:
-        steps: most iterations. DeepDefense (arXiv:1803.00404) takes 5, without clipping; with it, on images
-            as black and white as MNIST's, 5 find next to nothing.
-        overshoot: >= 0.
-        candidates: how many of the classes most likely on the clean image are looked at, that class
-            included; the whole Jacobian is never made where there are more.
+        steps: most iterations, >= 1; default 50. DeepDefense (arXiv:1803.00404) takes 5, without clipping; with it, on
+            images as black and white as MNIST's, 5 find next to nothing.
+        overshoot: factor by which the candidate goes beyond the sum of all steps, >= 0; default 0.02.
+        candidates: how many of the most likely classes on the clean image are considered, >= 2, the class to leave
+            included; default 10. Only their gradients are computed.
         labels: the class to leave: "predicted" on the clean image, as in the paper, so that images that
             are misclassified have a distance too; or "true", so that theirs is 0.
 

@@ -57,11 +57,12 @@ def generate(
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorAttack(MinimumNormAttack):
-    """One candidate an image, made by a perturbation generator (PGN, 2020) for its label.
+    """One candidate for each image, made from the image and its label by a perturbation generator (PGN, 2020).
 
     Attributes:
-        generator: trained, by `robust_zoo.defenses.PGN` for instance.
-        gradient_scale: that it was trained with.
+        generator: trained `keras.Model`, see `robust_zoo.architectures.perturbation_generator`; for example
+            `robust_zoo.defenses.PGN(...).generator`.
+        gradient_scale: the factor of the gradient that the generator was trained with; default 1 / 128.
     """
 
     generator: keras.Model
@@ -101,7 +102,7 @@ class GeneratorAttack(MinimumNormAttack):
         return state, logits_of(model, state["x_adv"])
 
     def get_config(self) -> dict[str, Any]:
-        """The norm and a hash of the generator's weights, which stand for it."""
+        """The norm, `gradient_scale`, and the SHA-256 of the generator's weights in place of the generator."""
         digest = hashlib.sha256()
         for weight in self.generator.get_weights():
             digest.update(np.ascontiguousarray(weight).tobytes())
@@ -113,4 +114,5 @@ class GeneratorAttack(MinimumNormAttack):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> NoReturn:
+        """Always raises ValueError: the configuration has no weights to rebuild the generator from."""
         raise ValueError("a GeneratorAttack cannot be made of its configuration: it lacks weights.")

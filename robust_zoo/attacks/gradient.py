@@ -25,15 +25,17 @@ class GradientAttack(FixedBudgetAttack):
     """Projected steps along the normalised gradient of a loss.
 
     Attributes:
-        loss: a `Loss`, or its name: "cross_entropy", "cw_margin", "dlr", "entropy",
-            "kl_divergence".
-        labels: which label is attacked: "true" (the labels given), "predicted", "least_likely" or
-            "random" (uniform over the classes other than the predicted), fixed from the clean image.
-        targeted: whether to move towards that label. With labels "true" the labels given are targets
-            and success is to reach them; otherwise success is to leave the label given.
-        step_size: length of a step in the attack's norm, absolute.
-        random_start: whether to start from a random point of the ball.
-        decay: weight of earlier gradients in the accumulated one; None without momentum.
+        loss: a `Loss`, or its name: "cross_entropy" (default), "cw_margin", "dlr", "entropy", "kl_divergence". The last
+            needs a random start and no targets.
+        labels: which label is attacked: "true" (default, the labels given), "predicted" (untargeted only),
+            "least_likely" or "random" (targeted only; uniform over the classes other than the predicted), fixed from
+            the clean image.
+        targeted: whether to move towards that label; default False. With labels "true" the labels given are targets and
+            success is to reach them; otherwise success is to leave the label given.
+        step_size: length of a step in the attack's norm, in [0, 1] pixel units, > 0.
+        random_start: whether to start from a random point of the ball; False except in `PGD`.
+        decay: weight of earlier gradients in the accumulated one, >= 0; None, for no momentum, except in
+            `MomentumIterative`.
     """
 
     loss: Loss | str = "cross_entropy"
@@ -153,6 +155,10 @@ class FGSM(GradientAttack):
     loss="entropy", fast gradient L2 is norm="l2", step l.l. is labels="least_likely", targeted=True and
     step rnd. is labels="random", targeted=True.
 
+    Attributes:
+        epsilon, norm: see `FixedBudgetAttack` and `Attack`.
+        loss, labels, targeted: see `robust_zoo.attacks.gradient.GradientAttack`.
+
     Example:
         >>> FGSM(epsilon=0.3).run(model, x, y)
         AttackResult(n=12, success=1.0000, max_distance=0.3, seconds=...)
@@ -201,7 +207,9 @@ class BasicIterative(GradientAttack):
     Their iterative least-likely attack is labels="least_likely", targeted=True.
 
     Attributes:
-        step_size: alpha; by default 1/255.
+        epsilon, norm: see `FixedBudgetAttack` and `Attack`.
+        loss, labels, targeted: see `robust_zoo.attacks.gradient.GradientAttack`.
+        step_size: alpha, > 0; by default 1/255.
         steps: by default the paper's min(e + 4, 1.25 e), e = 255 epsilon, rounded up.
     """
 
@@ -222,9 +230,12 @@ class PGD(GradientAttack):
     `run` counts any iterate that fools the model, and keeps the worst of all restarts.
 
     Attributes:
-        steps: iterations of each restart.
-        step_size: by default 2.5 * epsilon / steps.
-        restarts: random starts.
+        epsilon, norm: see `FixedBudgetAttack` and `Attack`.
+        loss, labels, targeted: see `robust_zoo.attacks.gradient.GradientAttack`.
+        steps: iterations of each restart, >= 1; default 40.
+        step_size: > 0; by default 2.5 * epsilon / steps.
+        random_start: whether to start from a random point of the ball; default True.
+        restarts: random starts, >= 1; default 1.
 
     Example:
         >>> PGD(epsilon=0.3, steps=100, step_size=0.01, restarts=20).run(model, x, y, seed=0)
@@ -246,7 +257,8 @@ class NormalStartPGD(PGD):
     """PGD from a normal point close to the image, not a uniform one of the ball: TRADES (arXiv:1901.08573).
 
     Attributes:
-        start_deviation: standard deviation of the start, which is cut to the ball, > 0.
+        start_deviation: standard deviation of the normal start, in [0, 1] pixel units, > 0; default 0.001. The start is
+            projected onto the ball. `random_start` must be True.
     """
 
     start_deviation: float = 0.001
@@ -272,9 +284,11 @@ class MomentumIterative(GradientAttack):
     Each gradient is divided by its mean absolute value before it is accumulated.
 
     Attributes:
-        steps: iterations.
-        step_size: by default epsilon / steps.
-        decay: weight of the accumulated gradient, >= 0.
+        epsilon, norm: see `FixedBudgetAttack` and `Attack`.
+        loss, labels, targeted: see `robust_zoo.attacks.gradient.GradientAttack`.
+        steps: iterations, >= 1; default 10.
+        step_size: > 0; by default epsilon / steps.
+        decay: weight of the accumulated gradient, >= 0; default 1.
     """
 
     steps: int = 10

@@ -76,14 +76,17 @@ class JSMA(MinimumNormAttack):
     """Jacobian saliency map attack (Papernot et al., arXiv:1511.07528, algorithms 1 and 3).
 
     Each step changes the two values (channels of pixels) of the highest saliency by theta, towards a
-    target class. `run` targets every other class in turn and keeps the result with the fewest changes.
+    target class. `run` targets every other class in turn and keeps the result with the fewest changes. Where an image's
+    logits span less than 0.1 or more than 1000, the probabilities are those of logits multiplied by the power of ten
+    that brings the span to about 10.
 
     Attributes:
-        theta: change of a value, in [-1, 1] and not 0; 1 sets it to white.
-        gamma: largest share of the values that may change: gamma d / 2 steps, rounded down.
-        output: whose Jacobian is taken: "probabilities", as in Galloway et al. (arXiv:1804.03308), or
+        theta: change of a value, in [-1, 1] and not 0; default 1, which sets it to white.
+        gamma: largest share of an image's d values that may change, in (0, 1], default 0.1: gamma d / 2 steps, rounded
+            down, which must be at least one.
+        output: whose Jacobian is taken: "probabilities" (default), as in Galloway et al. (arXiv:1804.03308), or
             "logits", which cannot saturate.
-        targeted: whether the labels given are the targets, instead of every class but the label.
+        targeted: whether the labels given are the targets, instead of every class but the label; default False.
     """
 
     norm: str = "l0"

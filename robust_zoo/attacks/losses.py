@@ -36,7 +36,14 @@ def _labelled(values: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Base of the losses: a name and its parameters."""
+    """Base of the losses that attacks ascend. Parameters of a subclass are dataclass fields.
+
+    Attributes:
+        name: the loss's name, as in `PGD(loss=...)`.
+        min_classes: fewest classes that the untargeted loss is defined for; 2 by default.
+        min_classes_targeted: fewest classes that the targeted loss is defined for; 2 by default.
+        needs_clean: whether it is called with the clean images' logits; False by default.
+    """
 
     name: ClassVar[str]
     min_classes: ClassVar[int] = 2

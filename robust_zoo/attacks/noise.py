@@ -53,7 +53,11 @@ class NoiseAttack(FixedBudgetAttack):
 @keras.saving.register_keras_serializable("robust_zoo")
 @dataclass(frozen=True, kw_only=True)
 class SignNoise(NoiseAttack):
-    """The sign of random: every value moves by epsilon, up or down (arXiv:1611.01236, appendix)."""
+    """Random signs: every value moves by epsilon, up or down (arXiv:1611.01236, appendix); norm "linf" only.
+
+    Attributes:
+        restarts: independent candidates, any of which may fool the model, >= 1; default 1.
+    """
 
     def noise(self, keys: Tensor, shape: Sequence[int]) -> Tensor:
         return ops.where(random.uniform(keys, shape) < 0.5, -1.0, 1.0)
@@ -62,7 +66,11 @@ class SignNoise(NoiseAttack):
 @keras.saving.register_keras_serializable("robust_zoo")
 @dataclass(frozen=True, kw_only=True)
 class TruncatedNormalNoise(NoiseAttack):
-    """Normal noise of standard deviation epsilon / 2, truncated at epsilon (arXiv:1611.01236, appendix)."""
+    """Normal noise of standard deviation epsilon / 2, truncated at epsilon (arXiv:1611.01236, appendix), linf only.
+
+    Attributes:
+        restarts: independent candidates, any of which may fool the model, >= 1; default 1.
+    """
 
     def noise(self, keys: Tensor, shape: Sequence[int]) -> Tensor:
         return random.truncated_normal(keys, shape) / 2.0

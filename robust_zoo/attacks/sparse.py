@@ -50,7 +50,8 @@ class PixelSwap(SparseAttack):
     """Random pixel swapping (Galloway et al., arXiv:1804.03308, figures 11 and 12).
 
     Under one random order P of all d values, the same for every image, value P[d - 1 - j] is copied into
-    P[j] for each j below epsilon; from d / 2 on these are swaps. The paper's swap ratio is epsilon / d.
+    P[j] for each j below epsilon. Up to d / 2 these are copies; each further j completes one swap, and epsilon = d
+    swaps every pair. The paper's swap ratio is epsilon / d.
 
     Attributes:
         permutation: seed of the order.
@@ -99,7 +100,7 @@ class ExtremeWeights(SparseAttack):
             )
 
     def check_model(self, model: keras.Model) -> None:
-        """ValueError unless the model has two classes and the same gradient on black as on white."""
+        """Raises ValueError unless the model has two classes and the same gradient on black, grey and white images."""
         if model.output_shape[1] != 2:
             raise ValueError(
                 f"ExtremeWeights needs a linear model of 2 classes, got {model.output_shape[1]} classes."

@@ -42,22 +42,22 @@ class AdversarialTraining(Defense):
     Args:
         classifier: see `Defense`.
         attack: the inner maximisation.
-        fraction: of each batch that is replaced by adversarial examples, in (0, 1]. They are spread evenly
-            over the batch; the paper replaces its first ones.
-        relative_weight: Kurakin's lambda, weight of an adversarial example against a clean one in a mixed
-            batch, > 0.
-        clean_weight: in [0, 1); the loss becomes clean_weight * loss(clean) + (1 - clean_weight) *
+        fraction: of each batch that is replaced by adversarial examples, in (0, 1]; default 1. They are spread evenly
+            over the batch; the paper replaces its first ones. On several replicas it must give each of them a whole
+            number of examples.
+        relative_weight: Kurakin's lambda, weight of an adversarial example against a clean one in a mixed batch, > 0;
+            default 1, which it must be if `fraction` is 1.
+        clean_weight: in [0, 1), default 0; the loss becomes clean_weight * loss(clean) + (1 - clean_weight) *
             loss(adversarial), the first on the same images without perturbation.
-        noise: radius of the random change that each attacked image gets first, in units of epsilon, >= 0 and
-            uniform in the attack's norm; the attack's ball is then around the noisy image. Validation goes
-            without.
-        random_epsilon: whether each training example has an epsilon of its own, the absolute value of a
-            normal number of standard deviation epsilon / 2, truncated at epsilon.
-        ramp_steps: updates of the optimizer (batches, unless it accumulates gradients) over which epsilon (and the
-            step size with it) rises linearly from zero. 0, the papers' choice, trains at full strength from the start; a ramp spares short budgets
-            the long plateau at the beginning.
+        noise: radius of the random change that each attacked image gets first, in units of epsilon, >= 0, uniform in
+            the attack's norm; default 0. The attack's ball is then around the noisy image.
+        random_epsilon: whether each training example has an epsilon of its own, the absolute value of a normal number
+            of standard deviation epsilon / 2, truncated at epsilon; default False.
+        ramp_steps: updates of the optimizer (batches, unless it accumulates gradients) over which epsilon, and the step
+            size with it, rises linearly from zero, >= 0. The default 0, the papers' choice, trains at full strength
+            from the start; a ramp avoids the long plateau at the beginning of short trainings.
         delay_steps: updates of the optimizer on clean images alone before the first adversarial one (and before the
-            ramp). Robust accuracy is 0 in the logs for as long.
+            ramp), >= 0; default 0. Until then "robust_accuracy" is 0 in the logs.
         attack_mode: see `Defense`. The papers do not say; Madry's code attacks in training mode.
         seed: see `Defense`.
 

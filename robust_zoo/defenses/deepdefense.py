@@ -36,14 +36,15 @@ class DeepDefense(NaturalTraining):
 
     Args:
         classifier: see `Defense`.
-        strength: lambda, >= 0; 15 on MNIST and CIFAR-10, 5 on ImageNet.
-        c: >= 0, larger for less weight on examples that are far from a boundary; 25, and 500 on ImageNet.
-        d: >= 0.
-        steps: iterations of DeepFool.
-        overshoot: >= 0; the perturbation is (1 + overshoot) times the sum of all steps, and so is where an
-            iteration looks whether the boundary is crossed. Nothing is clipped to [0, 1].
-        layers: names of the classifier's layers whose weights get the penalty's gradient (the paper's
-            layer-wise study); None for all.
+        strength: lambda, weight of the penalty, >= 0; default 15 (MNIST and CIFAR-10), 5 on ImageNet.
+        c: decay rate of the penalty on correctly classified examples, >= 0; larger gives examples far from a boundary
+            less weight. Default 25; 500 on ImageNet.
+        d: growth rate of the penalty on misclassified examples, >= 0; default 5.
+        steps: iterations of DeepFool, >= 1; default 5.
+        overshoot: >= 0, default 0.02; the perturbation is (1 + overshoot) times the sum of all steps, and each
+            iteration tests that point for whether the boundary is crossed. Nothing is clipped to [0, 1].
+        layers: names of the classifier's layers whose weights get the penalty's gradient (the paper's layer-wise
+            study); None (default) for all.
         attack: see `NaturalTraining`.
         seed: see `Defense`.
     """

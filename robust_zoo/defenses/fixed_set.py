@@ -18,8 +18,9 @@ class FixedSetTraining(NaturalTraining):
 
     Args:
         classifier: see `Defense`; trained already.
-        made_by: attack of either kind that makes the set, `DeepFool()` by default. Images that it cannot turn
-            stay clean.
+        made_by: any `Attack` that neither aims at the labels given nor has weights of its own; it makes the set.
+            Default: `DeepFool()`. Where it fails, a minimum-norm attack leaves the clean image, and a fixed-budget
+            attack gives its candidate of highest loss.
         attack: see `NaturalTraining`.
         seed: see `Defense`.
     """
@@ -48,15 +49,15 @@ class FixedSetTraining(NaturalTraining):
     ) -> keras.callbacks.History:
         """Keras's `fit` on the set made of the arrays `x` and `y`; see `Defense.fit`.
 
-        Anything else than arrays is taken for the set itself, made with `training_images`: so give it to resume
-        with training that was interrupted, since the classifier is not the same any more.
+        Anything other than arrays is taken to be the set itself, made with `training_images`. To resume an interrupted
+        training, pass the set made at its start: the classifier has changed since, and would give another set.
         """
         if hasattr(x, "__array__"):
             x = self.training_images(x, y)
         return super().fit(x, y, *args, **kwargs)
 
     def training_images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The set, float32 in the shape of `x`: what `made_by` makes of images and labels."""
+        """The adversarial training set, float32 in the shape of `x`, that `made_by` makes from images and labels."""
         return self.made_by.run(self.classifier, x, y, seed=self.seed).x_adv
 
     def get_config(self) -> dict[str, Any]:

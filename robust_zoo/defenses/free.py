@@ -25,8 +25,8 @@ class FreeAdversarialTraining(backend.UpdateSteps, Defense):
         classifier: see `Defense`.
         attack: its norm and epsilon are those of the perturbation; robust accuracy is measured with it in
             `evaluate`, and at the perturbation of the last replay in training.
-        batch_size: the largest (global) batch that will come.
-        replays: the paper's m.
+        batch_size: largest global batch size, >= 1; the stored perturbation has this many rows.
+        replays: updates on each batch, >= 1; the paper's m. Default 8.
         seed: see `Defense`.
     """
 

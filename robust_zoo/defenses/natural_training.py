@@ -16,8 +16,8 @@ class NaturalTraining(Defense):
 
     Args:
         classifier: see `Defense`.
-        attack: what robust accuracy is measured with in every step, at its cost; None leaves it out.
-        seed: see `Defense`.
+        attack: attack that robust accuracy is measured with in every step, at its cost; None (default) measures none.
+        attack_mode, seed: see `Defense`.
     """
 
     trains_on_clean = True

@@ -23,8 +23,8 @@ class ParsevalTraining(NaturalTraining):
 
     Args:
         classifier: see `Defense`.
-        beta: of the retraction, > 0; 1e-4 on MNIST, 3e-4 on CIFAR-10.
-        rows: the part of the rows that are drawn, in (0, 1].
+        beta: step size of the retraction, > 0; default 1e-4 (MNIST), 3e-4 on CIFAR-10.
+        rows: fraction of each matrix's rows that is drawn in a step, in (0, 1]; default 0.3.
         attack: see `NaturalTraining`.
         seed: see `Defense`.
     """

@@ -29,14 +29,14 @@ class PGN(backend.UpdateSteps, Defense):
 
     Args:
         classifier: see `Defense`.
-        generator: made by `architectures.perturbation_generator`; by default one for the classifier's
-            images and classes, of the paper's size.
-        distortion_weight: c_L, > 0; 50 in the tables, 70 in the authors' code.
-        clean_weight: in [0, 1); the classifier minimises clean_weight * loss(x) + (1 - clean_weight) *
+        generator: `keras.Model` as made by `architectures.perturbation_generator`; default: a new one of the paper's
+            size for the classifier's images and classes.
+        distortion_weight: c_L, > 0; default 50, as in the tables; 70 in the authors' code.
+        clean_weight: in [0, 1), default 0; the classifier minimises clean_weight * loss(x) + (1 - clean_weight) *
             loss(x_adv). The paper's adversarial coefficient is 1 - clean_weight, its value 1.
-        gradient_scale: factor of the gradient that the generator sees, > 0; 1 / 128 in the paper. Small images and
-            short training want more.
-        detach: whether the gradient that the generator sees is a constant. If not, as in the authors'
+        gradient_scale: factor of the gradient that the generator sees, > 0; default 1 / 128, as in the paper. Small
+            images and short training need a larger one.
+        detach: whether the gradient that the generator sees is a constant; default False. If False, as in the authors'
             code, the classifier's gradient flows through it too, second derivatives included.
         seed: see `Defense`.
     """

@@ -27,26 +27,27 @@ class RobustValidation(keras.callbacks.Callback):
 
     One-step training can overfit catastrophically: within an epoch the model learns to withstand the training
     attack alone, and its accuracy under several steps falls to nothing (Wong et al., arXiv:2001.03994, section
-    5.4). Training stops with a warning when the accuracy measured here falls below half of its best while that
-    under the training attack rises. Slow overfitting (Rice et al., arXiv:2002.11569) is met by keeping the best
-    epoch, whose weights are in the model when training ends.
+    5.4). Training stops with a RuntimeWarning when the accuracy measured here falls below half of its best while that
+    under the training attack ("robust_accuracy") rises, provided the best was above twice chance level (2 / classes).
+    Slow overfitting (Rice et al., arXiv:2002.11569) is handled by keeping the best epoch, whose weights are in the
+    model when training ends.
 
-    Several hosts all measure, and go by what the first one finds, which alone writes the file.
+    On several hosts each measures; all use the result of the first, which alone writes the file.
 
     The logs get "val_clean_accuracy" and "val_attack_accuracy", measured in float32 with the weights that Keras
     validates with: with averaged weights, `AveragedWeights` has to stand before this callback.
 
     Args:
-        attack: what to measure with, say `PGD(epsilon=8 / 255, steps=10, step_size=2 / 255)`.
+        attack: attack to measure with, for example `PGD(epsilon=8 / 255, steps=10, step_size=2 / 255)`.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        file: file (.npz) for the best epoch, so that an interrupted training keeps it; one that is there already
-            is gone on from. By default nothing is kept beyond the process.
+        file: file (.npz) that the best epoch is saved to (atomic write). If it exists, training resumes from it.
+            Default: the best epoch is kept in memory only.
 
     Attributes:
         best_epoch: number of the best epoch, from 1; 0 before the first.
-        best: accuracy under `attack` after it.
-        best_weights: the classifier's weights then, as `get_weights` gives them.
+        best: accuracy under `attack` after it, in [0, 1].
+        best_weights: the classifier's weights after it, as `get_weights` gives them.
         collapsed: number of the epoch after which training was stopped, or 0.
     """
 

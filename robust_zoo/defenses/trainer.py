@@ -35,10 +35,9 @@ class Defense(backend.PreparedSteps, keras.Model):
 
     `compile`, `fit`, `evaluate`, callbacks, `save` and resuming work as for any model, on one device, under
     `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`, and under `keras.distribution.DataParallel` on
-    JAX. The logs hold "robust_accuracy" (and "val_robust_accuracy"), measured
-    with the attack and weighted as the examples are, beside the compiled metrics, which see the clean images. Keras's
-    callbacks that monitor it need mode="max": they do not know the name. A subclass states its `objective`. What gets
-    published is `defense.classifier`.
+    JAX. The logs hold "robust_accuracy" (and "val_robust_accuracy"), measured with the attack and with the examples'
+    weights, beside the compiled metrics, which see the clean images. Keras's callbacks that monitor it need mode="max":
+    they do not know the name. A subclass states its `objective`. Publish `defense.classifier`.
 
     Random numbers depend on `seed`, the training step (each batch is one, whether or not the optimizer
     accumulates gradients) and the example's position in the global batch: not on the number of replicas, which must
@@ -137,7 +136,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         )
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Keras's, which it leaves out where `compile` is a subclass's own."""
+        """Compiles from a saved configuration; Keras does not do this where a subclass overrides `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -169,9 +168,9 @@ class Defense(backend.PreparedSteps, keras.Model):
 
         Raises:
             TypeError, ValueError: images or labels that `robust_zoo.contract` refuses, in `x` and `y` or in
-                `validation_data`, batches that the replicas do not divide or of unknown size on several of them,
-                arrays that several hosts would shuffle each in an order of its own, or a classifier built outside the
-                strategy's scope.
+                `validation_data`; on several replicas, a batch size that they do not divide or that is unknown; on
+                several hosts, arrays shuffled without a common seed (`keras.utils.set_random_seed`); or a classifier
+                built outside the strategy's scope.
             DivergenceError: the loss or a weight became NaN or infinite. Nothing is saved after that: a
                 `BackupAndRestore` callback still holds the last good epoch.
         """
@@ -293,7 +292,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         check_targets(labels, self.classifier.output_shape[1], len(images))
 
     def check_batch(self, size: int, shards: int) -> None:
-        """Raises ValueError for a batch of so many examples that cannot be trained on, by `shards` replicas."""
+        """Raises ValueError if a global batch of `size` examples cannot be trained on with `shards` replicas."""
         if size % shards:
             raise ValueError(
                 f"every batch must be divisible by the {shards} replicas, got one of {size} examples: "
@@ -423,7 +422,7 @@ class Defense(backend.PreparedSteps, keras.Model):
         return super().compute_metrics(x["clean"], y, y_pred["clean"], sample_weight)
 
     def record_loss(self, loss: Tensor, examples: Tensor | int) -> None:
-        """Tells the log of the loss of a batch; for defenses that make the update themselves.
+        """Adds the loss of a batch to the logged mean; for defenses that make the update themselves.
 
         Args:
             loss: as `compute_loss` returned it, scaled for replicas.
@@ -437,15 +436,15 @@ class Defense(backend.PreparedSteps, keras.Model):
         return []
 
     def counted(self) -> list[tuple[keras.Variable, Tensor]]:
-        """The count of training steps after one more: pairs (variable, new value)."""
+        """The step counters after one more training step: pairs (variable, new value)."""
         return [(self.training_steps, self.training_steps + 1)]
 
     def training_images(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """What it trains on in place of the images (n, height, width, channels) of a whole training set."""
+        """The images to train on in place of a training set's (n, height, width, channels); by default the same."""
         return images
 
     def as_attack(self) -> GeneratorAttack | None:
-        """An attack that training has made besides, to be published with the classifier."""
+        """An attack that was trained along with the classifier, to be published with it; None if there is none."""
         return None
 
     def get_config(self) -> dict[str, Any]:

@@ -22,21 +22,21 @@ _CURRENT, _PREVIOUS = "training.npz", "training.previous.npz"
 class TrainingState(keras.callbacks.Callback):
     """Saves a training after each epoch, atomically, and resumes the one that it finds.
 
-    Weights, the state of optimizers, random generators and counters, the number of epochs, seconds and history lie
-    in one file, which is replaced atomically; the one before is kept, and used should the last be damaged.
-    (`keras.callbacks.BackupAndRestore` writes several files, in place.) Put it behind the callbacks whose logs
-    belong to the history. Of several hosts the first one writes; all read the same directory.
+    Weights, the state of optimizers, random generators and counters, the number of epochs, seconds and history are in
+    one file, replaced by an atomic write; the file before it is kept and used if the last one is damaged.
+    (`keras.callbacks.BackupAndRestore` writes several files, in place.) Put it after the callbacks whose logs belong in
+    the history. Of several hosts only the first writes; all read the same directory.
 
     Args:
-        directory: that the files lie in; made if need be.
-        settings: JSON values that a training to resume must have in common with this one.
+        directory: directory of the files; created if it does not exist.
+        settings: JSON values by name that a saved training must share with this one to be resumed; default: none.
 
     Attributes:
-        epochs_done: of the training that was found, then of this one.
-        history: the logs of each of them, a dictionary an epoch.
+        epochs_done: number of epochs completed, those of a resumed training included.
+        history: the logs of each completed epoch, a list of dictionaries.
 
     Raises:
-        ValueError: a training with other settings was found; or files were, and none of them can be read.
+        ValueError: a saved training has other settings, or none of its files can be read.
     """
 
     def __init__(self, directory: str | pathlib.Path, settings: dict | None = None) -> None:
@@ -72,7 +72,7 @@ class TrainingState(keras.callbacks.Callback):
 
     @property
     def seconds(self) -> float:
-        """Since it was made, and those of the interrupted runs before, up to their last epoch."""
+        """Wall-clock seconds since this callback was created, plus those of the interrupted runs before it."""
         return self._before + time.perf_counter() - self._started
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

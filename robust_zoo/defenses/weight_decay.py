@@ -26,8 +26,8 @@ def with_weight_decay(
         l1_reduction: "sum", or "mean" over the kernel's entries as the authors' code has it.
 
     Raises:
-        ValueError: a negative factor, both 0, an unknown reduction, or a model with other weights than kernels of
-            dense and convolutional layers.
+        ValueError: a factor that is negative or not finite, both 0, or an unknown reduction; weight matrices outside
+            Dense and Conv layers, two such layers of the same name, or none; or a model that cannot be copied.
 
     Example:
         >>> decayed = with_weight_decay(architectures.logistic(), l1=3.25, l1_reduction="mean")

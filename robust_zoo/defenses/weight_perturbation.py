@@ -14,16 +14,17 @@ from robust_zoo.typing import Tensor
 
 @keras.saving.register_keras_serializable("robust_zoo")
 class AdversarialWeightPerturbation(backend.UpdateSteps, Defense):
-    """Another defense's objective at weights perturbed for the worse (Wu et al., arXiv:2004.05884).
+    """Trains another defense's objective at adversarially perturbed weights (Wu et al., arXiv:2004.05884).
 
     In each step every kernel w moves by gamma * ||w|| * g / ||g||, g being the gradient of the objective by
     w; the gradient there makes the optimizer's step, and the perturbation is taken back (algorithm 1, with
     one step). It costs one more gradient by the weights.
 
     Args:
-        defense: any `Defense` whose update is Keras's own (not `FreeAdversarialTraining` or `PGN`); it
-            makes the batches and states the objective. Its classifier is the one trained.
-        gamma: size of the perturbation, > 0; 5e-3 in the paper.
+        defense: any `Defense` whose update is Keras's own (not `FreeAdversarialTraining` or `PGN`); it makes the
+            batches and states the objective. Its classifier is trained, and its attack, `attack_mode` and `seed` are
+            used.
+        gamma: size of the perturbation relative to each kernel's norm, > 0; default 5e-3, as in the paper.
     """
 
     trains_on_adversarial = False

@@ -1,7 +1,7 @@
-"""Checks of what every attack and every defense has to do, for those that other packages add.
+"""Checks that every attack and every defense has to pass, for use by packages that add their own.
 
 `check_attack(MyAttack(epsilon=0.1))` and `check_defense(MyDefense)` run all of them; `attack_checks` and
-`defense_checks` give them by name, for `pytest.mark.parametrize`. robust_zoo's own tests are made of them.
+`defense_checks` return them by name, for `pytest.mark.parametrize`. robust_zoo's own tests use the same checks.
 """
 
 from robust_zoo.testing.attacks import attack_checks, check_attack

@@ -19,7 +19,7 @@ def check_attack(attack: Attack, *, model: keras.Model | None = None) -> None:
     """Runs all of `attack_checks`.
 
     Args:
-        attack: with few steps, so that it does not take long.
+        attack: an `Attack`; few steps keep the checks fast.
         model: see `attack_checks`.
 
     Raises:
@@ -31,15 +31,18 @@ def check_attack(attack: Attack, *, model: keras.Model | None = None) -> None:
 def attack_checks(
     attack: Attack, *, model: keras.Model | None = None
 ) -> dict[str, Callable[[], None]]:
-    """The checks of an attack by their names, each to be called without arguments.
+    """The checks of an attack by name.
 
     Args:
-        attack: what is checked.
-        model: a classifier of 5 x 5 images with three channels; by default an untrained convolutional network of four
-            classes, or a linear one of two if the attack refuses that.
+        attack: the `Attack` to check.
+        model: a classifier of images of any fixed shape (height, width, channels). Default: an untrained convolutional
+            network for 5 x 5 x 3 images and four classes, or a linear one of two classes if the attack refuses that.
+
+    Returns:
+        The checks by name; each takes no arguments and raises AssertionError if it fails.
 
     Raises:
-        ValueError: an attack that refuses the default models.
+        ValueError: no `model` was given, and the attack refuses both default models.
     """
     model = model_for(attack) if model is None else model
     checks: list[Callable[..., None]] = [

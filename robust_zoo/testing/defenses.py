@@ -35,14 +35,17 @@ def defense_checks(
     strategy: Any = None,
     fresh: Callable[[str], Defense] | None = None,
 ) -> dict[str, Callable[[], None]]:
-    """The checks of a defense by their names, each to be called without arguments.
+    """The checks of a defense by name.
 
     Args:
         make: makes the defense around a classifier of 8 x 8 images with one channel into ten classes.
-        strategy: a `tf.distribute.MirroredStrategy` of two devices, for the check that these give what one does; None
-            leaves it out.
-        fresh: gives the compiled defense as at its start, for an optimizer, "sgd" or "adam", where it takes long to make
-            one anew; by default it is.
+        strategy: a `tf.distribute.MirroredStrategy` of two devices, to check that two replicas give the same result as
+            one device; None (default) leaves that check out.
+        fresh: function of "sgd" or "adam" that returns the untrained defense, compiled with that optimizer; pass one to
+            reuse a defense that is slow to build. Default: builds a new one with `make` for each check.
+
+    Returns:
+        The checks by name; each takes no arguments and raises AssertionError if it fails.
     """
     fresh = (lambda optimizer: compiled(make(network()), optimizer)) if fresh is None else fresh
     checks = [
