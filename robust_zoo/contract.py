@@ -72,6 +72,11 @@ def check_range(low: float, high: float) -> None:
 def check_labels(y: npt.ArrayLike, num_classes: int, n: int) -> np.ndarray:
     """Labels as int32 of shape (n,), after checking them.
 
+    Args:
+        y: integer array (n,) or (n, 1).
+        num_classes: number of classes.
+        n: number of images.
+
     Raises:
         TypeError: `y` is not an integer array (one-hot floats, say).
         ValueError: wrong shape, or a label outside 0..num_classes-1.

@@ -115,10 +115,15 @@ def logits_of(model: keras.Model, x: Tensor) -> Tensor:
 
 
 def predict(model: keras.Model, x: np.ndarray, batch_size: int) -> np.ndarray:
-    """The model's logits, float32 (n, classes), in batches of fixed sizes.
+    """The model's logits, float32 (n, classes), computed in batches of a few fixed sizes.
+
+    Args:
+        model: classifier, images in [0, 1] to logits.
+        x: float32 (n, height, width, channels) in [0, 1].
+        batch_size: images in the largest batch, an integer >= 1.
 
     Raises:
-        ValueError: logits that are not finite, or probabilities.
+        ValueError: logits that are not finite, or outputs that look like probabilities.
     """
     reference = weakref.ref(model)
     compiled = once(

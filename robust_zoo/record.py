@@ -27,6 +27,16 @@ _MOST_STEPS = 10**6  # of an attack, and restarts
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """95% Wilson score interval of the proportion correct / n (Wilson, JASA 1927).
 
+    Args:
+        correct: correct predictions, in 0..n.
+        n: predictions, >= 1.
+
+    Returns:
+        (low, high), both in [0, 1].
+
+    Raises:
+        ValueError: counts out of range.
+
     Example:
         >>> wilson_interval(0, 100)
         (0.0, 0.0369...)
@@ -176,7 +186,16 @@ class Accuracy(_Part):
 
 
 class AttackOutcome(Accuracy):
-    """Accuracy under one attack: correct on the clean image and on every candidate."""
+    """Accuracy under one attack: correct on the clean image and on every candidate.
+
+    Attributes:
+        name: class of the attack.
+        config: all of its hyperparameters.
+        seed: integer seed for the sample and for all randomness of the attack.
+        max_distance: largest distance of its images from the clean ones, in the attack's norm.
+        seconds: computing time, summed over tasks.
+        components: of an ensemble, the accuracy left after each of its attacks, in their order.
+    """
 
     name: str
     config: Settings
@@ -184,7 +203,6 @@ class AttackOutcome(Accuracy):
     max_distance: float = Field(ge=0)
     seconds: Seconds
     components: dict[str, Fraction] = {}
-    """Of an ensemble: the accuracy left after each of its attacks, in their order."""
 
 
 class WorstCase(Accuracy):
@@ -233,8 +251,10 @@ class Distances(_Part):
 class MinimumNorm(_Part):
     """The closest adversarial examples that an attack found, each checked by a forward pass.
 
-    `found` is over all examples and, as in the papers, counts misclassified ones by what the attack
-    leaves: its own prediction (they have a distance like any other) or the true label (distance 0).
+    `found` averages over all examples on which the attack succeeded, initially misclassified ones included, as in the
+    papers: at distance 0 if the attack starts from the true label, at their distance to another class if it starts
+    from the predicted one. `clean_correct_only` averages over correctly classified images alone. `seconds` is
+    computing time, summed over tasks.
     """
 
     name: str
@@ -375,8 +395,32 @@ class Weights(_Part):
 class RobustnessRecord(_Part):
     """A model's robustness with the evidence for it; frozen, validated, unknown keys refused.
 
-    Made by `robust_zoo.evaluate` alone. It belongs to the configuration and the weights whose sha256 it
+    Only `robust_zoo.evaluate` and `merge` make one. It belongs to the configuration and the weights whose sha256 it
     carries.
+
+    Attributes:
+        name: of the model, 1 to 200 characters.
+        architecture: its name.
+        parameters: number of parameters.
+        input: shape and range of the images.
+        num_classes: number of classes, >= 2.
+        dataset: dataset, version, split and the hash of the sample.
+        defense: how it was trained; None for natural training, or if not recorded.
+        threat_model: norm and epsilon that all of `attacks` share; None exactly if `attacks` is empty.
+        clean: accuracy on the clean images of the whole sample.
+        attacks: accuracy under each fixed-budget attack.
+        worst_case: accuracy over all of `attacks` together; None exactly if there are none.
+        minimum_norm: distances that each minimum-norm attack found.
+        curve: accuracy against epsilon; None without checks, or without a threat model in a norm of PGD.
+        checks: gradient-masking and other checks; see `failed_checks`.
+        reported: numbers that others published.
+        training: how, where and how long it was trained; None if not recorded.
+        base_model: the model it was fine-tuned from, or None.
+        config: hash of the configuration.
+        weights: hash, size and dtype of the weights file.
+        versions: of robust_zoo, Keras, NumPy and the backend, by package.
+        license: of the model, "Apache-2.0" by default.
+        created: time of the measurement, UTC, to the second.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -584,6 +628,11 @@ class RobustnessRecord(_Part):
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> "RobustnessRecord":
-        """From a robustness.json file."""
+        """Reads a record from a robustness.json file.
+
+        Raises:
+            RecordError: not a valid record; the message names the file and the first thing that is wrong.
+            OSError: a file that cannot be read.
+        """
         with open(path, "rb") as file:
             return cls.from_json(file.read(LONGEST_FILE + 1), str(path))

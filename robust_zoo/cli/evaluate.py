@@ -52,7 +52,9 @@ Attacks = Annotated[
         "name prints all), with settings after a colon: pgd:steps=100,restarts=20. Repeatable; by default pgd.",
     ),
 ]
-Epsilon = Annotated[str | None, typer.Option(help="Such as 8/255; by default the record's.")]
+Epsilon = Annotated[
+    str | None, typer.Option(help="Radius of the ball, such as 8/255; by default the record's.")
+]
 NormName = Annotated[str | None, typer.Option(help="linf, l2 or l0; by default the record's.")]
 Count = Annotated[int | None, typer.Option("--n", help="Examples; by default the whole split.")]
 DatasetName = Annotated[
@@ -63,20 +65,26 @@ DatasetName = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="Split of the dataset.")]
-Seed = Annotated[int, typer.Option(help="Of the sample and the attacks.")]
+Seed = Annotated[
+    int, typer.Option(help="Integer seed for the sample and for all randomness of the attacks.")
+]
 BatchSize = Annotated[int, typer.Option(help="Images in a batch.")]
-InputRange = Annotated[str | None, typer.Option(help="Pixel range of a model file, such as 0,255.")]
+InputRange = Annotated[
+    str | None, typer.Option(help="Pixel range of a model file, such as 0,255; by default 0,1.")
+]
 Output = Annotated[
-    str | None, typer.Option(help="What a model file returns: logits, softmax or sigmoid.")
+    str | None,
+    typer.Option(help="What a model file returns: logits (default), softmax or sigmoid."),
 ]
 DataFormat = Annotated[
-    str | None, typer.Option(help="Of a model file: channels_last or channels_first.")
+    str | None,
+    typer.Option(help="Axis order of a model file: channels_last (default) or channels_first."),
 ]
 PrecisionName = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="Of the attacks' steps: float32, or bfloat16, which is faster on some processors.",
+        help="Precision of the attacks' steps: float32, or bfloat16, which is faster on some processors.",
     ),
 ]
 Workers = Annotated[
@@ -96,7 +104,7 @@ def evaluate(
     epsilon: Epsilon = None,
     epsilons: Annotated[
         str | None,
-        typer.Option(help="Several, such as 2/255,4/255,8/255, each measured by itself."),
+        typer.Option(help="Several radii, such as 2/255,4/255,8/255: one record for each."),
     ] = None,
     norm: NormName = None,
     n: Count = None,
@@ -116,7 +124,7 @@ def evaluate(
     ] = None,
     state: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder to keep the state in; the same command resumes from it."),
+        typer.Option(help="Folder that keeps the state; the same command resumes from it."),
     ] = None,
     workers: Workers = None,
     engine: Annotated[
@@ -125,7 +133,7 @@ def evaluate(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Of the Ray cluster, auto for the one around this machine; by default one is started here."
+            help="Address of the Ray cluster; auto joins a running one; by default a local one is started."
         ),
     ] = None,
     save: Annotated[

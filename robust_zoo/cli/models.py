@@ -15,13 +15,13 @@ def list_models(
         bool, typer.Option("--all", help="Also baselines and the models of studies.")
     ] = False,
     role: Annotated[
-        str | None, typer.Option(help="robust (without it), baseline, study or all.")
+        str | None, typer.Option(help="Role: robust (default), baseline, study or all.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Only models measured on it.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Only this norm: linf or l2.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Only this norm: linf, l2 or l0.")] = None,
     defense: Annotated[str | None, typer.Option(help="Only this defense, such as pgd.")] = None,
     hub: Annotated[
-        str | None, typer.Option(help="Of hf://org or file:///path instead of the zoo.")
+        str | None, typer.Option(help="List a hub, hf://org or file:///path, instead of the zoo.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The index's entries as JSON.")] = False,
 ) -> None:
@@ -69,7 +69,7 @@ def index(
     ] = pathlib.Path("checkpoints"),
     role: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=ROLE, robust, baseline or study; again for each model."),
+        typer.Option(help="NAME=ROLE, where ROLE is robust, baseline or study. Repeatable."),
     ] = None,
 ) -> None:
     """Regenerates the zoo's index from the records; roles and published handles stay.
@@ -105,7 +105,10 @@ def publish(
     ] = False,
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Of a new repository; by default the owner's."),
+        typer.Option(
+            "--private/--public",
+            help="Visibility of a new repository; by default the hub's default for its owner.",
+        ),
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Name for this version, such as v1.")] = None,
 ) -> None:

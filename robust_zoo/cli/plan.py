@@ -75,7 +75,7 @@ def measure(
     plan: PlanFile,
     out: Annotated[pathlib.Path, typer.Option(help="Folder to write the parts into.")],
     shard: Annotated[
-        str, typer.Option(help="Which part of the tasks, such as 3/16: the third of sixteen.")
+        str, typer.Option(help="Share of the tasks to measure, such as 3/16: the third of sixteen.")
     ] = "1/1",
     workers: Workers = None,
 ) -> None:

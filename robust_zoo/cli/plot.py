@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 # What every picture takes.
 _Models = Annotated[list[str], typer.Argument(help="Names, directories or handles.")]
 _Output = Annotated[pathlib.Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")]
-_Seed = Annotated[int, typer.Option(help="Of the sample and the attack.")]
-_N = Annotated[int | None, typer.Option(help="Test examples; by default all.")]
+_Seed = Annotated[
+    int, typer.Option(help="Integer seed for the sample and for all randomness of the attack.")
+]
+_N = Annotated[
+    int | None, typer.Option(help="Test examples, from 1 to the size of the test split.")
+]
 _Attack = Annotated[str, typer.Option(help="As in evaluate, such as pgd:steps=40.")]
 _Epsilons = Annotated[str, typer.Option(help="Magnitudes, such as 2/255,4/255,8/255.")]
 
@@ -46,7 +50,7 @@ def landscape(
     output: _Output,
     epsilon: Annotated[str, typer.Option(help="Radius of the linf ball, such as 8/255.")],
     index: Annotated[int, typer.Option(help="Which test image.")] = 0,
-    steps: Annotated[int, typer.Option(help="Of PGD.")] = 100,
+    steps: Annotated[int, typer.Option(help="PGD steps.")] = 100,
     restarts: Annotated[int, typer.Option(help="Random starts.")] = 20,
     seed: _Seed = 0,
 ) -> None:
@@ -78,7 +82,7 @@ def landscape(
 def transfer(
     models: _Models,
     output: _Output,
-    epsilon: Annotated[str, typer.Option(help="Such as 8/255.")],
+    epsilon: Annotated[str, typer.Option(help="Radius of the ball, such as 8/255.")],
     attack: _Attack = "fgsm",
     n: _N = 1000,
     seed: _Seed = 0,
@@ -169,9 +173,13 @@ def fooling(
     output: _Output,
     epsilons: _Epsilons,
     n: Annotated[int, typer.Option(help="Noise images.")] = 1000,
-    temperature: Annotated[float, typer.Option(help="That logits are divided by.")] = 1.0,
-    threshold: Annotated[float, typer.Option(help="Least probability of a success.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(help="Softmax temperature that logits are divided by.")
+    ] = 1.0,
+    threshold: Annotated[
+        float, typer.Option(help="Probability that the target class must reach.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Integer seed of the noise.")] = 0,
 ) -> None:
     """How often one step turns noise into a class, and the margin."""
     _check_picture(output)
@@ -196,9 +204,9 @@ def fooling(
 def fooling_images(
     models: _Models,
     output: _Output,
-    steps: Annotated[int, typer.Option(help="Of sign steps.")] = 50,
+    steps: Annotated[int, typer.Option(help="Number of sign steps.")] = 50,
     step_size: Annotated[float, typer.Option(help="Change of each value in a step.")] = 5e-3,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Integer seed of the noise.")] = 0,
 ) -> None:
     """Noise that steps turn into each class, with its probability."""
     _check_picture(output)

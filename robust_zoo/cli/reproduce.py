@@ -16,9 +16,11 @@ def reproduce(
     n: Annotated[
         int | None, typer.Option(help="Test examples; by default all, in madry-table1 1,000.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample and the attacks.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="As a page.")] = False,
+    seed: Annotated[
+        int, typer.Option(help="Integer seed for the sample and for all randomness of the attacks.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown page.")] = False,
 ) -> None:
     """Measures the models of a paper's table, and prints its numbers beside ours."""
     find_table(name)  # refuses an unknown one before a backend starts

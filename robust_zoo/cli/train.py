@@ -32,14 +32,14 @@ def train(
             help="Train together with other hosts, all started with the same command: see training/README.md.",
         ),
     ] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch.")] = False,
+    resume: Annotated[bool, typer.Option(help="Resume from the last finished epoch.")] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace a finished checkpoint at the output directory.")
     ] = False,
     max_minutes: Annotated[
         float | None,
         typer.Option(
-            help="Stop after an epoch when another would not fit, with exit status 75; --resume continues."
+            help="Time limit in minutes: stop after an epoch if another would exceed it, with exit status 75; --resume continues."
         ),
     ] = None,
 ) -> None:

@@ -12,15 +12,18 @@ from robust_zoo.cli.common import check_count, console, interruptible, quiet
 def verify(
     model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or handle on a hub.")],
     n: Annotated[
-        int, typer.Option(help="Of each attack's examples, the first so many, if it has more.")
+        int, typer.Option(help="Recorded examples to measure again, at most, for each attack.")
     ] = 200,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Where the recorded data are, if not under the recorded name."),
+        typer.Option(
+            help="Dataset to use if the recorded name does not find it: a name, an .npz file or a folder."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
     state: Annotated[
-        pathlib.Path | None, typer.Option(help="Folder that keeps how far it is.")
+        pathlib.Path | None,
+        typer.Option(help="Folder that keeps the state; the same command resumes from it."),
     ] = None,
 ) -> None:
     """Measures a model again as its record says, and tells whether the numbers agree."""

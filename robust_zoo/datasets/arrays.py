@@ -10,7 +10,17 @@ from robust_zoo.datasets.dataset import Dataset, DatasetError
 
 
 def arrays_dataset(images: np.ndarray, labels: np.ndarray, classes: int, name: str) -> Dataset:
-    """Arrays as a `Dataset` of one split, "test", whose classes are named by their numbers."""
+    """Arrays as a `Dataset` of one split, "test", whose classes are named by their numbers.
+
+    Args:
+        images: floating (n, height, width, channels) in [0, 1].
+        labels: integer (n,), in 0..classes - 1.
+        classes: number of classes.
+        name: of the dataset.
+
+    Raises:
+        TypeError, ValueError: images or labels that `robust_zoo.contract` refuses.
+    """
     return Dataset(name, "", "test", images, labels, tuple(map(str, range(classes))))
 
 
@@ -19,10 +29,13 @@ def collect(stream: Any, n: int | None) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         stream: a `PyDataset` or a tf.data.Dataset, of (images, labels) in batches or one by one.
-        n: how many; fewer come if the stream ends before.
+        n: how many, None for all; fewer if the stream ends earlier.
+
+    Returns:
+        Images (n, height, width, channels) and labels, as the stream has them.
 
     Raises:
-        DatasetError: elements that are not (images, labels), a stream without end for `n` None, or an empty one.
+        DatasetError: elements that are not (images, labels), an infinite stream with `n` None, or an empty stream.
     """
     if isinstance(stream, keras.utils.PyDataset):
         if n is None and stream.num_batches is None:

@@ -12,13 +12,16 @@ def flip_and_crop(
     pad: int,
     border: Literal["constant", "reflect"] = "constant",
 ) -> np.ndarray:
-    """Each image mirrored left to right or not, and shifted by up to `pad` pixels.
+    """Random horizontal flips (probability 1/2) and shifts of up to `pad` pixels in each direction, image by image.
 
     Args:
         images: float32 (n, height, width, channels).
-        rng: of all choices.
-        pad: >= 0.
-        border: what comes in at the sides: "constant", black, or "reflect", the image's own reflection.
+        rng: random generator for all choices.
+        pad: largest shift in pixels, an integer >= 0.
+        border: what fills the border: "constant" (default), black, or "reflect", the image's own reflection.
+
+    Returns:
+        Images of the same shape.
     """
     mirrored = np.where(
         rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images

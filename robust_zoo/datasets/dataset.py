@@ -69,9 +69,16 @@ class Dataset:
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def sample(self, n: int | None, seed: int) -> "Dataset":
-        """The first `n` examples of the order that `seed` shuffles them into; all by default.
+        """A random sample without replacement: the first `n` examples of a permutation drawn with `seed`.
 
-        A smaller sample of the same seed is a part of a larger one.
+        A smaller sample of the same seed is a prefix of a larger one.
+
+        Args:
+            n: examples, in 1..len(self); None is all, in the permutation's order.
+            seed: integer seed of the permutation, >= 0.
+
+        Raises:
+            ValueError: `n` out of range.
         """
         return self.take(_chosen(self, n, seed))
 

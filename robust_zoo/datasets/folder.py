@@ -23,7 +23,7 @@ _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
 def is_folder(name: str) -> bool:
-    """Whether a dataset's name is a folder of images: a path, or one of subfolders in this directory."""
+    """Whether `name` is an existing directory of images: its name contains "/", or it has subdirectories."""
     path = pathlib.Path(name)
     try:
         if not str(name) or not path.is_dir():

@@ -29,12 +29,13 @@ def load_dataset(
             a subfolder a class, or subfolders "train", "validation", "test" that have these (one split is "test").
         split: "train", "validation" or "test"; for TFDS also any split it understands.
         data_dir: where TFDS looks; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        image_shape: (height, width, channels) that the images of a folder get: resized, and cropped to that aspect
-            ratio. By default that of the first image.
+        image_shape: (height, width, channels) for the images of a folder, which are resized and cropped to that
+            aspect ratio; None (default), or a side of None, is that of the first image. Other datasets ignore it.
 
     Raises:
-        DatasetError: unknown name, a dataset that is not prepared on this machine, unknown split, or
-            images of several sizes.
+        DatasetError: unknown name or split, a dataset that is not prepared on this machine, or a TFDS dataset whose
+            images have several sizes (use `open_dataset`).
+        TypeError, ValueError: images or labels of an .npz file that `robust_zoo.contract` refuses.
     """
     if found := _CLASSES.search(str(name)):
         data = load_dataset(str(name)[: found.start()], split, data_dir=data_dir)
@@ -80,15 +81,20 @@ def stream_dataset(
 
     Args:
         name: TFDS image dataset, or a folder of images as in `load_dataset`.
-        split: as in `load_dataset`.
-        batch_size: examples in a batch (the global batch under a strategy).
-        image_size: (height, width) to resize to, cropping to the aspect ratio; needed where images differ.
-        shuffle_seed: shuffles the examples, anew each epoch; by default they keep their order.
-        drop_remainder: leaves out a last batch that is not full.
+        split: "train" (default), "validation" or "test"; for TFDS also any split it understands.
+        batch_size: examples in a batch, >= 1 (the global batch under a strategy).
+        image_size: (height, width) to resize to, cropping to the aspect ratio. None (default) is, for a folder, the
+            size of its first image; a TFDS dataset whose images have several sizes needs it.
+        shuffle_seed: integer seed that shuffles the examples, anew each epoch; None (default) keeps their order.
+        drop_remainder: whether to leave out a last batch that is not full; False by default.
         data_dir: as in `load_dataset`.
 
     Returns:
-        tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], int (batch,)).
+        tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], integer (batch,)).
+
+    Raises:
+        DatasetError: a name of data that is small ("digits", .npz files, some classes of a dataset): use
+            `load_dataset`; an unknown name or split; or a missing `image_size`.
     """
     if _CLASSES.search(str(name)):
         raise DatasetError(f"{name!r} is small: use load_dataset; streams are of all classes.")

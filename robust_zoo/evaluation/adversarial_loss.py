@@ -28,7 +28,10 @@ def adversarial_loss(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attack.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or an attack without a fixed budget.
     """
     model = in_float32(check_classifier(model))
     x = check_images(x, model)

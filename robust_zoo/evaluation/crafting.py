@@ -34,7 +34,7 @@ def craft(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,), which attacks with labels "true" use; None is the predicted labels.
         seed: integer seed of every random number; an image's depend on its index in `x`.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or an attack of no fixed budget.

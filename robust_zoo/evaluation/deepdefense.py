@@ -51,7 +51,10 @@ class SignSteps:
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses.
     """
 
     def __init__(self, model: keras.Model, x: Tensor, y: Tensor, *, batch_size: int = 128) -> None:
@@ -75,7 +78,10 @@ class SignSteps:
         return Accuracy.count(int(right.sum()), len(right))
 
     def epsilon_50(self) -> float | None:
-        """The smallest step that leaves at most half of the examples right, by bisection."""
+        """The smallest step, in [0, 1] pixel units, that leaves at most half of the examples right.
+
+        The first multiple of 1/64 that does is refined by bisection. None if no step up to 1 does.
+        """
 
         def broken(epsilon: float) -> bool:
             return self.accuracy(epsilon).accuracy <= 0.5
@@ -110,7 +116,7 @@ def deepdefense_metrics(
             MNIST experiments, whose networks saw images without it. Perturbations do not depend on it.
         steps: iterations of DeepFool, which leaves the predicted class.
         overshoot: of DeepFool.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or images of which all equal `mean`.
@@ -149,15 +155,21 @@ def accuracy_columns(
     parts: Sequence[float] = (0.2, 0.5, 1.0),
     batch_size: int = 128,
 ) -> tuple[Accuracy, ...]:
-    """Accuracy after sign steps of parts of a reference epsilon, the DeepDefense model's epsilon_50.
+    """Accuracy after sign steps of fractions of a reference epsilon (the accuracy columns of table 1).
 
     Args:
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        reference: in [0, 1] pixel units, above 0.
-        parts: of it.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        reference: the DeepDefense model's epsilon_50, in [0, 1] pixel units, > 0.
+        parts: fractions of `reference`; by default 0.2, 0.5 and 1.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Returns:
+        An `Accuracy` for each of `parts`, in their order.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or a `reference` not above 0.
     """
     if reference is None or not reference > 0:
         raise ValueError(f"reference must be a number above 0, got {reference!r}.")

@@ -19,13 +19,13 @@ from robust_zoo.typing import Tensor
 
 @dataclass(frozen=True, eq=False)
 class FoolingImages:
-    """One image for each class, made of noise.
+    """One fooling image for each class, optimised from noise.
 
     Attributes:
         images: float32 (classes, height, width, channels) in [0, 1].
         confidence: float64 (classes,), the probability of that class at temperature 1.
-        steps: of the attack that made them.
-        step_size: of each.
+        steps: iterations of the attack.
+        step_size: change of each value in an iteration, in [0, 1] pixel units.
         seed: integer seed of the noise.
     """
 
@@ -83,8 +83,8 @@ def fooling_images(
 
     Args:
         model: classifier, images in [0, 1] to logits.
-        steps: iterations.
-        step_size: change of each value in a step.
+        steps: iterations, an integer >= 1; default 50.
+        step_size: change of each value in an iteration, > 0; default 5e-3.
         seed: integer seed of the noise.
 
     Raises:
@@ -115,13 +115,13 @@ def rubbish_test(
 
     Args:
         model: classifier, images in [0, 1] to logits.
-        epsilons: lengths of the step, in [0, 1] pixel units.
-        n: noise images.
-        temperature: that logits are divided by; the paper's confidences are reproduced by 4, honest ones
-            have 1.
-        threshold: probability that the target class must have besides being the predicted one.
-        seed: integer seed of the noise.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        epsilons: step sizes (linf), in [0, 1] pixel units; at least one.
+        n: noise images, an integer >= 1; default 1000.
+        temperature: softmax temperature, > 0, that logits are divided by. 1 (default) gives the model's own
+            probabilities; 4 reproduces the paper's confidences.
+        threshold: probability in [0, 1] that the target class must reach, besides being the predicted one; default 0.
+        seed: integer seed of the noise; default 0.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses, or arguments out of range.

@@ -57,7 +57,7 @@ def jsma_table(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         gammas: shares of the values that may change, in (0, 1].
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` or JSMA refuses.

@@ -57,19 +57,19 @@ def evaluate(
         model: classifier, images in [0, 1] to logits. If it carries the record of the very weights it
             now has, name, architecture, defense, reported numbers, training and base model are taken from
             there.
-        data: a `Dataset` or `StoredDataset`, a name for `open_dataset` (its test split; images of a folder, or of several
-            sizes, are resized to the model's input), of which only the images of one task are in memory if they are
-            many, arrays (images, labels), or a stream of batches of them: a tf.data.Dataset or a `PyDataset`, of
-            which the first `n` examples are taken (all by default).
+        data: a `Dataset` or `StoredDataset`; a name for `open_dataset` (its test split; images of a folder, or of
+            several sizes, are resized to the model's input); arrays (images, labels); or a stream of batches of them,
+            a tf.data.Dataset or a `PyDataset`, of which the first `n` examples are taken (all by default). Of large
+            datasets, a process holds the images of one task at a time in memory.
         dataset: name of arrays or a stream, for the record; by default "arrays" or "stream".
         attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks.
-        n: number of examples, drawn with `seed`: one number for everything, or one for each attack (clean
-            accuracy then uses the largest). None is all. A smaller sample is a part of a larger.
-        seed: integer seed for the sample and for all randomness of the attacks.
-        batch_size: images in a batch; no count depends on it.
-        precision: of the attacks' steps, "float32" (default) or "bfloat16", see `Attack.run`; the record tells it.
+        n: number of examples, drawn with `seed`: one for everything, or one for each attack (clean accuracy then uses
+            the largest). None (default) is all. A smaller sample is a prefix of a larger one.
+        seed: integer seed for the sample and for all randomness of the attacks, in [0, 2**64); default 0.
+        batch_size: images in a batch, an integer >= 1; default 128. No count depends on it.
+        precision: of the attacks' steps, "float32" (default) or "bfloat16", see `Attack.run`; stored in the record.
             Clean accuracy, checks and what counts as a success are float32 in both.
-        task_size: images that are measured in one go, see `plan_evaluation`; 256 by default.
+        task_size: images in a task, the unit of work that is measured and resumed, see `plan_evaluation`; default 256.
         checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
             to 1,000 examples.
         progress: whether to show progress bars (on a terminal only).
@@ -90,8 +90,10 @@ def evaluate(
             no longer those.
 
     Raises:
-        TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses, attacks of
-            different threat models, an `n` that does not fit, or a Ray cluster that cannot be reached.
+        TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses; attacks of different threat
+            models, or aimed at the given labels; an argument out of range; a dataset that cannot be opened
+            (`DatasetError`); a `state_directory` of another evaluation; a model that computes other logits once
+            compiled; or a Ray cluster that cannot be reached.
         ImportError: Ray is not installed.
 
     Example:

@@ -58,12 +58,12 @@ _MOST_TASKS = 1_000_000
 
 
 class Task(NamedTuple):
-    """A part of an evaluation that is measured in one go.
+    """A unit of work of an evaluation: one kind of measurement on consecutive rows of the sample.
 
     Attributes:
         number: its place among the plan's tasks.
         kind: "clean" (predictions), "attack", "curve" (accuracy against epsilon) or "checks".
-        attack: place of the attack in the plan; -1 where it is not of one.
+        attack: index of the attack in the plan; -1 for tasks of other kinds.
         first: first row of the sample.
         last: row after the last.
     """
@@ -201,14 +201,18 @@ class EvaluationPlan(_Part):
             ) from None
 
     def bind(self, model: keras.Model, data: Examples) -> Self:
-        """The plan together with what it is about, in this process: see `measure`.
+        """Attaches the model and the data in this process, so that `measure` can run tasks.
 
         Args:
-            model: the classifier that it was made for, or another copy of it.
-            data: the split that it was made for.
+            model: the classifier that the plan was made for, or another copy of it.
+            data: the split that the plan was made for.
+
+        Returns:
+            A bound copy of the plan.
 
         Raises:
-            ValueError: another model, other data, another version of robust_zoo, or an attack that is not there.
+            TypeError, ValueError: another model, other data, another version of robust_zoo, or an attack that is not
+                available.
         """
         if self.version != __version__:
             raise ValueError(
@@ -248,7 +252,7 @@ class EvaluationPlan(_Part):
 
     @property
     def bound(self) -> Bound:
-        """What the plan is about; ValueError if it was not bound to it."""
+        """Model, sample and attacks of this process; ValueError if the plan is not bound."""
         if self._bound is None:
             raise ValueError(
                 "plan must have its model and data: give it them by plan.bind(model, data)."

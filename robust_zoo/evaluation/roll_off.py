@@ -50,7 +50,7 @@ def roll_off(
         y: integer array (n,).
         epsilons: magnitudes above 0, rising.
         seed: integer seed of the attack.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
         ValueError: magnitudes that do not rise from above 0.

@@ -66,9 +66,12 @@ def top_k(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         epsilons: in [0, 1] pixel units, above 0, rising or not.
-        k: numbers of classes, each at least 1 and below the model's.
+        k: numbers of classes, each in 1..classes - 1; the default (1, 5) needs at least 6 classes.
         seed: integer seed of the attack.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or `epsilons` or `k` out of range.
     """
     model = in_float32(check_classifier(model))
     classes = model.output_shape[1]
@@ -121,10 +124,11 @@ def label_leaking(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attacks.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
-        ValueError: attacks of which the first does not use true labels, or the second does.
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or attacks of which the first does not use true
+            labels, or the second does.
     """
     for name, attack, expected in (
         ("with_labels", with_labels, True),

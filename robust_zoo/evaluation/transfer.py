@@ -37,7 +37,17 @@ class TransferMatrices:
 
 
 def clean_accuracy(model: keras.Model, x: Tensor, y: Tensor, *, batch_size: int = 128) -> Accuracy:
-    """Accuracy of a classifier on images as they are."""
+    """Accuracy of a classifier on clean images.
+
+    Args:
+        model: classifier, images in [0, 1] to logits.
+        x: float array (n, height, width, channels) in [0, 1].
+        y: integer array (n,).
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses.
+    """
     right = _right(model, x, y, batch_size)
     return Accuracy.count(int(right.sum()), len(right))
 
@@ -64,7 +74,10 @@ def transfer_accuracy(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attack.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or an attack without a fixed budget.
     """
     restarts = attack.restarts
     single = attack.replace(restarts=1) if restarts > 1 else attack
@@ -94,7 +107,10 @@ def transfer_matrices(
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
         seed: integer seed of the attack.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
+
+    Raises:
+        TypeError, ValueError: inputs that `robust_zoo.contract` refuses, an attack without a fixed budget, or no models.
     """
     if not models:
         raise ValueError("models must be at least one, got none.")

@@ -27,7 +27,7 @@ class Agreement:
     """One number of a record, and the same measured again.
 
     Attributes:
-        name: "clean", or the attack in words; of minimum-norm attacks, the examples that they found.
+        name: "clean", a human-readable label of the attack (minimum-norm attacks: the examples found), or "worst case".
         recorded: how many, of how many examples.
         measured: the same, on the same examples or the first of them.
         agrees: whether another machine, or chance in the smaller sample, explains the difference.
@@ -54,20 +54,21 @@ def verify(
         model: with a record, from `load_model`.
         data: the split that it was measured on. By default that of the recorded name, if it is "digits" or of TFDS.
         n: at most so many of the recorded examples of each attack; by default all.
-        batch_size: images in a batch; no count or verdict depends on it, distances but for rounding.
+        batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
         progress: whether to show progress bars (on a terminal only).
         state_directory: see `evaluate`.
 
     Returns:
-        Clean accuracy first, then each attack, then the worst case of those with a budget. On all examples the
-        counts may differ by half a percent of them, as between machines; on fewer, the recorded count must not be
-        one that chance gives less than once in a thousand (hypergeometric).
+        An `Agreement` for clean accuracy, then for each attack, then for the worst case of the fixed-budget attacks.
+        On all examples the counts may differ by half a percent (at least one), as they do between machines; on fewer,
+        the difference must not be significant at the 0.1% level (hypergeometric test).
 
     Raises:
-        ValueError: no record, an attack that cannot be made from it, or data that it was not measured on.
+        ValueError: no record, an `n` below 1, an attack that cannot be made from the record, data that the model was
+            not measured on, or data that cannot be opened (`DatasetError`).
 
     Example:
-        >>> all(part.agrees for part in verify(load_model("mlp.natural_digits"), n=200))
+        >>> all(part.agrees for part in verify(load_model("mlp.natural_digits"), n=50))
         True
     """
     record = getattr(model, "robustness", None)

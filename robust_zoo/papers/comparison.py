@@ -47,13 +47,16 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
 
     Args:
         name: one of `robust_zoo.papers.table.names()`.
-        n: test examples, drawn with `seed`; None is what the experiment can afford: all, or 1,000 where there
-            are attacks with restarts.
-        seed: integer seed for the sample and for all randomness of the attacks.
+        n: test examples, drawn with `seed`, at most the test split; None (default) is the table's own number: all, or
+            1,000 where there are attacks with restarts.
+        seed: integer seed for the sample and for all randomness of the attacks; default 0.
+
+    Returns:
+        The paper's numbers and ours; models that the zoo lacks are listed in `missing`.
 
     Raises:
-        ValueError: an unknown name, or an `n` that does not fit.
-        DatasetError: data that is not there.
+        ValueError: an unknown name, or an `n` out of range.
+        DatasetError: a dataset that is not prepared on this machine.
     """
     folder, paper = find_table(name)
     ours: Table = importlib.import_module(f"robust_zoo.papers.{folder}.tables").TABLES[name]
@@ -84,7 +87,7 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
 
 
 def table(found: Comparison) -> list[tuple[str, ...]]:
-    """A comparison in words: its header, then what is measured, "paper" or "ours", and a cell a column.
+    """The rows of a human-readable table: a header, then label, "paper" or "ours", and a cell for each column.
 
     A single column is split: what is measured, the paper's number, ours.
     """

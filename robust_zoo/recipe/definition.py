@@ -36,18 +36,18 @@ class Recipe(pydantic.BaseModel):
         paper: arXiv number of the defense.
         optimizer: makes the optimizer, given the total number of training steps. With `use_ema`, averaged
             weights are what is watched and kept, with batch-norm statistics of their own.
-        label_smoothing: share of the labels' weight that is spread over all classes.
-        augment: changes a batch of training images, each by itself, given them and a random generator; None leaves
-            them.
-        epochs: passes over the training split.
-        batch_size: global batch, in examples; a last batch that is not full is left out.
-        dtype_policy: Keras policy of training; measuring is always in float32.
-        seed: integer seed of initial weights, order of the data and random starts. Measuring has its own, 0, so that all
-            models are measured on the same examples.
+        label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1); default 0.
+        augment: changes a batch of training images, each independently, given the images and a random generator; None
+            (default) leaves them as they are.
+        epochs: passes over the training split, >= 1.
+        batch_size: global batch, in examples, >= 1; default 128. A last batch that is not full is left out.
+        dtype_policy: Keras policy of training, "float32" (default) or "mixed_bfloat16"; measuring is in float32.
+        seed: integer seed >= 0 for initial weights, order of the data and random starts; default 0. Measuring always
+            uses seed 0, so that all models are measured on the same examples.
         validation_attack: measured on the validation split after each epoch; the best epoch's weights are kept,
             and training stops when that accuracy collapses (see `RobustValidation`). None keeps the last epoch.
-        attacks: that the record is made with.
-        n: examples for each attack, as in `evaluate`.
+        attacks: the attacks that the record is measured with.
+        n: test examples of each attack, as in `evaluate`; None (default) is all.
         reported: what others published for it.
         deviations: from the paper.
         hyperparameters: other values, by their paths, than what `defense` and `optimizer` make has, such as

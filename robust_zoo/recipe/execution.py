@@ -46,11 +46,11 @@ def run(
 ) -> RobustnessRecord | None:
     """Trains, reloads from disk, evaluates on the test split, and writes the checkpoint directory.
 
-    How far training and the attacks are is kept in a hidden folder beside `output`, which is removed when the
-    checkpoint is written. Of several hosts the first one writes all that is written, to a directory that all can read.
+    The progress of training and of the attacks is kept in a hidden folder beside `output`, which is removed when the
+    checkpoint is written. With several hosts, the first alone writes, to a directory that all of them can read.
 
     Args:
-        recipe: what to do.
+        recipe: the training run.
         output: checkpoint directory to write.
         source: the recipe's file; the record names it, and the checkpoint keeps its hash.
         devices: GPUs (logical CPUs without any) of this host to train on, default 1: with `MirroredStrategy` on
@@ -60,9 +60,9 @@ def run(
             finds on JAX. Default False.
         resume: whether to resume from the last finished epoch of an interrupted run, or in the middle of its
             attacks; else it starts anew.
-        max_minutes: training stops after an epoch when another one as long would not end within so many minutes
-            from now. None never stops it.
-        verbose: of Keras's `fit`: 0 silent, 1 a bar, 2 a line an epoch.
+        max_minutes: time limit in minutes, > 0, counted from the call: training stops after an epoch when another one
+            as long would exceed it. None (default) is no limit.
+        verbose: of Keras's `fit`: 0 silent, 1 a progress bar, 2 (default) one line per epoch.
 
     Returns:
         The record; None on hosts but the first, which evaluates alone.

@@ -25,7 +25,7 @@ LOCK = "lock"  # in the folder of a run's state
 
 
 class TimeLimitError(RuntimeError):
-    """Training stopped at its time limit; what it has reached is kept, and `resume` continues from there."""
+    """Training stopped at its time limit; the last finished epoch is kept, and `resume` continues from it."""
 
 
 class Epochs(keras.utils.PyDataset):

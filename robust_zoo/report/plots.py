@@ -153,7 +153,7 @@ def landscapes(
         title: of the picture.
 
     Raises:
-        ValueError: no landscapes, or a bad ending.
+        ValueError: no landscapes, or a `path` that does not end in .png, .pdf or .svg.
     """
     if not found:
         raise ValueError("found must be at least one landscape, got none.")
@@ -218,7 +218,7 @@ def roll_offs(
         magnitude: what the attack's magnitude is, such as "changed values".
 
     Raises:
-        ValueError: no curves, or a bad ending.
+        ValueError: no curves, or a `path` that does not end in .png, .pdf or .svg.
     """
     if not curves:
         raise ValueError("curves must be at least one, got none.")
@@ -245,7 +245,7 @@ def top_k(
         title: of the picture.
 
     Raises:
-        ValueError: nothing found, or a bad ending.
+        ValueError: nothing found, or a `path` that does not end in .png, .pdf or .svg.
     """
     if not found:
         raise ValueError("found must be at least one model's accuracies, got none.")
@@ -281,7 +281,7 @@ def fooling(
         title: of the picture.
 
     Raises:
-        ValueError: nothing found, or a bad ending.
+        ValueError: nothing found, or a `path` that does not end in .png, .pdf or .svg.
     """
     if not found:
         raise ValueError("found must be at least one model's test, got none.")
@@ -307,7 +307,8 @@ def fooling_images(
         title: of the picture.
 
     Raises:
-        ValueError: nothing found, models of different numbers of classes, or a bad ending.
+        ValueError: nothing found, models of different numbers of classes, or a `path` that does not end in .png, .pdf
+            or .svg.
     """
     classes = {len(part.images) for part in found.values()}
     if len(classes) != 1:
@@ -345,7 +346,7 @@ def robustness_curves(
         distance: what was measured, such as "mean L2 distance, CarliniWagner".
 
     Raises:
-        ValueError: no curves, or a bad ending.
+        ValueError: no curves, or a `path` that does not end in .png, .pdf or .svg.
     """
     if not curves:
         raise ValueError("curves must be at least one, got none.")
@@ -373,7 +374,7 @@ def capacity(
         title: of the picture.
 
     Raises:
-        ValueError: nothing found, or a bad ending.
+        ValueError: nothing found, or a `path` that does not end in .png, .pdf or .svg.
     """
     if not found:
         raise ValueError("found must be at least one kind of training, got none.")

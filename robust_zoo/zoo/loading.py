@@ -16,6 +16,10 @@ from robust_zoo.zoo.registry import check_indexed, resolve
 def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) -> keras.Model:
     """A pretrained robust model, ready to use.
 
+    The models of the zoo that are neither in the package nor in a checkout come from a hub: the one that the
+    environment variable ROBUST_ZOO_HUB names, "hf://org" or "file:///path", else where they were published. Their
+    records must be those of the package's index.
+
     Args:
         handle: a name from `list_models`, which "zoo://" may stand before, a checkpoint directory, or a handle on a
             hub: "hf://org/name", "hf://org/name@revision" (branch, tag or commit) or "file:///path/name", each with
@@ -31,13 +35,12 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
 
     Raises:
         UnknownModelError: no such name; the message has the closest ones.
-        CheckpointError: truncated, tampered with, or asking for code outside Keras.
+        CheckpointError: no such directory, a name that is also a directory here, a record other than that of the index
+            or the handle, or a checkpoint that is truncated, tampered with, or asks for code outside Keras.
         RecordError: an unreadable record.
         HubError: no such model or revision on the hub, or a hub that does not answer and nothing in the cache.
-
-    The models of the zoo that are neither in the package nor in a checkout come from a hub: the one that the
-    environment variable ROBUST_ZOO_HUB names, "hf://org" or "file:///path", else where they were published. Their
-    records must be those of the package's index.
+        ValueError: a bad handle, `num_classes` below 2, or a model whose logits come from no Dense or Conv2D layer.
+        OSError: files that cannot be read.
 
     Example:
         >>> model = load_model("mlp.pgd_digits")

@@ -62,12 +62,15 @@ def publish(
 def publish_zoo(hub: str, *, private: bool | None = None) -> Iterator[str]:
     """Publishes every model of the zoo under its own name, and notes the pinned handles in the index.
 
-    What the hub has already is not sent again. Each handle is in the index before it is handed out, so that what is
-    interrupted goes on with the next call.
+    Content that the hub already has is not uploaded again. Each handle is written to the index before it is yielded,
+    so that an interrupted run resumes with the next call.
 
     Args:
         hub: "hf://org" or "file:///path".
         private: see `publish`.
+
+    Yields:
+        The pinned handle of each model.
 
     Raises:
         CheckpointError: a model of the index that is not among the checkpoints here; see `publish`, too.

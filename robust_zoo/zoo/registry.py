@@ -40,7 +40,7 @@ def list_models(
         hub: "hf://org" or "file:///path"; None is the zoo. A model on it without a sound record is left out, with
             a warning.
         dataset: keeps the models measured on it.
-        norm: keeps the models whose threat model has this norm, "linf" or "l2".
+        norm: keeps the models whose threat model has this norm: "linf", "l2" or "l0".
         defense: keeps the models whose name has it after the dot ("step_ll", or "pgd" also of pgd_copy), or whose
             defense class has that name ("AdversarialTraining"); case is ignored.
 
@@ -154,7 +154,18 @@ def _on_a_hub(entry: index.IndexEntry) -> str:
 
 
 def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
-    """The record of a model by name, directory or handle, without loading the model."""
+    """Reads the record of a model without loading the model.
+
+    Args:
+        handle: a name, checkpoint directory or handle on a hub, see `load_model`.
+
+    Raises:
+        UnknownModelError: no such name.
+        CheckpointError: no record there, or one that is not that of the index or of the handle.
+        RecordError: an unreadable record.
+        HubError: no such model or revision on the hub, or a hub that does not answer and nothing in the cache.
+        ValueError: a bad handle.
+    """
     place = resolve(handle)
     if isinstance(place, pathlib.Path):
         return read_record(place)

@@ -29,7 +29,7 @@ def save_model(
     recipe: bytes | None = None,
     attack: GeneratorAttack | None = None,
 ) -> pathlib.Path:
-    """Writes a checkpoint directory, atomically: it is there in full or not at all.
+    """Writes a checkpoint directory atomically.
 
     A model trained in mixed precision is stored as the float32 model it is measured as. An existing
     checkpoint at `directory` is replaced.
@@ -41,6 +41,9 @@ def save_model(
         recipe: content of recipe.json, which `robust_zoo.recipe.run` makes, to keep beside them.
         attack: the trained generator that the model was trained against, `PGN.as_attack()`, to keep beside it;
             `load_attack` reads it.
+
+    Returns:
+        The directory, as a `pathlib.Path`.
 
     Raises:
         TypeError, ValueError: a model that `robust_zoo.contract` refuses.
