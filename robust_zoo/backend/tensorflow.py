@@ -422,11 +422,14 @@ class PreparedSteps(_Trainer):
         strategy = self._distribute_strategy
         if strategy is None and iterator is not None:
             batch = iterator._get_iterator().element_spec
-            if all(
-                isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
-                for spec in keras.tree.flatten(batch)
-            ):
-                self._symbolic_build(data_batch=batch)
+            specs = keras.tree.flatten(batch)
+            # Images, labels and weights, a tensor each; `prepare` refuses what else there may be.
+            usual = isinstance(batch, tuple) and len(batch) == len(specs) > 1
+            known = all(
+                isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None for spec in specs
+            )
+            if usual and known and not self.run_eagerly:
+                self._symbolic_build(data_batch=tuple(specs))
             return
         if iterator is not None and _is_multi_worker(strategy):
             _, _, batches = next(iter(iterator))

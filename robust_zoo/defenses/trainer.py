@@ -226,9 +226,8 @@ class Defense(backend.PreparedSteps, keras.Model):
         try:
             yield
         except Exception as error:
-            if "outside the valid range" not in str(
-                error
-            ):  # of SparseSoftmaxCrossEntropyWithLogits
+            # Of TensorFlow's SparseSoftmaxCrossEntropyWithLogits.
+            if "Received a label value of" not in str(error):
                 raise
             raise ValueError(
                 f"labels must lie in 0..{self.classifier.output_shape[1] - 1}, the classifier's classes, in every "

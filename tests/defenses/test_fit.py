@@ -190,7 +190,7 @@ def test_streams_of_bad_images_are_refused_at_the_first_batch(defense, data, in_
     ):
         for stream in streams(in_batches(images, labels)):
             with pytest.raises(ValueError, match=message):
-                defense.fit(stream, verbose=0)
+                defense.fit(stream, shuffle=False, verbose=0)
         for stream in streams(in_batches(images, labels)):
             with pytest.raises(ValueError, match=message):
                 defense.evaluate(stream, verbose=0)
@@ -403,3 +403,25 @@ def test_images_and_labels_in_lists_of_one(defense, data):
     with pytest.raises(ValueError, match=r"divide 0\.\.255 images by 255"):
         defense.fit({"image": x * 255}, y)
     assert len(defense.train_on_batch({"image": x}, y, return_dict=True)) >= 2
+
+
+@pytest.mark.home
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["images alone", "one dictionary", "eager metrics"])
+def test_what_keras_cannot_build_ahead(defense, data, form):
+    import tensorflow as tf
+
+    x, y = data
+    if form == "eager metrics":
+
+        def share(y_true, y_pred):
+            return np.mean(np.asarray(y_pred).argmax(1) == np.asarray(y_true))
+
+        defense.compile("adam", FROM_LOGITS, metrics=[share], run_eagerly=True)
+        assert "share" in defense.fit(x, y, batch_size=len(x), verbose=0).history
+        return
+    defense.compile("adam", FROM_LOGITS, metrics=["accuracy"])
+    parts = x if form == "images alone" else {"image": x, "label": y}
+    stream = tf.data.Dataset.from_tensor_slices(parts).batch(8)
+    with pytest.raises(ValueError, match=r"labels must be integer classes .*got shape None"):
+        defense.fit(stream, shuffle=False, verbose=0)
