@@ -9,21 +9,9 @@ from robust_zoo import architectures
 from robust_zoo.attacks import PGD
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.testing.defenses import Batches
 
 N = 48
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 16
-
-    def __getitem__(self, index):
-        rows = slice(16 * index, 16 * index + 16)
-        return self.x[rows], self.y[rows]
 
 
 def stream(x, y):

@@ -10,33 +10,21 @@ from robust_zoo import architectures
 from robust_zoo.attacks import PGD
 from robust_zoo.datasets import load_dataset
 from robust_zoo.defenses import AdversarialTraining
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 16
-
-    def __getitem__(self, index):
-        rows = slice(16 * index, 16 * index + 16)
-        return self.x[rows], self.y[rows]
+from robust_zoo.testing.defenses import Batches
 
 
 def stream(x, y, **options):
     tf = pytest.importorskip("tensorflow")
-    return tf.data.Dataset.from_tensor_slices((x, y)).batch(16, **options)
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(8, **options)
 
 
 TRAINED = {
-    "arrays": lambda x, y: ((x, y), {"batch_size": 16}),
-    "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 16}),
-    "labels in a column": lambda x, y: ((x, y[:, None]), {"batch_size": 16}),
-    "images in a list": lambda x, y: (([x], y), {"batch_size": 16}),
-    "images in a dictionary": lambda x, y: (({"image": x}, y), {"batch_size": 16}),
-    "weights": lambda x, y: ((x, y), {"batch_size": 16, "sample_weight": np.ones((len(x), 1))}),
+    "arrays": lambda x, y: ((x, y), {"batch_size": 8}),
+    "float64": lambda x, y: ((x.astype("float64"), y), {"batch_size": 8}),
+    "labels in a column": lambda x, y: ((x, y[:, None]), {"batch_size": 8}),
+    "images in a list": lambda x, y: (([x], y), {"batch_size": 8}),
+    "images in a dictionary": lambda x, y: (({"image": x}, y), {"batch_size": 8}),
+    "weights": lambda x, y: ((x, y), {"batch_size": 8, "sample_weight": np.ones((len(x), 1))}),
     "tf.data": lambda x, y: ((stream(x, y),), {}),
     "tf.data of dictionaries": lambda x, y: (
         (
@@ -48,8 +36,8 @@ TRAINED = {
     ),
     "PyDataset": lambda x, y: ((Batches(x, y),), {}),
     "generator": lambda x, y: (
-        (iter([Batches(x, y)[k] for k in range(3)]),),
-        {"steps_per_epoch": 3},
+        (iter([Batches(x, y)[k] for k in range(6)]),),
+        {"steps_per_epoch": 6},
     ),
 }
 
