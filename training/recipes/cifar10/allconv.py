@@ -43,7 +43,7 @@ def get_recipe(
     defense: Literal[tuple(ACCURACIES)] = "pgn",
     filters: int = 16,
     generator_filters: int = 32,
-    epochs: int = 30,
+    epochs: int = 20,
 ) -> Recipe:
     """Args: defense; filters of the first convolution of the classifier; of the generator's; epochs."""
 
