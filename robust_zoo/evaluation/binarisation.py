@@ -7,19 +7,21 @@ do not find one cannot be trusted on the model itself.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import AttackResult, FixedBudgetAttack
+from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.losses import CWMargin
+from robust_zoo.attacks.norms import get_norm
 from robust_zoo.contract import graph_of
 from robust_zoo.describe import describe_attack
-from robust_zoo.inference import batch_sizes, in_batches, predict
+from robust_zoo.inference import batch_sizes, in_batches, once, predict
 from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check, ThreatModel, wilson_interval
 from robust_zoo.typing import Tensor
@@ -36,6 +38,7 @@ _REQUIRED = 0.95  # share that must be found
 _TOO_EASY = 0.5  # share found by guessing above which a pass says nothing
 _LEAST = 30  # examples that a pass needs
 _PART = 2**25  # bytes of the points that are made at once
+_SHOWN = 4096  # values of an image, at most, by which it is told from the others
 
 
 def binarisation_test(
@@ -67,46 +70,134 @@ def binarisation_test(
         are fewer by more than chance, and does not tell where guessing finds more than half of them, too.
     """
     x = x[:N_EXAMPLES]
-    features = _Features(model, batch_size)
-    head = layers.Dense(2, dtype="float32", name="planted")
-    test_model = keras.Model(model.inputs[0], head(features.tensor), name=model.name)
-    usable = [attack for attack in map(_for_two_classes, attacks) if _fits(attack, test_model)]
+    test = once(
+        model, x.shape[1:], ("binarisation", threat.norm), lambda: _TestModel(model, threat.norm)
+    )
+    usable = [attack for attack in map(_for_two_classes, attacks) if _fits(attack, test.model)]
     if not usable:
         return None
-    found, guessed, inner, label = [], [], [], np.zeros(1, "int32")
-    with progress_bar("Binarisation test", len(x), enabled=progress) as advance:
+    heads: dict[int, _Head] = {}
+    with progress_bar("Binarisation test", 2 * len(x), enabled=progress) as advance:
         for number, image in enumerate(x[:, None]):
             points = _Points(image, threat, np.random.default_rng([seed, number]))
-            apart = _plant(head, test_model, features, points)
-            if apart is not None:
-                inner.append(apart)
-                results = [
-                    attack.run(test_model, image, label, seed=seed, batch_size=1, progress=False)
-                    for attack in usable
-                ]
-                found.append([_broken(test_model, result) for result in results])
-                weights, bias = head.get_weights()
-                logits = [features(part)[0] @ weights + bias for part in points.surface(_CONTROL)]
-                guessed.append(np.concatenate(logits).argmax(1).any())
+            head = _plant(test.features, points, batch_size)
+            if head is not None:
+                heads[number] = head
             advance(1)
-    return _check(usable, found, guessed, inner, len(x), features)
+        found = np.zeros((len(x), len(usable)), dtype=bool)
+        options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": False}
+        for group in _told_apart(test.shown(x), threat):
+            planted = [number for number in group if number in heads]
+            if planted:
+                test.take(x, {number: heads[number] for number in planted})
+                labels = np.zeros(len(planted), "int32")
+                numbers = np.array(planted)
+                for place, attack in enumerate(usable):
+                    result = attack.run(test.model, x[planted], labels, numbers=numbers, **options)
+                    seen = predict(test.model, result.x_adv, batch_size).argmax(1)
+                    found[planted, place] = result.success & (seen == 1)
+            advance(len(group))
+    rows = sorted(heads)
+    return _check(usable, found[rows], [heads[row] for row in rows], len(x), test.features)
 
 
-def _broken(test_model: keras.Model, result: AttackResult) -> bool:
-    return bool(result.success[0] and predict(test_model, result.x_adv, 1)[0].argmax() == 1)
+class _Head(NamedTuple):
+    """A last layer of two classes for one image: class 1 is what was planted."""
+
+    weights: np.ndarray  # float32 (features, 2)
+    bias: np.ndarray  # float32 (2,)
+    inner: int  # points inside the ball that it tells from the planted one
+    guessed: bool  # whether one of the random points of the surface is class 1
+
+
+class _Heads(layers.Layer):
+    """A head for each of `N_EXAMPLES` images; a candidate gets that of the image which it is nearest to.
+
+    Within balls that do not meet this is the image that it was made from. Distances are those of the values shown.
+    """
+
+    def __init__(self, norm: str, stride: int, name: str) -> None:
+        super().__init__(dtype="float32", trainable=False, name=name)
+        self.norm, self.stride, self.count = norm, stride, N_EXAMPLES
+
+    def build(self, shapes: list[tuple[Any, ...]]) -> None:
+        values = len(range(0, math.prod(shapes[0][1:]), self.stride))
+        self.centres = self.add_weight((self.count, values), name="centres")
+        self.weights_of = self.add_weight((self.count, shapes[1][1], 2), name="weights")
+        self.bias_of = self.add_weight((self.count, 2), name="bias")
+
+    def compute_output_shape(self, shapes: list[tuple[int | None, ...]]) -> tuple[int | None, int]:
+        return shapes[0][0], 2
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        x, features = inputs
+        shown = ops.stop_gradient(shown_values(x, self.stride))
+        apart = ops.expand_dims(shown, 1) - ops.expand_dims(self.centres, 0)
+        length = get_norm(self.norm).length(ops.reshape(apart, (-1, apart.shape[2])))
+        nearest = ops.argmin(ops.reshape(length, (-1, self.count)), axis=1)
+        weights, bias = (ops.take(of, nearest, axis=0) for of in (self.weights_of, self.bias_of))
+        return ops.squeeze(ops.matmul(ops.expand_dims(features, 1), weights), 1) + bias
+
+
+def shown_values(x: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th value of images, (batch, values)."""
+    return ops.reshape(x, (-1, math.prod(x.shape[1:])))[:, ::stride]
+
+
+class _TestModel:
+    """The model with its last layer replaced by heads.
+
+    Attributes:
+        model: images to two logits.
+        features: what the heads get.
+    """
+
+    def __init__(self, model: keras.Model, norm: str) -> None:
+        self.features = _Features(model)
+        image = model.inputs[0]
+        self._stride = -(-math.prod(image.shape[1:]) // _SHOWN)
+        self._heads = _Heads(norm, self._stride, name="planted")
+        outputs = self._heads([image, self.features.tensor])
+        self.model = keras.Model(image, outputs, name=model.name)
+
+    def shown(self, x: np.ndarray) -> np.ndarray:
+        """The values of images (n, ...) by which the heads tell them apart, (n, values)."""
+        return ops.convert_to_numpy(shown_values(x, self._stride))
+
+    def take(self, x: np.ndarray, heads: dict[int, _Head]) -> None:
+        """Takes the heads of some of the images `x`, by their numbers."""
+        # The last one fills what is left.
+        numbers = [*heads, *[max(heads)] * (self._heads.count - len(heads))]
+        chosen = [heads[number] for number in numbers]
+        weights, bias = (
+            np.stack([getattr(head, of) for head in chosen]) for of in ("weights", "bias")
+        )
+        self._heads.set_weights([self.shown(x[numbers]), weights, bias])
+
+
+def _told_apart(shown: np.ndarray, threat: ThreatModel) -> Iterator[list[int]]:
+    """Numbers of images (n, values) in groups within which no two balls meet."""
+    norm, left = get_norm(threat.norm), list(range(len(shown)))
+    apart = [norm.distance(shown, np.broadcast_to(one, shown.shape)) for one in shown]
+    while left:
+        group: list[int] = []
+        for number in left:
+            if (apart[number][group] > 2.01 * threat.epsilon).all():
+                group.append(number)
+        yield group
+        left = [number for number in left if number not in group]
 
 
 def _check(
     attacks: Sequence[FixedBudgetAttack],
-    found: Sequence[Sequence[bool]],
-    guessed: Sequence[bool],
-    inner: Sequence[int],
+    hits: np.ndarray,
+    heads: Sequence[_Head],
     n: int,
     features: "_Features",
 ) -> Check:
-    """`found`: bool (planted, attacks); `guessed`: bool (planted,); `inner`: int (planted,); of `n` images."""
-    hits = np.array(found, dtype=bool).reshape(-1, len(attacks))
+    """`hits`: bool (planted, attacks), which attack found it; `heads`: those planted; of `n` images."""
     planted, together = len(hits), int(hits.any(axis=1).sum())
+    guessed = [head.guessed for head in heads]
     passed = None
     if planted and wilson_interval(together, planted)[1] < _REQUIRED:
         passed = False
@@ -121,7 +212,7 @@ def _check(
         passed=passed,
         value=together / planted if planted else 0.0,
         explanation=f"An adversarial example was planted for {planted} of {n} images by a new last layer on "
-        f"{features.count} features, {features.place}, that tells it from {min(inner, default=0)} points or more inside "
+        f"{features.count} features, {features.place}, that tells it from {min((head.inner for head in heads), default=0)} points or more inside "
         "the ball (for the others there is none). "
         f"The attacks found {together} ({each}), {_CONTROL} random points of the surface {sum(guessed)}. Below "
         f"{_REQUIRED:.0%}, by more than chance, the attacks miss what is certainly there: use more steps, more restarts "
@@ -148,20 +239,15 @@ def _fits(attack: FixedBudgetAttack, model: keras.Model) -> bool:
     return True
 
 
-def _plant(
-    head: keras.layers.Dense, test_model: keras.Model, features: "_Features", points: "_Points"
-) -> int | None:
-    """Gives the head weights by which class 1 is one point of the surface alone, not the image nor points inside.
-
-    Returns how many points inside, or None if no weights do it.
-    """
+def _plant(features: "_Features", points: "_Points", batch_size: int) -> _Head | None:
+    """A head by which class 1 is one point of the surface alone, not the image nor points inside; None if none does."""
     # Imported here: it takes a second.
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     target = next(points.surface(1))
     some = itertools.chain((target, points.image), points.inside(_INNER[0]))
-    values, spans = zip(*map(features, some), strict=True)
+    values, spans = zip(*(features(part, batch_size) for part in some), strict=True)
     values = np.concatenate(values)
     for inner in _INNER:
         nearest = values[: inner + 2]
@@ -174,11 +260,14 @@ def _plant(
         margin = nearest @ weights + bias
         if np.array_equal(margin > 0, planted):
             scale = (np.max(spans) - np.min(spans)) / (2 * np.abs(margin).max())
-            head.set_weights(
-                [scale * np.stack([-weights, weights], 1), scale * np.array([-bias, bias])]
-            )
-            both = predict(test_model, np.concatenate([points.image, target]), 1).argmax(1)
-            return inner if both.tolist() == [0, 1] else None
+            weights = (scale * np.stack([-weights, weights], 1)).astype("float32")
+            bias = (scale * np.array([-bias, bias])).astype("float32")
+            both = values[:2].astype("float32") @ weights + bias
+            if both.argmax(1).tolist() != [1, 0]:
+                return None
+            control = (features(part, batch_size)[0] for part in points.surface(_CONTROL))
+            guessed = any((part @ weights + bias).argmax(1).any() for part in control)
+            return _Head(weights, bias, inner, guessed)
     return None
 
 
@@ -194,14 +283,13 @@ class _Features:
         place: where they stand, in words.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int) -> None:
+    def __init__(self, model: keras.Model) -> None:
         found = _before_last_layer(model)
         if found is None:
             self.tensor, self.place = model.outputs[0], _LOGITS
         else:
             self.tensor, self.place = found[0], f"the input of {found[1].name!r}"
         self.count = self.tensor.shape[1]
-        self._sizes = batch_sizes(batch_size)
         both = keras.Model(model.inputs[0], [self.tensor, model.outputs[0]])
 
         def compute(x: Tensor) -> Tensor:
@@ -210,9 +298,9 @@ class _Features:
 
         self._compute = backend.function(compute, both)
 
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    def __call__(self, x: np.ndarray, batch_size: int) -> tuple[np.ndarray, tuple[float, float]]:
         """Of images: float64 (n, features), and the least and the largest logit."""
-        values = in_batches(self._compute, self._sizes, x).astype("float64")
+        values = in_batches(self._compute, batch_sizes(batch_size), x).astype("float64")
         logits = values[:, self.count :]
         return values[:, : self.count], (logits.min(), logits.max())
 
@@ -263,9 +351,9 @@ class _Points:
         radius = (1 - _GAP) * self.epsilon
         for shape in self._shapes(count):
             if self.norm == "linf":
-                change = self._generator.uniform(-radius, radius, shape)
-                change[::2] = radius * np.sign(change[::2])
-                yield np.clip(self.image + change, 0, 1).astype("float32")
+                change = self._uniform(shape)
+                change[::2] = np.copysign(1, change[::2])
+                yield self._moved(change, radius)
             elif self.norm == "l2":
                 yield self._at_distance(radius, shape)
             else:
@@ -275,13 +363,22 @@ class _Points:
         """On the surface. linf: corners; l2: in any direction; l0: values made black or white, whichever is farther."""
         for shape in self._shapes(count):
             if self.norm == "linf":
-                change = self.epsilon * self._generator.choice([-1.0, 1.0], shape)
-                yield np.clip(self.image + change, 0, 1).astype("float32")
+                yield self._moved(np.copysign(1, self._uniform(shape)), self.epsilon)
             elif self.norm == "l2":
                 yield self._at_distance(self.epsilon, shape)
             else:
                 farther = np.where(self.image < 0.5, 1.0, 0.0)
                 yield self._replaced(int(self.epsilon), np.broadcast_to(farther, shape))
+
+    def _uniform(self, shape: tuple[int, ...]) -> np.ndarray:
+        """float32 in [-1, 1)."""
+        return 2 * self._generator.random(shape, "float32") - 1
+
+    def _moved(self, change: np.ndarray, radius: float) -> np.ndarray:
+        """The image with a float32 change in [-1, 1] of that radius."""
+        change *= np.float32(radius)
+        change += self.image
+        return np.clip(change, 0, 1, out=change)
 
     def _shapes(self, count: int) -> Iterator[tuple[int, ...]]:
         # An even number, since the points inside are of two kinds by turns.

@@ -55,9 +55,10 @@ def broken_at(
     numbers: np.ndarray,
     **options: Any,
 ) -> np.ndarray:
-    """The place of the first attack that fools the model, int64 (n,); their number where none does.
+    """The place of the least radius within which PGD fooled the model, int64 (n,); their number where it did not.
 
-    An example that was fooled within one radius is fooled within every larger one, and is not attacked again.
+    What fools a model within one radius fools it within every larger one, so each image's place is looked for by
+    bisection: a radius is left out where PGD fooled the model within a smaller one, or failed within a larger one.
 
     Args:
         attacks: with radii that rise.
@@ -67,13 +68,17 @@ def broken_at(
         numbers: of the images, see `Attack.run`.
         **options: of `Attack.run`.
     """
-    found = np.full(len(x), len(attacks))
-    for place, attack in enumerate(attacks):
-        rows = np.flatnonzero(found == len(attacks))
-        if len(rows):
-            run = attack.run(model, x[rows], y[rows], numbers=numbers[rows], **options)
-            found[rows[run.success]] = place
-    return found
+    least, most = np.zeros(len(x), "int64"), np.full(len(x), len(attacks))
+    while (least < most).any():
+        # By the first radius that anyone needs: all images that need it are attacked at once.
+        middle = (least + most) // 2
+        open_ = least < most
+        place = int(middle[open_].min())
+        rows = np.flatnonzero(open_ & (middle == place))
+        run = attacks[place].run(model, x[rows], y[rows], numbers=numbers[rows], **options)
+        most[rows[run.success]] = place
+        least[rows[~run.success]] = place + 1
+    return most
 
 
 def accuracy_curve(

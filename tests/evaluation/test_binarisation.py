@@ -10,7 +10,14 @@ from robust_zoo.attacks import APGD, FGSM, PGD, AutoAttack, FixedBudgetAttack, S
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import binarisation, evaluate
-from robust_zoo.evaluation.binarisation import _Features, _Points, binarisation_test
+from robust_zoo.evaluation.binarisation import (
+    _Features,
+    _Head,
+    _Points,
+    _TestModel,
+    _told_apart,
+    binarisation_test,
+)
 from robust_zoo.record import ThreatModel
 
 OPTIONS = {"seed": 3, "batch_size": 64, "progress": False}
@@ -31,6 +38,7 @@ def measure(model, images, attacks, **changes):
 class Told(FixedBudgetAttack):
     """Hands out a point that it is told for each image: of the surface the planted one, or the image itself."""
 
+    planted: bool
     points: dict = dataclasses.field(hash=False, compare=False)
 
     def start(self, model, x, y, keys, epsilon, attempt):
@@ -58,7 +66,7 @@ def told(images, planted):
     for number, image in enumerate(images[:, None]):
         ball = _Points(image, THREAT, np.random.default_rng([OPTIONS["seed"], number]))
         points[image.tobytes()] = next(ball.surface(1))[0] if planted else image[0]
-    return Told(epsilon=THREAT.epsilon, points=points)
+    return Told(epsilon=THREAT.epsilon, planted=planted, points=points)
 
 
 @pytest.mark.slow
@@ -159,13 +167,14 @@ def ends():
     ("name", "model", "count"), ends(), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_every_ending(name, model, count, images):
-    features = _Features(model, 64)
+    features = _Features(model)
     assert features.count == count
     assert (features.place == "the logits") == (name == "the logits")
     check = measure(model, images[:4], FGSM(epsilon=0.1))
     assert check.name == "binarisation_test"
     assert f"planted for 4 of 4 images by a new last layer on {count} features" in check.explanation
-    assert ("tells it from 999 points or more" in check.explanation) == (count > 6)
+    if count != 10:  # ten features may do, by their initial values
+        assert ("tells it from 999 points or more" in check.explanation) == (count > 6)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.7), ("l0", 5.0)])
@@ -192,3 +201,33 @@ def test_every_record_of_a_budget_has_it(trained):
     assert check.passed is True
     bare = evaluate(trained, data, n=32, progress=False)
     assert "binarisation_test" not in {check.name for check in bare.checks}
+
+
+def test_only_balls_that_do_not_meet_are_told_apart(trained, images):
+    """An image twice, or a ball that holds everything, needs heads of its own time."""
+    same = np.concatenate([images[:3], images[:3]])
+    assert [*_told_apart(same.reshape(6, -1), THREAT)] == [[0, 1, 2], [3, 4, 5]]
+    everything = ThreatModel(norm="linf", epsilon=1.0)
+    assert [*_told_apart(same.reshape(6, -1), everything)] == [[n] for n in range(6)]
+    check = measure(trained, same, PGD(epsilon=0.1, steps=20))
+    assert check.value == 1.0
+    assert "planted for 6 of 6 images" in check.explanation
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l0"])
+def test_a_candidate_gets_the_head_of_its_image(norm, trained, images):
+    rng = np.random.default_rng(0)
+    test = _TestModel(trained, norm)
+    size = trained.layers[-1].kernel.shape[0]
+    heads = {
+        number: _Head(np.zeros((size, 2), "float32"), np.array([number, 0], "float32"), 9, False)
+        for number in range(0, 32, 2)
+    }
+    test.take(images, heads)
+    rows = [*heads]
+    near = images[rows].copy()
+    near[:, 3, 3] = 1 - near[:, 3, 3]  # one value, or little of the length
+    if norm == "linf":
+        near = np.clip(images[rows] + rng.uniform(-0.1, 0.1, near.shape), 0, 1).astype("float32")
+    logits = ops.convert_to_numpy(test.model(near))
+    assert logits.tolist() == [[number, 0] for number in rows]

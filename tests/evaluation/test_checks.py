@@ -1,9 +1,10 @@
 import keras
+import numpy as np
 import pytest
 from keras import ops
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, AutoAttack, flags
+from robust_zoo.attacks import FGSM, PGD, AutoAttack, flags
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import checks, evaluate
 from robust_zoo.record import ThreatModel
@@ -106,31 +107,56 @@ def test_a_model_without_a_gradient_does_not_reach_chance(trained, digits):
     assert check.value > honest.value + 0.2
 
 
+def rows_of(*counts):
+    """bool arrays of 100 images, so many of them true."""
+    return (np.arange(100) < count for count in counts)
+
+
+def test_pgd_weaker_than_fgsm_fires():
+    check = checks.pgd_beats_fgsm(*rows_of(40, 70))
+    assert (check.passed, check.value) == (False, pytest.approx(-0.3))
+    assert checks.pgd_beats_fgsm(*rows_of(40, 45)).passed  # within chance
+    assert checks.pgd_beats_fgsm(*rows_of(40, 20)).passed
+    few = (rows[:20] for rows in rows_of(40, 20))
+    assert checks.pgd_beats_fgsm(*few).passed is None
+
+
 @pytest.mark.slow
-def test_pgd_weaker_than_fgsm_fires(trained, digits, monkeypatch):
-    # A PGD that does not move is the weakest there is.
-    monkeypatch.setattr(checks, "_STEPS", 1)
-    original = checks.PGD
-    monkeypatch.setattr(checks, "PGD", lambda **k: original(**k, step_size=1e-9))
-    check = checks.pgd_beats_fgsm(
-        trained, digits.images[:100], digits.labels[:100], THREAT, **OPTIONS
+def test_fgsm_and_pgd_are_compared_on_the_same_images(trained, digits, monkeypatch):
+    x, y = digits.images[:100], digits.labels[:100]
+    logits = ops.convert_to_numpy(trained(x))
+    options = {"pgd": True, **OPTIONS}
+    found = checks.checks_of_model(trained, x, y, logits, THREAT, (), **options)
+    by_name = {check.name: check for check in found}
+    weaker, leaking = (
+        by_name[name] for name in ("pgd_at_least_as_strong_as_fgsm", "no_label_leaking")
     )
-    assert not check.passed
-    assert check.value < 0
+    one, many = (
+        float((~attack.run(trained, x, y, **OPTIONS).success).mean())
+        for attack in (FGSM(epsilon=THREAT.epsilon), PGD(epsilon=THREAT.epsilon, steps=20))
+    )
+    assert weaker.passed
+    assert weaker.value == pytest.approx(one - many)
+    right = float((logits.argmax(1) == y).mean())
+    assert leaking.passed
+    assert leaking.value == pytest.approx(one - right, abs=0.03)
+    # A PGD that does not move is the weakest there is.
+    original = checks.PGD
+    monkeypatch.setattr(checks, "PGD", lambda **k: original(**k | {"steps": 1, "step_size": 1e-9}))
+    found = checks.checks_of_model(trained, x, y, logits, THREAT, (), **options)
+    assert not next(check for check in found if check.name == weaker.name).passed
 
 
 @pytest.mark.slow
 def test_a_step_that_helps_fires_label_leaking(trained, digits, monkeypatch):
-    x, y, options = digits.images[:100], digits.labels[:100], {"seed": 0, "batch_size": 64}
-    predicted = ops.convert_to_numpy(trained(x)).argmax(1)
-    clean = float((predicted == y).mean())
-    assert checks.no_label_leaking(trained, x, y, clean, THREAT, **options).passed
+    x, y = digits.images[:100], digits.labels[:100]
+    logits = ops.convert_to_numpy(trained(x))
     # Labels moved on by one are mostly wrong on clean images; a step towards them is what leaking looks like.
     moved = (y + 1) % 10
-    wrong = float((predicted == moved).mean())
     original = checks.FGSM
     monkeypatch.setattr(checks, "FGSM", lambda **k: original(**k, targeted=True))
     wide = ThreatModel(norm="linf", epsilon=0.3)
-    check = checks.no_label_leaking(trained, x, moved, wrong, wide, **options)
+    found = checks.checks_of_model(trained, x, moved, logits, wide, (), pgd=True, **OPTIONS)
+    check = next(check for check in found if check.name == "no_label_leaking")
     assert not check.passed
     assert check.value > 0.2
