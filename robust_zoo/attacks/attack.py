@@ -21,6 +21,7 @@ from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of
 from robust_zoo.progress import progress_bar
+from robust_zoo.record import Check
 from robust_zoo.typing import Tensor
 
 _KINDS = {
@@ -342,6 +343,15 @@ class Attack:
 
     result: ClassVar[type[AttackResult]] = AttackResult
     """What `run` returns."""
+
+    flagged: ClassVar[int] = 0
+    """How many images, at most, `find_flags` looks at: the first ones. 0 if there are no flags."""
+
+    def find_flags(
+        self, model: keras.Model, x: np.ndarray, y: np.ndarray | None, *, batch_size: int
+    ) -> tuple[Check, ...]:
+        """Signs, besides what `search` returns, that the attack's verdict on a model cannot be trusted."""
+        return ()
 
     def search(
         self,

@@ -20,9 +20,9 @@ from robust_zoo.attacks.working_set import WorkingSet, like
 from robust_zoo.backend import random
 from robust_zoo.inference import predict
 from robust_zoo.progress import progress_bar
+from robust_zoo.record import Check
 from robust_zoo.typing import Tensor
 
-_FLAGGED = 128  # images that the flags look at
 _TARGETS = 9
 
 
@@ -59,6 +59,7 @@ class AutoAttack(FixedBudgetAttack):
     """
 
     result: ClassVar = AutoAttackResult
+    flagged: ClassVar[int] = 128
 
     def __call__(
         self,
@@ -114,7 +115,7 @@ class AutoAttack(FixedBudgetAttack):
         num_classes = model.output_shape[1]
         logits = predict(model, x, batch_size)
         scale = float(np.median(ops.convert_to_numpy(unit_of(logits))))
-        components, changes = self.standard(num_classes, scale)
+        components, _ = self.standard(num_classes, scale)
         y = logits.argmax(1).astype("int32") if y is None else y
         clean = np.where(logits.argmax(1) == y, "", "clean").astype("<U8")
         found = {"x_adv": x.copy(), "queries": np.ones(len(x), "int64"), "broken_by": clean}
@@ -166,17 +167,23 @@ class AutoAttack(FixedBudgetAttack):
             state.save(lambda: {**found, "accuracy": np.asarray(accuracy)}, now=True)
 
         after = dict(zip(components, accuracy, strict=True))
-        some = slice(_FLAGGED)
-        signs = (
-            flags.randomness(model, x[some]),
-            flags.softmax_output(logits[some]),
-            *flags.gradient_checks(model, x[some], y[some], batch_size=batch_size),
-            flags.logit_scale(logits[some]),
-            flags.square_stronger(after["fab-t"], after["square"], len(x)),
-            flags.too_few_classes(num_classes, changes),
-        )
+        stronger = flags.square_stronger(after["fab-t"], after["square"], len(x))
         success = found["broken_by"] != ""
-        return {**found, "success": success, "components": after, "flags": signs}
+        return {**found, "success": success, "components": after, "flags": (stronger,)}
+
+    def find_flags(
+        self, model: keras.Model, x: np.ndarray, y: np.ndarray | None, *, batch_size: int
+    ) -> tuple[Check, ...]:
+        x, y = x[: self.flagged], None if y is None else y[: self.flagged]
+        logits, num_classes = predict(model, x, batch_size), model.output_shape[1]
+        y = logits.argmax(1).astype("int32") if y is None else y
+        return (
+            flags.randomness(model, x),
+            flags.softmax_output(logits),
+            *flags.gradient_checks(model, x, y, batch_size=batch_size),
+            flags.logit_scale(logits),
+            flags.too_few_classes(num_classes, self.standard(num_classes)[1]),
+        )
 
     def _take_over(
         self,

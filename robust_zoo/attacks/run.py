@@ -72,8 +72,9 @@ def run(
     precision: str,
     progress: bool,
     state_file: str | pathlib.Path | None,
+    with_flags: bool = True,
 ) -> AttackResult:
-    """`Attack.run`, whose arguments these are."""
+    """`Attack.run`, whose arguments these are; without flags, `Attack.find_flags` is not asked."""
     started = time.perf_counter()
     model = in_float32(check_classifier(model))
     x = check_images(x, model)
@@ -92,6 +93,9 @@ def run(
     found = attack.search(model, x, y, rough=rough, numbers=numbers, state=state, **options)
     distance = attack.geometry.distance(found["x_adv"], x)
     attack.verify(found["x_adv"], distance)
+    if with_flags:
+        signs = attack.find_flags(model, x, y, batch_size=batch_size)
+        found["flags"] = (*signs, *found.get("flags", ()))
     seconds = state.seconds_before + time.perf_counter() - started
     return attack.result(**found, distance=distance, seconds=seconds)
 

@@ -49,6 +49,8 @@ def merged(
             outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
             outcomes.append(outcome)
             survivors.append(held)
+            if attack.flagged:
+                flags += found.checks_of("flags", place)
             flags += _flags(found.checks_of("attack", place), outcome)
         else:
             item = minimum_norm(attack, notes["norm"], arrays, clean, plan.seed, seconds)
@@ -137,7 +139,7 @@ class _Found:
 
 
 def _flags(flags: Sequence[Check], outcome: AttackOutcome) -> list[Check]:
-    """An attack's flags: those of its first task, but what compares its components, of all tasks."""
+    """The flags of an attack's first task, but what compares its components, of all tasks."""
     left = outcome.components
     return [
         square_stronger(left["fab-t"], left["square"], outcome.n_examples)

@@ -62,14 +62,14 @@ class Task(NamedTuple):
 
     Attributes:
         number: its place among the plan's tasks.
-        kind: "clean" (predictions), "attack", "curve" (accuracy against epsilon) or "checks".
+        kind: "clean" (predictions), "attack", "flags" (of an attack), "curve" (accuracy against epsilon) or "checks".
         attack: index of the attack in the plan; -1 for tasks of other kinds.
         first: first row of the sample.
         last: row after the last.
     """
 
     number: int
-    kind: Literal["clean", "attack", "curve", "checks"]
+    kind: Literal["clean", "attack", "flags", "curve", "checks"]
     attack: int
     first: int
     last: int
@@ -80,11 +80,12 @@ class _Part(pydantic.BaseModel):
 
 
 class PlannedAttack(_Part):
-    """An attack of a plan, as records describe it, and on how many examples."""
+    """An attack of a plan, as records describe it, on how many examples, and how many of these its flags look at."""
 
     name: str
     config: Settings
     n: int = pydantic.Field(ge=1)
+    flagged: int = pydantic.Field(0, ge=0)
 
 
 class Bound(NamedTuple):
@@ -138,7 +139,7 @@ class EvaluationPlan(_Part):
 
     @pydantic.model_validator(mode="after")
     def _bounded(self) -> Self:
-        kinds = len(self.attacks) + 3
+        kinds = 2 * len(self.attacks) + 3
         if max([self.n, *(attack.n for attack in self.attacks)]) > self.n:
             raise ValueError("an attack must not have more examples than n")
         if kinds * (self.n / self.task_size + 1) > _MOST_TASKS:
@@ -160,6 +161,9 @@ class EvaluationPlan(_Part):
             for kind, attack, n in parts
             for first in range(0, n, self.task_size)
         ]
+        for place, attack in enumerate(self.attacks):
+            if attack.flagged:
+                spans.append(("flags", place, 0, min(attack.flagged, attack.n)))
         if self.checks:
             spans.append(("checks", -1, 0, min(_CHECKED, self.n)))
         return tuple(Task(number, *span) for number, span in enumerate(spans))
@@ -355,7 +359,12 @@ def plan_evaluation(
         ),
         n=len(sample),
         attacks=tuple(
-            PlannedAttack(name=type(attack).__name__, config=attack.get_config(), n=size)
+            PlannedAttack(
+                name=type(attack).__name__,
+                config=attack.get_config(),
+                n=size,
+                flagged=attack.flagged,
+            )
             for attack, size in zip(attacks, sizes, strict=False)
         ),
         threat_model=threat,

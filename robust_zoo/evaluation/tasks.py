@@ -11,6 +11,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.autoattack import AutoAttackResult
+from robust_zoo.attacks.run import run
 from robust_zoo.copies import agree
 from robust_zoo.evaluation.checks import checks_of_model, range_hint
 from robust_zoo.evaluation.curve import broken_at, curve_attack, curve_radii
@@ -43,7 +44,14 @@ def measure(
     started = time.perf_counter()
     x, y = plan.bound.examples(task.first, task.last)
     plan.trust_once(lambda: _check_compiled(plan.bound.model, x, plan.batch_size))
-    find = {"clean": _clean, "attack": _attack, "curve": _curve, "checks": _checks}[task.kind]
+    kinds = {
+        "clean": _clean,
+        "attack": _attack,
+        "flags": _flags,
+        "curve": _curve,
+        "checks": _checks,
+    }
+    find = kinds[task.kind]
     found = find(plan, task, x, y, state_file)
     seconds = found.pop("seconds", time.perf_counter() - started)
     return Part(plan.sha256, task.number, versions(), seconds, **found)
@@ -64,13 +72,15 @@ def _attack(
     plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
 ) -> dict[str, Any]:
     model, attack = plan.bound.model, plan.bound.attacks[task.attack]
-    result = attack.run(
+    result = run(
+        attack,
         model,
         x,
         y,
         numbers=np.arange(task.first, task.last),
         precision=plan.precision,
         state_file=state_file,
+        with_flags=False,
         **_options(plan),
     )
     # A second look at what the attack returned.
@@ -92,6 +102,14 @@ def _attack(
         "checks": result.flags,
         "seconds": result.seconds,
     }
+
+
+def _flags(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    attack, size = plan.bound.attacks[task.attack], plan.batch_size
+    found = attack.find_flags(plan.bound.model, x, y, batch_size=size)
+    return {"arrays": {}, "checks": found}
 
 
 def _curve(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
+from robust_zoo.attacks import APGD, FAB, FGSM, PGD, AutoAttack, DeepFool, Square
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import (
     EvaluationPlan,
@@ -71,6 +71,29 @@ def test_verdicts_do_not_depend_on_the_size_of_tasks(trained):
     assert records[0].attacks[0].correct == records[1].attacks[0].correct
     points = [[point.correct for point in record.curve.points] for record in records]
     assert points[0] == points[1]
+
+
+@pytest.mark.slow
+def test_flags_of_an_attack_are_a_task(trained, monkeypatch):
+    """They look at the same images whatever the size of tasks, once."""
+    attack, seen = AutoAttack(epsilon=0.01), []
+    find = AutoAttack.find_flags
+
+    def watched(self, model, x, y, **options):
+        seen.append(len(x))
+        return find(self, model, x, y, **options)
+
+    monkeypatch.setattr(AutoAttack, "find_flags", watched)
+    components = {"apgd-ce": APGD(epsilon=0.01, steps=1), "fab-t": FAB(targets=1, steps=1)}
+    components |= {"square": Square(epsilon=0.01, steps=1)}
+    monkeypatch.setattr(AutoAttack, "standard", lambda self, *told: (components, []))
+    options = {"attacks": attack, "n": 140, "checks": False}
+    plan = plan_evaluation(trained, "digits", task_size=50, **options)
+    assert [task for task in plan.tasks if task.kind == "flags"] == [(6, "flags", 0, 0, 128)]
+    record = evaluate(trained, "digits", task_size=50, **options)
+    assert seen == [128]
+    names = {"square_stronger_than_white_box", "too_few_classes", "zero_gradients", "randomness"}
+    assert {check.name for check in record.checks} >= names
 
 
 @pytest.fixture
