@@ -10,7 +10,7 @@ from robust_zoo.attacks import FGSM, DeepFool
 from robust_zoo.datasets import StoredDataset, dataset, flip_and_crop, open_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining
 from robust_zoo.recipe import Recipe, RecipeError, execution, resolved, run
-from robust_zoo.recipe.fitting import Epochs
+from robust_zoo.recipe.fitting import Epochs, TimeLimitError
 from robust_zoo.zoo import load_model
 
 pytestmark = [pytest.mark.home, pytest.mark.slow]
@@ -95,6 +95,33 @@ def test_a_host_reads_its_own_rows(pictures, asked):
             np.testing.assert_array_equal(np.concatenate([x for x, _ in read]), images)
             np.testing.assert_array_equal(np.concatenate([y for _, y in read]), labels)
     assert set(asked) == {4}
+
+
+def test_parts_of_a_pass_are_its_batches(pictures):
+    data = open_dataset(pictures, "train", image_shape=(8, 8, 3))
+    augment = functools.partial(flip_and_crop, pad=2)
+    whole, parts = Epochs(data, 8, 3, augment), Epochs(data, 8, 3, augment, steps=2)
+    assert (len(whole), len(parts)) == (3, 2)
+    for number in range(6):  # two passes
+        whole.begin(number // 3)
+        parts.begin(number // 2)
+        for one, other in zip(whole[number % 3], parts[number % 2], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.long
+def test_a_run_resumes_within_a_pass(pictures, tmp_path, monkeypatch):
+    """Epochs of two of the three batches of a pass: cut after the first, resumed, the same weights."""
+    parted = recipe(pictures, steps_per_epoch=2, epochs=3)
+    whole = run(parted, tmp_path / "whole", verbose=0)
+    assert whole.training.epochs == 3
+    with pytest.raises(TimeLimitError, match="after epoch 1 of 3"):
+        run(parted, tmp_path / "cut", max_minutes=1e-6, verbose=0)
+    resumed = run(parted, tmp_path / "cut", resume=True, verbose=0)
+    assert resumed.weights == whole.weights
+    # As many steps in two epochs of a whole pass.
+    passes = run(recipe(pictures, epochs=2), tmp_path / "passes", verbose=0)
+    assert passes.weights == whole.weights
 
 
 def test_a_set_made_of_all_images_needs_them_in_memory(pictures, asked, tmp_path):

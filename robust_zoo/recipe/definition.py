@@ -13,7 +13,7 @@ from robust_zoo.recipe.hyperparameters import with_hyperparameter
 from robust_zoo.record import Reported
 
 _FIELDS = (
-    "name", "dataset", "start", "epochs", "batch_size", "label_smoothing", "dtype_policy", "seed", "n"
+    "name", "dataset", "start", "epochs", "steps_per_epoch", "batch_size", "label_smoothing", "dtype_policy", "seed", "n"
 )  # fmt: skip
 _PARTS = ("defense", "optimizer", "augment", "validation_attack")  # that have hyperparameters
 
@@ -39,7 +39,9 @@ class Recipe(pydantic.BaseModel):
         label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1); default 0.
         augment: changes a batch of training images, each independently, given the images and a random generator; None
             (default) leaves them as they are.
-        epochs: passes over the training split, >= 1.
+        epochs: after each of which the state is saved and the validation split looked at, >= 1.
+        steps_per_epoch: steps in an epoch, >= 1; None (default) is a pass over the training split. Passes that take
+            hours are divided this way: the next epoch goes on where the last one ended.
         batch_size: global batch, in examples, >= 1; default 128. A last batch that is not full is left out.
         dtype_policy: Keras policy of training, "float32" (default) or "mixed_bfloat16"; measuring is in float32.
         seed: integer seed >= 0 for initial weights, order of the data and random starts; default 0. Measuring always
@@ -68,6 +70,7 @@ class Recipe(pydantic.BaseModel):
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
     label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
     epochs: int = pydantic.Field(ge=1)
+    steps_per_epoch: int | None = pydantic.Field(None, ge=1)
     batch_size: int = pydantic.Field(128, ge=1)
     dtype_policy: Literal["float32", "mixed_bfloat16"] = "float32"
     seed: int = pydantic.Field(0, ge=0)
@@ -87,8 +90,8 @@ class Recipe(pydantic.BaseModel):
         """A copy with some values replaced, which is added to the deviations.
 
         Args:
-            settings: new values by name: of the fields name, dataset, start, epochs, batch_size, label_smoothing,
-                dtype_policy, seed and n, and of hyperparameters by their paths, such as "defense.beta",
+            settings: new values by name: of the fields name, dataset, start, epochs, steps_per_epoch, batch_size,
+                label_smoothing, dtype_policy, seed and n, and of hyperparameters by their paths, such as "defense.beta",
                 "defense.attack.epsilon" or "optimizer.learning_rate".
 
         Raises:

@@ -137,11 +137,12 @@ def _train(
         open_dataset(recipe.dataset, split, image_shape=shape) for split in ("train", "validation")
     )
     validation = validation.take(slice(None))
-    steps = len(train) // recipe.batch_size * recipe.epochs
-    if steps < 1:
+    in_a_pass = len(train) // recipe.batch_size
+    if in_a_pass < 1:
         raise RecipeError(
             f"batch_size must be at most {len(train)}, the training examples, got {recipe.batch_size}."
         )
+    steps = (recipe.steps_per_epoch or in_a_pass) * recipe.epochs
     trainer = build(recipe, steps)
     resolved = resolve(recipe, trainer, train, validation)
     data = (train, validation)

@@ -1,6 +1,7 @@
 """Training as a recipe says: batches, callbacks, and going on after an interruption."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class TimeLimitError(RuntimeError):
 
 
 class Epochs(keras.utils.PyDataset):
-    """Full batches of the training split, in an order (and augmented in ways) that seed and epoch determine.
+    """Full batches of a split, pass after pass, each in an order (and augmented in ways) that its number and the seed
+    determine.
 
     Of data that are read as they are needed, two batches are read ahead.
 
@@ -39,6 +41,7 @@ class Epochs(keras.utils.PyDataset):
         seed: of the order and the augmentation.
         augment: changes a batch of images, given them and a random generator; None leaves them.
         rows: of each batch; all by default.
+        steps: batches in an epoch, which goes on where the last one ended; default: one pass.
     """
 
     def __init__(
@@ -48,29 +51,37 @@ class Epochs(keras.utils.PyDataset):
         seed: int,
         augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
         rows: slice = slice(None),
+        steps: int | None = None,
     ) -> None:
         ahead = {} if isinstance(data, Dataset) else {"workers": 2, "max_queue_size": 2}
         super().__init__(**ahead)
         self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
-        self.rows = rows
+        self.rows, self.in_a_pass = rows, len(data) // batch_size
+        self.steps = self.in_a_pass if steps is None else steps
+        self._order = functools.lru_cache(2)(
+            self._drawn
+        )  # an epoch may begin in one pass and end in the next
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.data))
+        self.first = epoch * self.steps
+
+    def _drawn(self, number: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, number)).permutation(len(self.data))
 
     def __len__(self) -> int:
-        return len(self.data) // self.batch_size
+        return self.steps
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        number, place = divmod(self.first + index, self.in_a_pass)
+        rows = self._order(number)[place * self.batch_size : (place + 1) * self.batch_size]
         mine = self.data.take(rows[self.rows])
         if self.augment is None:
             return mine.images, mine.labels
         # Each image is changed as in the whole batch, of which others' images are read elsewhere.
         images = np.zeros((len(rows), *mine.images.shape[1:]), "float32")
         images[self.rows] = mine.images
-        images = self.augment(images, np.random.default_rng((self.seed, self.epoch, index)))
+        images = self.augment(images, np.random.default_rng((self.seed, number, place)))
         return images[self.rows], mine.labels
 
 
@@ -125,8 +136,9 @@ def fit(
             f"{recipe.dataset!r} are too large for memory: choose another defense, or a smaller dataset."
         )
     settings = (recipe.batch_size, recipe.seed, recipe.augment)
-    batches = Epochs(train, *settings, rows=backend.local_rows(recipe.batch_size))
-    whole = Epochs(train, *settings)
+    steps = recipe.steps_per_epoch
+    batches = Epochs(train, *settings, rows=backend.local_rows(recipe.batch_size), steps=steps)
+    whole = Epochs(train, *settings, steps=steps)
     average = [AveragedWeights(whole)] if trainer.optimizer.use_ema else []
     # Whole batches only: under a strategy a replica must never be left without examples.
     watched = min(recipe.batch_size, len(validation))

@@ -67,7 +67,7 @@ def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Datas
             "code_sha256": fingerprint(recipe.augment),
         },
         "epochs": recipe.epochs,
-        "steps_per_epoch": len(train) // recipe.batch_size,
+        "steps_per_epoch": recipe.steps_per_epoch or len(train) // recipe.batch_size,
         "batch_size": recipe.batch_size,
         "dtype_policy": recipe.dtype_policy,
         "seed": recipe.seed,
