@@ -110,7 +110,7 @@ def test_fab_only_counts_inside_the_ball(ten_classes, images, monkeypatch):
     distance = fab.run(ten_classes, x).distance
     epsilon = float(np.median(distance))
     components = {"fab-t": fab, "square": Square(epsilon=epsilon, steps=1)}
-    monkeypatch.setattr(AutoAttack, "standard", lambda self, k, scale: (components, []))
+    monkeypatch.setattr(AutoAttack, "standard", lambda self, *told: (components, []))
     result = AutoAttack(epsilon=epsilon).run(ten_classes, x)
     np.testing.assert_array_equal(result.broken_by == "fab-t", distance <= epsilon)
     robust = result.broken_by == ""
