@@ -3,6 +3,7 @@
     pip install 'robust-zoo[cpu,ray]'
     python benchmarks/scale.py workers checks memory hosts
     python benchmarks/scale.py precision --n 500 --json precision.json
+    python benchmarks/scale.py reference       # needs torch and torchattacks, too
 
 - workers: PGD-40 on 1,000 images and AutoAttack on 64 of a robust model, by this process, by two processes of
   `evaluate(workers=2)` and by Ray with one and with two workers. Workers have one thread each; their start counts.
@@ -10,6 +11,9 @@
 - precision: each component of AutoAttack by itself on --n images, in float32 and then in bfloat16, once and compiled
   before: accuracy within epsilon, seconds (FAB's are of its whole search for the nearest example) and, of the images on
   which the two disagree, how many each left (exact McNemar test).
+- reference: AutoAttack on 64 images of a robust model, in float32 and in bfloat16, and its authors' attacks with the
+  same settings (`torchattacks`, which took over their code) on the same network in PyTorch: seconds and CPU seconds,
+  and the images on which the verdicts differ.
 - memory: peak resident memory of `evaluate`, PGD-2, on one batch of pictures of 224 pixels and on --stored ones read
   from disk; in processes of their own.
 - hosts: a step of Madry training on 64 images a host, by one process and by two that talk over loopback, one thread
@@ -29,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,6 +49,7 @@ import robust_zoo
 from robust_zoo import backend, evaluate, load_dataset, load_model
 from robust_zoo.attacks import PGD, AutoAttack
 from robust_zoo.defenses import AdversarialTraining
+from robust_zoo.inference import predict
 
 ROBUST, MLP = "madry_cnn.pgd_mnist", "mlp.pgd_digits"
 PRECISION = {
@@ -141,6 +147,107 @@ def precision(arguments: argparse.Namespace) -> list[tuple[Table, Results]]:
             results[part] = {"accuracy": accuracies, "only": only, "p": p, "seconds": seconds}
         found.append((table, {name: results}))
     return found
+
+
+def in_torch(model: keras.Model) -> Any:
+    """madry_cnn as a PyTorch module of images (n, 1, 28, 28)."""
+    import torch
+
+    first, second, hidden, last = (
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Dense | keras.layers.Conv2D)
+    )
+
+    def convolution(layer: keras.layers.Conv2D) -> torch.nn.Conv2d:
+        kernel, bias = map(torch.from_numpy, layer.get_weights())
+        made = torch.nn.Conv2d(kernel.shape[2], kernel.shape[3], kernel.shape[0], padding="same")
+        made.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": bias})
+        return made
+
+    def dense(layer: keras.layers.Dense) -> torch.nn.Linear:
+        kernel, bias = map(torch.from_numpy, layer.get_weights())
+        made = torch.nn.Linear(*kernel.shape)
+        made.load_state_dict({"weight": kernel.T, "bias": bias})
+        return made
+
+    class Rows(torch.nn.Module):
+        """Flattens as Keras does, channels last."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.permute(0, 2, 3, 1).flatten(1)
+
+    def block(layer: keras.layers.Conv2D) -> list[torch.nn.Module]:
+        return [convolution(layer), torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+
+    parts = [*block(first), *block(second), Rows(), dense(hidden), torch.nn.ReLU(), dense(last)]
+    return torch.nn.Sequential(*parts).eval()
+
+
+def reference(arguments: argparse.Namespace) -> list[tuple[Table, Results]]:
+    import torch
+    import torchattacks
+
+    model = load_model(ROBUST)
+    theirs, epsilon = in_torch(model), model.robustness.threat_model.epsilon
+    data = load_dataset("mnist", "test").sample(64, arguments.seed)
+    x, y = torch.from_numpy(data.images).permute(0, 3, 1, 2), torch.from_numpy(data.labels).long()
+    with torch.no_grad():
+        logits = theirs(x).numpy()
+    np.testing.assert_allclose(logits, predict(model, data.images, 64), atol=1e-3)
+    budget = {"norm": "Linf", "eps": epsilon, "seed": arguments.seed}
+    attack = AutoAttack(epsilon=epsilon)
+
+    def authors(count: int) -> np.ndarray:
+        components = [
+            torchattacks.APGD(theirs, steps=100, **budget),
+            torchattacks.APGDT(theirs, steps=100, **budget),
+            torchattacks.FAB(theirs, steps=100, multi_targeted=True, **budget),
+            torchattacks.Square(theirs, n_queries=5000, **budget),
+        ]
+        right = (logits.argmax(1) == data.labels)[:count]
+        wrong = ~right
+        x_adv = torchattacks.MultiAttack(components)(x[:count][right], y[:count][right])
+        with torch.no_grad():
+            wrong[right] = (theirs(x_adv).argmax(1) != y[:count][right]).numpy()
+        return wrong
+
+    def ours(bits: str) -> Callable[[int], np.ndarray]:
+        options = {"seed": arguments.seed, "precision": bits, "progress": False}
+        return lambda count: (
+            attack.run(model, data.images[:count], data.labels[:count], **options).success
+        )
+
+    calls = {"authors'": authors, "float32": ours("float32"), "bfloat16": ours("bfloat16")}
+    for call in calls.values():
+        call(WARM_UP)
+    seconds, broken = {name: [] for name in calls}, {}
+    for _ in range(arguments.rounds):
+        for name, call in calls.items():
+            started = time.perf_counter(), time.process_time()
+            broken[name] = call(len(x))
+            now = time.perf_counter(), time.process_time()
+            seconds[name].append(np.subtract(now, started).tolist())
+    table = Table(title=f"AutoAttack on {len(x)} images, {ROBUST}")
+    for heading in (
+        "",
+        "seconds",
+        "CPU seconds",
+        "authors' / it",
+        "in CPU seconds",
+        "other verdicts",
+    ):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, found in seconds.items():
+        ratios = np.median(np.divide(seconds["authors'"], found), axis=0)
+        cells = [*(f"{value:.1f}" for value in np.median(found, axis=0))]
+        cells += [
+            *(f"{ratio:.2f}" for ratio in ratios),
+            str((broken[name] != broken["authors'"]).sum()),
+        ]
+        table.add_row(name, *cells)
+    verdicts = {name: found.tolist() for name, found in broken.items()}
+    return [(table, {"seconds": seconds, "broken": verdicts})]
 
 
 def store_pictures(folder: pathlib.Path, count: int) -> None:
@@ -269,6 +376,7 @@ PARTS = {
     "workers": workers,
     "checks": checks,
     "precision": precision,
+    "reference": reference,
     "memory": memory,
     "hosts": hosts,
 }

@@ -23,6 +23,7 @@ class Comparison(pydantic.BaseModel):
         note: on what ours are.
         columns: what is measured.
         rows: by model or attack, the paper's numbers, accuracies in percent, and ours.
+        labels: by row, what the paper's numbers are, where they are not its own or not comparable.
         weights: SHA-256 of the weights of each model that was measured.
         missing: models that the zoo does not have.
         n_examples: that ours were measured on, of the test split.
@@ -36,6 +37,7 @@ class Comparison(pydantic.BaseModel):
     note: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[tuple[float | None, ...], tuple[Accuracy | float | None, ...]]]
+    labels: dict[str, str]
     weights: dict[str, str]
     missing: tuple[str, ...]
     n_examples: int
@@ -79,6 +81,7 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
             row: (paper["rows"].get(row, nothing), found)
             for row, found in ours.measure(models, test, seed).items()
         },
+        labels=paper.get("labels", {}),
         weights={name: describe_weights(model).sha256 for name, model in models.items()},
         missing=tuple(missing),
         n_examples=len(test),
@@ -89,17 +92,22 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
 def table(found: Comparison) -> list[tuple[str, ...]]:
     """The rows of a human-readable table: a header, then label, "paper" or "ours", and a cell for each column.
 
-    A single column is split: what is measured, the paper's number, ours.
+    A single column is split: what is measured, the paper's number, ours. A number with a label of its own, which may
+    not be comparable, does not stand beside ours.
     """
     rows = [("", "paper", "ours") if len(found.columns) == 1 else ("", "", *found.columns)]
     for name, (paper, ours) in found.rows.items():
         theirs = tuple("" if value is None else f"{value:g}" for value in paper)
         cells = tuple(map(_cell, ours))
+        label = found.labels.get(name)
         if len(found.columns) == 1:
+            if label and any(theirs):
+                rows.append((f"{name} ({label})", *theirs, ""))
+                theirs = ("",)
             rows.append((name, *theirs, *cells))
             continue
         if any(theirs):
-            rows.append((name, "paper", *theirs))
+            rows.append((name, label or "paper", *theirs))
         rows.append((name, "ours", *cells))
     return rows
 

@@ -29,7 +29,8 @@ def papers() -> dict[str, dict[str, dict]]:
     """The papers' numbers, from each paper.json, by the paper's folder and the table's name.
 
     A table has "title", "source" and "note", "columns", "models" (those measured, by name), and "rows": numbers by
-    model or attack, accuracies in percent, null where the paper has none.
+    model or attack, accuracies in percent, null where the paper has none. Its "labels", if any, are by row what
+    stands there in place of "paper": where the numbers are not the paper's own, or not comparable with ours.
     """
     files = sorted(pathlib.Path(__file__).parent.glob("*/paper.json"))
     return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}

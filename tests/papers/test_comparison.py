@@ -203,8 +203,8 @@ def test_pages():
     half = Accuracy.count(1, 2)
     rows = {"a": ((98.0, None), (half, 0.25)), "b": ((None, None), (half, None))}
     found = comparison.Comparison(
-        title="T", source="S", note="N.", columns=("x", "y"), rows=rows, weights={"m": "12ab"},
-        missing=("c",), n_examples=2, seed=0,
+        title="T", source="S", note="N.", columns=("x", "y"), rows=rows, labels={},
+        weights={"m": "12ab"}, missing=("c",), n_examples=2, seed=0,
     )  # fmt: skip
     ours = "50.00 (9.5-90.5)"
     assert comparison.table(found) == [
@@ -214,6 +214,13 @@ def test_pages():
     single = {"a": ((98.0,), (half,)), "b": ((None,), (half,))}
     one = found.model_copy(update={"columns": ("x",), "rows": single})
     assert comparison.table(one) == [("", "paper", "ours"), ("a", "98", ours), ("b", "", ours)]
+    # What is not comparable does not stand beside ours.
+    told = found.model_copy(update={"labels": {"a": "code", "b": "code"}})
+    assert comparison.table(told)[1:] == [
+        ("a", "code", "98", ""), ("a", "ours", ours, "0.25"), ("b", "ours", ours, ""),
+    ]  # fmt: skip
+    told = one.model_copy(update={"labels": {"a": "code", "b": "code"}})
+    assert comparison.table(told)[1:] == [("a (code)", "98", ""), ("a", "", ours), ("b", "", ours)]
     page = comparison.markdown(found)
     assert f"| a | ours | {ours} | 0.25 |\n" in page
     assert "Paper: S. Ours: 2 test examples, seed 0;" in page
@@ -241,12 +248,18 @@ def test_shipped_pages_are_of_the_shipped_weights():
         for row, cell in ours:
             if table["columns"][0] == "clean" and size == entries[row].clean.n_examples:
                 assert cell.strip() == comparison._cell(entries[row].clean), row
-        pattern = r"^\| ([^|]+) \| paper \| (.*) \|$"
-        if len(table["columns"]) == 1:
-            pattern = r"^\| ([^|]+) \| ([\d.]+) \| [^|]* \|$"
+        # The paper's numbers stand in the page as in its file, under their labels.
+        labels, single = table.get("labels", {}), len(table["columns"]) == 1
+        pattern = r"^\| ([^|]+) \| ((?!ours)[^|]*[^|\W][^|]*) \| (.*) \|$"
+        if single:
+            pattern = r"^\| ([^|]+) \|( )([\d.]+) \| [^|]* \|$"
         theirs = re.findall(pattern, text, flags=re.M)
-        assert {row: cells.split(" | ") for row, cells in theirs} == {
-            row: ["" if value is None else f"{value:g}" for value in values]
+        assert {(row, label.strip()): cells.split(" | ") for row, label, cells in theirs} == {
+            (f"{row} ({labels[row]})" if row in labels else row, "")
+            if single
+            else (row, labels.get(row, "paper")): [
+                "" if value is None else f"{value:g}" for value in values
+            ]
             for row, values in table["rows"].items()
         }
 
