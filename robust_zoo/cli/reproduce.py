@@ -14,7 +14,8 @@ def reproduce(
         typer.Argument(help=f"{', '.join(names()[:-1])} or {names()[-1]}."),
     ],
     n: Annotated[
-        int | None, typer.Option(help="Test examples; by default all, in madry-table1 1,000.")
+        int | None,
+        typer.Option(help="Test examples; by default all, in madry-table1 and pgn-table3 1,000."),
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Integer seed for the sample and for all randomness of the attacks.")

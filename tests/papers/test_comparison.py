@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD, BasicIterative
-from robust_zoo.datasets import load_dataset
+from robust_zoo.attacks import FGSM, PGD, BasicIterative, DeepFool
+from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
 from robust_zoo.papers import comparison
@@ -91,6 +91,34 @@ def test_galloway(zoo):
         white = test.images.copy().reshape(60, -1)
         white[:, [*order[:half], *order[-half:]]] = 1
         assert number.accuracy == pytest.approx(accuracy(white))
+
+
+@pytest.mark.long
+def test_pgn(zoo, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.random((20, 32, 32, 3), dtype="float32")
+    labels = np.arange(20, dtype="int32") % 10
+    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+    zoo["allconv.natural_cifar10"] = natural = architectures.allconv(filters=2)
+    zoo["allconv.pgn_cifar10"] = model = architectures.allconv(filters=3)
+    found = comparison.reproduce("pgn-table3", n=8)
+    some = test.sample(8, 0)
+    fgm = FGSM(epsilon=0.5, norm="l2")
+    paper, ours = found.rows["allconv.pgn_cifar10"]
+    assert paper[:2] == (91.86, 65.3)
+
+    def right(source):
+        moved = craft(fgm, source, some.images, some.labels)
+        return (np.asarray(model(moved)).argmax(1) == some.labels).sum()
+
+    assert ours[1].correct == right(model)
+    assert ours[7].correct == right(natural)
+    result = DeepFool(steps=100).run(model, some.images, some.labels)
+    distance = result.distance[result.success]
+    assert ours[3:5] == pytest.approx((distance.mean(), np.median(distance)))
+    # The black box's images are made on the natural network: it has none of its own.
+    assert found.rows["allconv.natural_cifar10"][1][7:] == (None, None)
 
 
 @pytest.mark.long

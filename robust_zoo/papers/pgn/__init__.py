@@ -1,0 +1,1 @@
+"""Perturbation Generator Networks (2020)."""
