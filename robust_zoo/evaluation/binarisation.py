@@ -62,7 +62,7 @@ def binarisation_test(
         attacks: those with the budget of `threat`.
         threat: norm and epsilon.
         seed: integer seed of the points and of the attacks.
-        batch_size: of the passes that find features.
+        batch_size: of the passes and of the attacks.
         progress: whether to show a progress bar.
 
     Returns:
@@ -97,8 +97,7 @@ def binarisation_test(
                     seen = predict(test.model, result.x_adv, batch_size).argmax(1)
                     found[planted, place] = result.success & (seen == 1)
             advance(len(group))
-    rows = sorted(heads)
-    return _check(usable, found[rows], [heads[row] for row in rows], len(x), test.features)
+    return _check(usable, found[[*heads]], [*heads.values()], len(x), test.features)
 
 
 class _Head(NamedTuple):
