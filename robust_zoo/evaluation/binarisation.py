@@ -6,6 +6,7 @@ the surface of the ball from the image and many points inside it. That point is 
 do not find one cannot be trusted on the model itself.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -70,9 +71,8 @@ def binarisation_test(
         are fewer by more than chance, and does not tell where guessing finds more than half of them, too.
     """
     x = x[:N_EXAMPLES]
-    test = once(
-        model, x.shape[1:], ("binarisation", threat.norm), lambda: _TestModel(model, threat.norm)
-    )
+    part = ("binarisation", threat.norm, N_EXAMPLES)
+    test = once(model, x.shape[1:], part, lambda: _TestModel(model, threat.norm, N_EXAMPLES))
     usable = [attack for attack in map(_for_two_classes, attacks) if _fits(attack, test.model)]
     if not usable:
         return None
@@ -110,14 +110,14 @@ class _Head(NamedTuple):
 
 
 class _Heads(layers.Layer):
-    """A head for each of `N_EXAMPLES` images; a candidate gets that of the image which it is nearest to.
+    """A head for each of `count` images; a candidate gets that of the image which it is nearest to.
 
     Within balls that do not meet this is the image that it was made from. Distances are those of the values shown.
     """
 
-    def __init__(self, norm: str, stride: int, name: str) -> None:
-        super().__init__(dtype="float32", trainable=False, name=name)
-        self.norm, self.stride, self.count = norm, stride, N_EXAMPLES
+    def __init__(self, norm: str, count: int, stride: int) -> None:
+        super().__init__(dtype="float32", trainable=False, name="planted")
+        self.norm, self.count, self.stride = norm, count, stride
 
     def build(self, shapes: list[tuple[Any, ...]]) -> None:
         values = len(range(0, math.prod(shapes[0][1:]), self.stride))
@@ -151,11 +151,11 @@ class _TestModel:
         features: what the heads get.
     """
 
-    def __init__(self, model: keras.Model, norm: str) -> None:
+    def __init__(self, model: keras.Model, norm: str, count: int) -> None:
         self.features = _Features(model)
         image = model.inputs[0]
         self._stride = -(-math.prod(image.shape[1:]) // _SHOWN)
-        self._heads = _Heads(norm, self._stride, name="planted")
+        self._heads = _Heads(norm, count, self._stride)
         outputs = self._heads([image, self.features.tensor])
         self.model = keras.Model(image, outputs, name=model.name)
 
@@ -253,7 +253,8 @@ def _plant(features: "_Features", points: "_Points", batch_size: int) -> _Head |
         planted = np.arange(len(nearest)) == 0
         scaler = StandardScaler().fit(nearest)
         separator = LogisticRegression(C=1e6, max_iter=1000)  # all but unregularised
-        separator.fit(scaler.transform(nearest), planted)
+        with _blas().limit(limits=1):  # threads that wait for each other, on so little
+            separator.fit(scaler.transform(nearest), planted)
         weights = separator.coef_[0] / scaler.scale_
         bias = separator.intercept_[0] - weights @ scaler.mean_
         margin = nearest @ weights + bias
@@ -268,6 +269,14 @@ def _plant(features: "_Features", points: "_Points", batch_size: int) -> _Head |
             guessed = any((part @ weights + bias).argmax(1).any() for part in control)
             return _Head(weights, bias, inner, guessed)
     return None
+
+
+@functools.cache
+def _blas() -> Any:
+    """What limits the threads of NumPy's linear algebra."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 _LOGITS = "the logits"

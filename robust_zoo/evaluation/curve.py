@@ -11,7 +11,7 @@ from robust_zoo.attacks import PGD
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.record import Accuracy, Curve, CurvePoint, ThreatModel
 
-N_EXAMPLES = 1000  # how many of the evaluated examples the curve is measured on
+N_EXAMPLES = 512  # how many of the evaluated examples the curve is measured on
 STEPS = 20
 _PARTS = (0.25, 0.5, 0.75, 1.0)  # of the threat model's epsilon
 _BEYOND = 3  # more radii, up to the one that covers every image

@@ -71,7 +71,7 @@ def evaluate(
             Clean accuracy, checks and what counts as a success are float32 in both.
         task_size: images in a task, the unit of work that is measured and resumed, see `plan_evaluation`; default 256.
         checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
-            to 1,000 examples.
+            to 512 examples.
         progress: whether to show progress bars (on a terminal only).
         state_directory: folder, made if need be, that keeps what is measured, and how far the attack at work is (see
             `Attack.run`), so that an interrupted evaluation resumes when it is called again with the same arguments.

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from robust_zoo.attacks.flags import square_stronger
-from robust_zoo.evaluation.checks import clean_above_chance, curve_agrees, in_order, reaches_chance
+from robust_zoo.evaluation.checks import (
+    clean_above_chance,
+    curve_agrees,
+    in_order,
+    pgd_beats_fgsm,
+    reaches_chance,
+)
 from robust_zoo.evaluation.curve import Evidence, accuracy_curve
 from robust_zoo.evaluation.outcomes import evidence_of, minimum_norm, outcome_of, worst_case
 from robust_zoo.evaluation.parts import Part
@@ -175,4 +181,8 @@ def _checks(
         places, radii = arrays["broken_at"], notes["radii"]
         curve, alone = accuracy_curve(places, radii, plan.threat_model, evidence, seed=plan.seed)
         checks += [reaches_chance(curve, found.labels), curve_agrees(curve, alone)]
+        one_step = found.of("checks")[0]["right_after_fgsm"]
+        one_step &= found.clean[: len(one_step)]
+        within = sum(radius <= plan.threat_model.epsilon for radius in radii)
+        checks.append(pgd_beats_fgsm(one_step, places[: len(one_step)] >= within))
     return curve, in_order(checks)

@@ -13,7 +13,7 @@ from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.autoattack import AutoAttackResult
 from robust_zoo.attacks.run import run
 from robust_zoo.copies import agree
-from robust_zoo.evaluation.checks import checks_of_model, range_hint
+from robust_zoo.evaluation.checks import checks_of_model, range_hint, right_after_fgsm
 from robust_zoo.evaluation.curve import broken_at, curve_attack, curve_radii
 from robust_zoo.evaluation.outcomes import lengths, versions
 from robust_zoo.evaluation.parts import Part
@@ -130,9 +130,13 @@ def _checks(
     model, threat = plan.bound.model, plan.threat_model
     logits = predict(model, x, plan.batch_size)
     fixed = [part for part in plan.bound.attacks if isinstance(part, FixedBudgetAttack)]
-    pgd = plan.has_curve
-    found = checks_of_model(model, x, y, logits, threat, fixed, pgd=pgd, **_options(plan))
-    return {"arrays": {}, "checks": found}
+    moved = None
+    if plan.has_curve:
+        assert threat is not None  # or there is no curve
+        options = {"seed": plan.seed, "batch_size": plan.batch_size}
+        moved = right_after_fgsm(model, x, y, threat, **options)
+    found = checks_of_model(model, x, y, logits, moved, threat, fixed, **_options(plan))
+    return {"arrays": {} if moved is None else {"right_after_fgsm": moved}, "checks": found}
 
 
 def _options(plan: EvaluationPlan) -> dict[str, Any]:

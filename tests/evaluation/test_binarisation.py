@@ -217,7 +217,7 @@ def test_only_balls_that_do_not_meet_are_told_apart(trained, images):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l0"])
 def test_a_candidate_gets_the_head_of_its_image(norm, trained, images):
     rng = np.random.default_rng(0)
-    test = _TestModel(trained, norm)
+    test = _TestModel(trained, norm, 32)
     size = trained.layers[-1].kernel.shape[0]
     heads = {
         number: _Head(np.zeros((size, 2), "float32"), np.array([number, 0], "float32"), 9, False)

@@ -6,7 +6,7 @@ from keras import ops
 from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, AutoAttack, flags
 from robust_zoo.datasets import load_dataset
-from robust_zoo.evaluation import checks, evaluate
+from robust_zoo.evaluation import checks, evaluate, tasks
 from robust_zoo.record import ThreatModel
 
 OPTIONS = {"seed": 0, "batch_size": 64, "progress": False}
@@ -122,41 +122,42 @@ def test_pgd_weaker_than_fgsm_fires():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_planted")
 def test_fgsm_and_pgd_are_compared_on_the_same_images(trained, digits, monkeypatch):
-    x, y = digits.images[:100], digits.labels[:100]
-    logits = ops.convert_to_numpy(trained(x))
-    options = {"pgd": True, **OPTIONS}
-    found = checks.checks_of_model(trained, x, y, logits, THREAT, (), **options)
-    by_name = {check.name: check for check in found}
-    weaker, leaking = (
-        by_name[name] for name in ("pgd_at_least_as_strong_as_fgsm", "no_label_leaking")
-    )
+    def found():
+        attack = FGSM(epsilon=THREAT.epsilon)
+        record = evaluate(trained, digits, attacks=attack, n=300, progress=False)
+        by_name = {check.name: check for check in record.checks}
+        return by_name["pgd_at_least_as_strong_as_fgsm"], by_name["no_label_leaking"]
+
+    some = digits.sample(300, 0)
+    x, y = some.images[:256], some.labels[:256]
     one, many = (
-        float((~attack.run(trained, x, y, **OPTIONS).success).mean())
+        float((~attack.run(trained, x, y, progress=False).success).mean())
         for attack in (FGSM(epsilon=THREAT.epsilon), PGD(epsilon=THREAT.epsilon, steps=20))
     )
+    weaker, leaking = found()
     assert weaker.passed
     assert weaker.value == pytest.approx(one - many)
-    right = float((logits.argmax(1) == y).mean())
+    right = float((ops.convert_to_numpy(trained(x)).argmax(1) == y).mean())
     assert leaking.passed
     assert leaking.value == pytest.approx(one - right, abs=0.03)
     # A PGD that does not move is the weakest there is.
-    original = checks.PGD
-    monkeypatch.setattr(checks, "PGD", lambda **k: original(**k | {"steps": 1, "step_size": 1e-9}))
-    found = checks.checks_of_model(trained, x, y, logits, THREAT, (), **options)
-    assert not next(check for check in found if check.name == weaker.name).passed
+    still = PGD(epsilon=THREAT.epsilon, steps=1, step_size=1e-9)
+    monkeypatch.setattr(tasks, "curve_attack", lambda threat, epsilon: still)
+    assert found()[0].passed is False
 
 
 @pytest.mark.slow
 def test_a_step_that_helps_fires_label_leaking(trained, digits, monkeypatch):
     x, y = digits.images[:100], digits.labels[:100]
-    logits = ops.convert_to_numpy(trained(x))
     # Labels moved on by one are mostly wrong on clean images; a step towards them is what leaking looks like.
-    moved = (y + 1) % 10
+    labels = (y + 1) % 10
     original = checks.FGSM
     monkeypatch.setattr(checks, "FGSM", lambda **k: original(**k, targeted=True))
     wide = ThreatModel(norm="linf", epsilon=0.3)
-    found = checks.checks_of_model(trained, x, moved, logits, wide, (), pgd=True, **OPTIONS)
-    check = next(check for check in found if check.name == "no_label_leaking")
+    moved = checks.right_after_fgsm(trained, x, labels, wide, seed=0, batch_size=64)
+    clean = ops.convert_to_numpy(trained(x)).argmax(1) == labels
+    check = checks.no_label_leaking(clean, moved)
     assert not check.passed
     assert check.value > 0.2
