@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -52,10 +52,10 @@ from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.inference import predict
 
 ROBUST, MLP = "madry_cnn.pgd_mnist", "mlp.pgd_digits"
-PRECISION = {
-    "madry_cnn.pgd_mnist": "mnist",
-    "preact_resnet.pgd_cifar10": "cifar10",
-    "mlp.deepdefense_mnist": "mnist",
+PRECISION = {  # dataset and epsilon
+    "mlp.deepdefense_mnist": ("mnist", 0.1),
+    "galloway_cnn.natural_l2_cifar10": ("cifar10", 1 / 255),
+    "madry_cnn.pgd_mnist": ("mnist", 0.3),
 }
 PICTURE = (224, 224, 3)
 CLASSES = 10
@@ -119,12 +119,11 @@ def checks(arguments: argparse.Namespace) -> list[tuple[Table, Results]]:
     return [compared(calls, arguments, "evaluate, PGD-40 on 500 digits")]
 
 
-def precision(arguments: argparse.Namespace) -> list[tuple[Table, Results]]:
-    found = []
-    for name, dataset in PRECISION.items():
+def precision(arguments: argparse.Namespace) -> Iterator[tuple[Table, Results]]:
+    for name, (dataset, epsilon) in PRECISION.items():
         model = load_model(name)
         data = load_dataset(dataset, "test").sample(arguments.n, arguments.seed)
-        attack = AutoAttack(epsilon=model.robustness.threat_model.epsilon)
+        attack = AutoAttack(epsilon=epsilon)
         table, results = Table(title=f"{name}, {arguments.n} images"), {}
         for heading in (
             "component", "float32", "bfloat16", "only float32", "only bfloat16", "p", "seconds", "seconds", "ratio",
@@ -145,8 +144,7 @@ def precision(arguments: argparse.Namespace) -> list[tuple[Table, Results]]:
             cells += [f"{p:.2f}", *(f"{value:.1f}" for value in seconds), f"{ratio:.2f}"]
             table.add_row(part, *cells)
             results[part] = {"accuracy": accuracies, "only": only, "p": p, "seconds": seconds}
-        found.append((table, {name: results}))
-    return found
+        yield table, {name: results}
 
 
 def in_torch(model: keras.Model) -> Any:
