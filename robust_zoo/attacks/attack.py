@@ -68,6 +68,8 @@ class Attack:
         restarts: ClassVar[int] = 1
     look_every: ClassVar[int] = 10
     """Most steps between two looks at which images are done; of a long attack, a tenth of the steps so far."""
+    bears_rounding: ClassVar[bool] = True
+    """Whether its steps are as good on a copy of the model in less precision."""
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -315,9 +317,10 @@ class Attack:
                 which `x` is a part. Default: its position in `x`.
             seed: integer seed for all randomness, in [0, 2**64); default 0.
             batch_size: images in a full batch, >= 1; default 128.
-            precision: "float32" (default), or "bfloat16": gradients and searches use a copy of the model that computes
-                in bfloat16 between its first and its last layer, see `robust_zoo.copies.in_bfloat16`. Images stay
-                float32, and a success that the copy reports counts if the model itself agrees.
+            precision: "float32" (default), or "bfloat16": gradients use a copy of the model that computes in bfloat16
+                between its first and its last layer, see `robust_zoo.copies.in_bfloat16`. Images stay float32, and a
+                success that the copy reports counts if the model itself agrees. Square stays in float32: it compares
+                losses that bfloat16 does not tell apart.
             progress: whether to show a progress bar (on a terminal only).
             state_file: file (.npz) that the attack's progress is saved to (atomic write), at most every 30 seconds and
                 at the end. If it exists, the attack resumes from it; remove it to start over. Default: no file.

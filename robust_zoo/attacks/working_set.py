@@ -94,7 +94,8 @@ class WorkingSet:
         y: int32 (n,), or None for the predicted labels.
         key: random key (2,); an image's own is folded from it and its number.
         batch_size: images in a full batch.
-        rough: copy of the model in less precision that steps are made on; None for the model itself.
+        rough: copy of the model in less precision that steps are made on, if the attack bears its rounding; None for
+            the model itself.
         numbers: int (n,), the images' numbers.
         logits: float32 (n, classes) of `x`, computed if they are not given.
         stop_distance: replaces the attack's own.
@@ -118,6 +119,7 @@ class WorkingSet:
         stop_distance: float | None = None,
     ):
         self.attack, self.x = attack, x
+        rough = rough if attack.bears_rounding else None
         self._epsilon = np.asarray(getattr(attack, "epsilon", 0.0), "float32")
         self._sizes = batch_sizes(batch_size)
         self._stop = attack.stop_distance if stop_distance is None else stop_distance

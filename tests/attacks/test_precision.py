@@ -95,6 +95,17 @@ def test_successes_are_the_model_s_own(network, images, attack):
 
 
 @pytest.mark.slow
+def test_a_search_that_compares_losses_stays_in_float32(network, images):
+    x, attack = images(24, (8, 8, 1)), Square(epsilon=0.05, steps=60)
+    found, exact = (
+        attack.run(network, x, batch_size=16, precision=name) for name in ("bfloat16", "float32")
+    )
+    assert 0 < exact.success.sum() < 24
+    np.testing.assert_array_equal(found.x_adv, exact.x_adv)
+    np.testing.assert_array_equal(found.queries, exact.queries)
+
+
+@pytest.mark.slow
 def test_a_success_of_the_copy_alone_counts_for_nothing(network, images, monkeypatch):
     def another(model):
         copy = in_bfloat16(model)
