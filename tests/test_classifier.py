@@ -343,6 +343,15 @@ def test_outputs_at_both_ends_of_a_range_are_squashed():
         assert check_logits(np.tile(always, (40, 1)), model).shape == (40, 4)
 
 
+def test_logits_that_happen_to_lie_in_the_unit_interval():
+    """Logistic regression has a first logit of 0; of images of one class, the other may lie anywhere above."""
+    z = np.linspace(0, 0.8, 50, dtype="float32")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)], name="logistic")
+    assert check_logits(np.stack([0 * z, z], axis=1), model) is not None
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\] \(0 to 0.8\), as those of a sigmoid do"):
+        check_logits(np.stack([z[::-1], z], axis=1), model)
+
+
 class Unkept(keras.layers.Layer):
     """Without a get_config for its argument."""
 
