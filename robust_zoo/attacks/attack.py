@@ -353,7 +353,14 @@ class Attack:
     def find_flags(
         self, model: keras.Model, x: np.ndarray, y: np.ndarray | None, *, batch_size: int
     ) -> tuple[Check, ...]:
-        """Signs, besides what `search` returns, that the attack's verdict on a model cannot be trusted."""
+        """Signs, besides what `search` returns, that the attack's verdict on a model cannot be trusted.
+
+        Args:
+            model: float32 classifier.
+            x: float32 (n, height, width, channels) in [0, 1], of which the first `flagged` are looked at.
+            y: int32 (n,), or None for the predicted labels.
+            batch_size: images in a full batch.
+        """
         return ()
 
     def search(

@@ -39,9 +39,9 @@ class Recipe(pydantic.BaseModel):
         label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1); default 0.
         augment: changes a batch of training images, each independently, given the images and a random generator; None
             (default) leaves them as they are.
-        epochs: after each of which the state is saved and the validation split looked at, >= 1.
-        steps_per_epoch: steps in an epoch, >= 1; None (default) is a pass over the training split. Passes that take
-            hours are divided this way: the next epoch goes on where the last one ended.
+        epochs: how often the state is saved and the validation split looked at, >= 1; an epoch is a pass over the
+            training split, or `steps_per_epoch` steps.
+        steps_per_epoch: >= 1, where passes take hours: the next epoch goes on where the last one ended. Default: None.
         batch_size: global batch, in examples, >= 1; default 128. A last batch that is not full is left out.
         dtype_policy: Keras policy of training, "float32" (default) or "mixed_bfloat16"; measuring is in float32.
         seed: integer seed >= 0 for initial weights, order of the data and random starts; default 0. Measuring always

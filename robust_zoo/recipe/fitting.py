@@ -58,9 +58,8 @@ class Epochs(keras.utils.PyDataset):
         self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
         self.rows, self.in_a_pass = rows, len(data) // batch_size
         self.steps = self.in_a_pass if steps is None else steps
-        self._order = functools.lru_cache(2)(
-            self._drawn
-        )  # an epoch may begin in one pass and end in the next
+        # Two, since an epoch may begin in one pass and end in the next.
+        self._order = functools.lru_cache(2)(self._drawn)
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
