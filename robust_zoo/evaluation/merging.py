@@ -55,9 +55,9 @@ def merged(
             outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
             outcomes.append(outcome)
             survivors.append(held)
+            flags += _flags(found.checks_of("attack", place), outcome)
             if attack.flagged:
                 flags += found.checks_of("flags", place)
-            flags += _flags(found.checks_of("attack", place), outcome)
         else:
             item = minimum_norm(attack, notes["norm"], arrays, clean, plan.seed, seconds)
             distances.append(item)

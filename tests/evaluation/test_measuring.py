@@ -246,8 +246,8 @@ def test_autoattack_in_a_record(model, tmp_path):
         "square_stronger_than_white_box"
     ]
     files = sorted(path.name for path in (tmp_path / "state").iterdir())
-    # Predictions, three attacks, the curve and the checks.
-    assert files == [f"part_{number:05}.npz" for number in range(6)]
+    # Predictions, three attacks, the curve, AutoAttack's flags and the checks.
+    assert files == [f"part_{number:05}.npz" for number in range(7)]
     again = evaluate(model, "digits", attacks=attacks, **options)
     assert again.attacks[0].components == outcome.components
     assert again.attacks[0].seconds == pytest.approx(outcome.seconds, rel=0.5)  # what it took
