@@ -172,7 +172,7 @@ def test_evaluate_with_several_kinds_of_attack(command, tmp_path):
     for text in ("after apgd-ce", "after square", "DeepFool-50", "clean-correct only", "JSMA"):
         assert text in out
     # Predictions, four attacks, the curve and the checks.
-    assert len(list((tmp_path / "state").iterdir())) == 7
+    assert len(list((tmp_path / "state").iterdir())) == 8
 
 
 @pytest.mark.long

@@ -301,7 +301,7 @@ def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path, capsys, mo
         "tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})\n"  # as here
         "get = fitting.Epochs.__getitem__\n"
         "def item(self, index):\n"
-        "    if self.epoch == 2 and index == 9: os.kill(os.getpid(), 9)\n"
+        "    if self.first == 2 * len(self) and index == 9: os.kill(os.getpid(), 9)\n"
         "    return get(self, index)\n"
         "fitting.Epochs.__getitem__ = item\n"
         "r.run(quick(sys.argv[2], 4), sys.argv[1], verbose=0)\n"
@@ -546,7 +546,7 @@ def test_recipes_take_the_same_step_on_two_replicas(name, strategy, monkeypatch)
     start, alone = _one_step(recipe, contextlib.nullcontext())
     _, together = _one_step(recipe, strategy.scope(), start)
     moved = max(np.abs(old - new).max() for old, new in zip(start, alone, strict=True))
-    assert moved > 0
+    assert (moved > 0) == (name != "logistic.expert_mnist37")  # its initial weights are the model
     if any(
         isinstance(layer, keras.layers.Dropout) for layer in recipe.classifier()._flatten_layers()
     ):

@@ -302,6 +302,7 @@ class Attack:
         precision: str = "float32",
         progress: bool = True,
         state_file: str | pathlib.Path | None = None,
+        with_flags: bool = True,
     ) -> AttackResult:
         """Attacks a whole set of images; what counts as a success is judged in float32.
 
@@ -324,6 +325,7 @@ class Attack:
             progress: whether to show a progress bar (on a terminal only).
             state_file: file (.npz) that the attack's progress is saved to (atomic write), at most every 30 seconds and
                 at the end. If it exists, the attack resumes from it; remove it to start over. Default: no file.
+            with_flags: whether to look for the signs of `find_flags`; default True.
 
         Raises:
             TypeError, ValueError: inputs that `robust_zoo.contract` refuses, a seed out of range, missing targets, a
@@ -342,6 +344,7 @@ class Attack:
             precision=precision,
             progress=progress,
             state_file=state_file,
+            with_flags=with_flags,
         )
 
     result: ClassVar[type[AttackResult]] = AttackResult

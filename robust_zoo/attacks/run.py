@@ -72,9 +72,9 @@ def run(
     precision: str,
     progress: bool,
     state_file: str | pathlib.Path | None,
-    with_flags: bool = True,
+    with_flags: bool,
 ) -> AttackResult:
-    """`Attack.run`, whose arguments these are; without flags, `Attack.find_flags` is not asked."""
+    """`Attack.run`, whose arguments these are."""
     started = time.perf_counter()
     model = in_float32(check_classifier(model))
     x = check_images(x, model)

@@ -11,7 +11,6 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.autoattack import AutoAttackResult
-from robust_zoo.attacks.run import run
 from robust_zoo.copies import agree
 from robust_zoo.evaluation.checks import checks_of_model, range_hint, right_after_fgsm
 from robust_zoo.evaluation.curve import broken_at, curve_attack, curve_radii
@@ -72,15 +71,14 @@ def _attack(
     plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
 ) -> dict[str, Any]:
     model, attack = plan.bound.model, plan.bound.attacks[task.attack]
-    result = run(
-        attack,
+    result = attack.run(
         model,
         x,
         y,
         numbers=np.arange(task.first, task.last),
         precision=plan.precision,
         state_file=state_file,
-        with_flags=False,
+        **({"with_flags": False} if attack.flagged else {}),  # they are a task of their own
         **_options(plan),
     )
     # A second look at what the attack returned.

@@ -37,7 +37,7 @@ class Comparison(pydantic.BaseModel):
     note: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[tuple[float | None, ...], tuple[Accuracy | float | None, ...]]]
-    labels: dict[str, str]
+    labels: dict[str, str] = {}
     weights: dict[str, str]
     missing: tuple[str, ...]
     n_examples: int
