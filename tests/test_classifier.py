@@ -350,6 +350,9 @@ def test_logits_that_happen_to_lie_in_the_unit_interval():
     assert check_logits(np.stack([0 * z, z], axis=1), model) is not None
     with pytest.raises(ValueError, match=r"lie in \[0, 1\] \(0 to 0.8\), as those of a sigmoid do"):
         check_logits(np.stack([z[::-1], z], axis=1), model)
+    # A sigmoid's class that is never seen underflows to 0.
+    with pytest.raises(ValueError, match="as those of a sigmoid do"):
+        check_logits(np.stack([0 * z, z[::-1], z], axis=1), model)
 
 
 class Unkept(keras.layers.Layer):
