@@ -30,7 +30,7 @@ def _compile(
     copy = (lambda: None) if rough is None else weakref.ref(rough)
 
     def start(
-        x: Tensor, y: Tensor, keys: Tensor, epsilon: Tensor | float, attempt: Tensor | int
+        x: Tensor, y: Tensor, keys: Tensor, epsilon: Tensor, attempt: Tensor | int
     ) -> AttackState:
         return attack.start(reference(), x, y, random.fold_in(keys, attempt), epsilon, attempt)
 
@@ -39,7 +39,7 @@ def _compile(
         y: Tensor,
         state: AttackState,
         closest: Tensor,
-        epsilon: Tensor | float,
+        epsilon: Tensor,
         count: Tensor | int,
     ) -> tuple[AttackState, Tensor, Tensor]:
         return attack.follow(reference(), x, y, state, closest, epsilon, count, copy())
@@ -99,6 +99,7 @@ class WorkingSet:
         numbers: int (n,), the images' numbers.
         logits: float32 (n, classes) of `x`, computed if they are not given.
         stop_distance: replaces the attack's own.
+        epsilon: float (n,), replaces the attack's own, its step size in proportion.
 
     Attributes:
         work: image-steps to do at most.
@@ -117,10 +118,13 @@ class WorkingSet:
         numbers: np.ndarray,
         logits: np.ndarray | None = None,
         stop_distance: float | None = None,
+        epsilon: np.ndarray | None = None,
     ):
         self.attack, self.x = attack, x
         rough = rough if attack.bears_rounding else None
-        self._epsilon = np.asarray(getattr(attack, "epsilon", 0.0), "float32")
+        if epsilon is None:
+            epsilon = np.full(len(x), getattr(attack, "epsilon", 0.0))
+        self._epsilon = epsilon.astype("float32").reshape(-1, *[1] * (x.ndim - 1))
         self._sizes = batch_sizes(batch_size)
         self._stop = attack.stop_distance if stop_distance is None else stop_distance
         self._keys = ops.convert_to_numpy(random.fold_in(key, numbers))
@@ -207,7 +211,11 @@ class WorkingSet:
     def _call(self, function: Callable[..., Any], rows: np.ndarray, *arrays: Any) -> Any:
         return call(function, self._sizes, rows, *arrays)
 
-    def run(self, tick: Callable[[int], object], save: Callable[[], object] = lambda: None) -> None:
+    def run(
+        self,
+        tick: Callable[[int], object] = lambda count: None,
+        save: Callable[[], object] = lambda: None,
+    ) -> None:
         """Attacks everything.
 
         Args:
@@ -235,12 +243,13 @@ class WorkingSet:
     ) -> None:
         """One attempt on the images `window`; `rows` and the state count within the window."""
         attack, x, y = self.attack, self.x[window], self.y[window]
+        epsilon = self._epsilon[window]
         everyone = self._resisting(np.arange(len(window)), window)
         if self._state is None:
             self._active = everyone
             keys, attempt = self._keys[window], np.asarray(self._attempt, "int32")
             for rows in self._batches(self._active):
-                new = self._call(self._start, rows, x, y, keys, self._epsilon, attempt)
+                new = self._call(self._start, rows, x, y, keys, epsilon, attempt)
                 self._scatter(rows, new, len(window))
         assert self._active is not None  # it comes with a state
         while self._done < self._steps and len(self._active):
@@ -250,7 +259,7 @@ class WorkingSet:
             closest = self._closest[window]
             for rows in self._batches(self._active):
                 new, candidate, distance = self._call(
-                    self._follow, rows, x, y, self._state, closest, self._epsilon,
+                    self._follow, rows, x, y, self._state, closest, epsilon,
                     np.asarray(count, "int32"),
                 )  # fmt: skip
                 self._scatter(rows, new, len(window))

@@ -244,8 +244,9 @@ def _plant(features: "_Features", points: "_Points", batch_size: int) -> _Head |
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    target = next(points.surface(1))
-    some = itertools.chain((target, points.image), points.inside(_INNER[0]))
+    target, inside = next(points.surface(1)), points.inside(_INNER[0])
+    first = np.concatenate([target, points.image, *itertools.islice(inside, 1)])
+    some = itertools.chain((first,), inside)
     values, spans = zip(*(features(part, batch_size) for part in some), strict=True)
     values = np.concatenate(values)
     for inner in _INNER:
@@ -308,7 +309,9 @@ class _Features:
 
     def __call__(self, x: np.ndarray, batch_size: int) -> tuple[np.ndarray, tuple[float, float]]:
         """Of images: float64 (n, features), and the least and the largest logit."""
-        values = in_batches(self._compute, batch_sizes(batch_size), x).astype("float64")
+        # Passes without a gradient keep few activations, and `_PART` bounds the points.
+        sizes = batch_sizes(4 * batch_size)
+        values = in_batches(self._compute, sizes, x).astype("float64")
         logits = values[:, self.count :]
         return values[:, : self.count], (logits.min(), logits.max())
 

@@ -9,6 +9,10 @@ import numpy as np
 
 from robust_zoo.attacks import PGD
 from robust_zoo.attacks.norms import get_norm
+from robust_zoo.attacks.run import bfloat16_copy
+from robust_zoo.attacks.working_set import WorkingSet
+from robust_zoo.backend import random
+from robust_zoo.inference import predict
 from robust_zoo.record import Accuracy, Curve, CurvePoint, ThreatModel
 
 N_EXAMPLES = 512  # how many of the evaluated examples the curve is measured on
@@ -42,18 +46,22 @@ def curve_radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
     return [*below, *beyond, everything]
 
 
-def curve_attack(threat: ThreatModel, epsilon: float) -> PGD:
-    """What the curve is measured with, at one of its radii."""
-    return PGD(epsilon=epsilon, norm=threat.norm, steps=STEPS)
+def curve_attack(threat: ThreatModel) -> PGD:
+    """What the curve is measured with: at other radii its step is longer or shorter in proportion."""
+    return PGD(epsilon=threat.epsilon, norm=threat.norm, steps=STEPS)
 
 
 def broken_at(
-    attacks: Sequence[PGD],
+    attack: PGD,
+    radii: Sequence[float],
     model: keras.Model,
     x: np.ndarray,
     y: np.ndarray,
     numbers: np.ndarray,
-    **options: Any,
+    *,
+    seed: int,
+    batch_size: int,
+    precision: str = "float32",
 ) -> np.ndarray:
     """The place of the least radius within which PGD fooled the model, int64 (n,); their number where it did not.
 
@@ -61,23 +69,31 @@ def broken_at(
     bisection: a radius is left out where PGD fooled the model within a smaller one, or failed within a larger one.
 
     Args:
-        attacks: with radii that rise.
+        attack: whose radius is replaced.
+        radii: rising.
         model: float32 classifier.
         x: float32 (n, height, width, channels) in [0, 1].
         y: int32 (n,).
         numbers: of the images, see `Attack.run`.
-        **options: of `Attack.run`.
+        seed: integer seed of the attack.
+        batch_size: images in a full batch.
+        precision: "float32" (default) or "bfloat16", see `Attack.run`.
     """
-    least, most = np.zeros(len(x), "int64"), np.full(len(x), len(attacks))
-    while (least < most).any():
-        # By the first radius that anyone needs: all images that need it are attacked at once.
-        middle = (least + most) // 2
-        open_ = least < most
-        place = int(middle[open_].min())
-        rows = np.flatnonzero(open_ & (middle == place))
-        run = attacks[place].run(model, x[rows], y[rows], numbers=numbers[rows], **options)
-        most[rows[run.success]] = place
-        least[rows[~run.success]] = place + 1
+    options: dict[str, Any] = {"key": random.key(seed), "batch_size": batch_size}
+    if precision == "bfloat16":
+        options["rough"] = bfloat16_copy(model)
+    logits, rising = predict(model, x, batch_size), np.asarray(radii)
+    least, most = np.zeros(len(x), "int64"), np.full(len(x), len(radii))
+    while len(rows := np.flatnonzero(least < most)):
+        middle = (least[rows] + most[rows]) // 2
+        working_set = WorkingSet(
+            attack, model, x[rows], y[rows], numbers=numbers[rows], logits=logits[rows],
+            epsilon=rising[middle], **options,
+        )  # fmt: skip
+        working_set.run()
+        fooled = working_set.found()["success"]
+        most[rows[fooled]] = middle[fooled]
+        least[rows[~fooled]] = middle[~fooled] + 1
     return most
 
 
@@ -110,5 +126,5 @@ def accuracy_curve(
             held &= ~part.broken(epsilon, n)
         own.append(Accuracy.count(int(alone.sum()), n))
         points.append(CurvePoint.count(int(held.sum()), n, epsilon=epsilon))
-    config = curve_attack(threat, threat.epsilon).get_config()
+    config = curve_attack(threat).get_config()
     return Curve(name="PGD", config=config, seed=seed, points=tuple(points)), own

@@ -40,7 +40,8 @@ def measure_tasks(
         engine: "process" or "ray".
         workers: how many processes measure at once. By default one, this one; on Ray as many as the cluster has GPUs
             or, without any, CPUs.
-        address: of the Ray cluster, "auto" for the one around this machine; by default one is started here.
+        address: of the Ray cluster, "auto" for the one around this machine; by default one is started here, which stays,
+            with its workers, until the process ends.
 
     Raises:
         ValueError: an engine that there is not, or a cluster that cannot be reached.
@@ -187,10 +188,39 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+class RayWorker:
+    """An actor that measures tasks of one plan after another, and keeps what it compiled for the last."""
+
+    def __init__(self) -> None:
+        self._plan = ""
+        self._worker: Worker | None = None
+
+    def measure(self, plan: str, content: list[Any], number: int) -> Part:
+        """The part of a task.
+
+        Args:
+            plan: as JSON, by which it is told from others.
+            content: one reference to what `packed` made of it, in a list so that it is fetched only where it is needed.
+            number: of the task.
+        """
+        import ray
+
+        if self._worker is None or plan != self._plan:
+            self._worker, self._plan = Worker(ray.get(content[0])), plan
+        return self._worker.measure(number)
+
+
+_IDLE: dict[str, list[Any]] = {}
+"""Workers of the Ray that this process started on its machine, by its node, for the next evaluation."""
+
+
 def _on_ray(
     plan: EvaluationPlan, tasks: Sequence[Task], workers: int | None, address: str | None
 ) -> Generator[Part]:
-    """By actors that are started again, and their task with them, where a machine fails."""
+    """By actors that are started again, and their task with them, where a machine fails.
+
+    A Ray that is started here stays, as do its workers, until the process ends. Workers on a cluster are let go.
+    """
     try:
         import ray
         from ray.util import ActorPool
@@ -206,11 +236,16 @@ def _on_ray(
             raise ValueError(
                 f"address must be of a Ray cluster that can be reached, got {address!r}: {one_line(error)}."
             ) from error
+    node = ray.get_runtime_context().get_node_id()
+    if started and address is None:
+        _IDLE.clear()
+        _IDLE[node] = []
+    idle, done = _IDLE.get(node), False
     actors: list[Any] = []
     try:
         available = ray.cluster_resources()
         gpus = int(available.get("GPU", 0))
-        count = workers or gpus or int(available.get("CPU", 1))
+        count = min(workers or gpus or int(available.get("CPU", 1)), max(len(tasks), 1))
         environment = {"KERAS_BACKEND": backend.name} if gpus else _one_thread()
         kind = ray.remote(
             num_cpus=1,
@@ -218,14 +253,22 @@ def _on_ray(
             max_restarts=-1,
             max_task_retries=-1,
             runtime_env={"env_vars": environment},
-        )(Worker)
-        content = ray.put(packed(plan))
-        actors = [kind.remote(content) for _ in range(min(count, max(len(tasks), 1)))]
-        pool = ActorPool(actors)
+        )(RayWorker)
+        while idle and len(actors) < count:
+            actors.append(idle.pop())
+        actors += [kind.remote() for _ in range(count - len(actors))]
+        content, text = [ray.put(packed(plan))], plan.to_json()
         numbers = [task.number for task in tasks]
-        yield from pool.map_unordered(lambda actor, number: actor.measure.remote(number), numbers)
+        yield from ActorPool(actors).map_unordered(
+            lambda actor, number: actor.measure.remote(text, content, number), numbers
+        )
+        done = True
     finally:
-        for actor in actors:
-            ray.kill(actor)
-        if started:
-            ray.shutdown()
+        if done and idle is not None:
+            idle += actors
+        else:
+            for actor in actors:
+                ray.kill(actor)
+            if started:
+                _IDLE.pop(node, None)
+                ray.shutdown()

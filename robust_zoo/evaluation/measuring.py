@@ -79,7 +79,8 @@ def evaluate(
         workers: how many processes measure at once, each on one core or GPU: by default one, and on Ray as many as the
             cluster has GPUs or, without any, CPUs. New processes import the script that called: let it call only
             under `if __name__ == "__main__":`.
-        address: of the Ray cluster, "auto" for the one around this machine; by default one is started here.
+        address: of the Ray cluster, "auto" for the one around this machine; by default one is started here, which
+            stays, with its workers and what they compiled, for the next evaluation of this process.
         name: of the model; by default `model.name`.
         architecture: its architecture; by default `model.name`.
         defense: how it was trained: the trainer itself, or a `DefenseInfo`. By default what the defense noted on

@@ -116,9 +116,10 @@ def _curve(
     assert plan.threat_model is not None  # or there is no such task
     numbers = np.arange(task.first, task.last)
     radii = curve_radii(plan.threat_model, x.shape[1:])
-    attacks = [curve_attack(plan.threat_model, epsilon) for epsilon in radii]
-    options = {**_options(plan), "precision": plan.precision}
-    found = broken_at(attacks, plan.bound.model, x, y, numbers, **options)
+    found = broken_at(
+        curve_attack(plan.threat_model), radii, plan.bound.model, x, y, numbers,
+        seed=plan.seed, batch_size=plan.batch_size, precision=plan.precision,
+    )  # fmt: skip
     return {"arrays": {"broken_at": found}, "notes": {"radii": radii}}
 
 

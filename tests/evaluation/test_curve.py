@@ -14,7 +14,7 @@ from robust_zoo.evaluation.curve import (
 from robust_zoo.record import ThreatModel
 from robust_zoo.zoo import load_model
 
-OPTIONS = {"seed": 0, "batch_size": 64, "progress": False}
+OPTIONS = {"seed": 0, "batch_size": 64}
 
 
 @pytest.mark.slow
@@ -36,8 +36,7 @@ def test_of_a_linear_model_it_is_the_share_of_larger_margins(norm):
     distance = np.where(np.arange(300) < 20, 0, np.abs(margin) / dual)
     threat = ThreatModel(norm=norm, epsilon=0.1)
     radii = curve_radii(threat, (2, 2, 1))
-    attacks = [curve_attack(threat, epsilon) for epsilon in radii]
-    places = broken_at(attacks, model, x, y, np.arange(300), **OPTIONS)
+    places = broken_at(curve_attack(threat), radii, model, x, y, np.arange(300), **OPTIONS)
     curve, alone = accuracy_curve(places, radii, threat, seed=0)
     assert [point.correct for point in curve.points] == [own.correct for own in alone]
     inside = [point for point in curve.points if point.epsilon < 0.3]  # where no pixel is cut off
@@ -59,12 +58,12 @@ def test_radii():
 
 
 def test_an_image_s_draws_do_not_depend_on_the_others(small_cnn, images):
-    x, y = images(12), np.arange(12) % 5
-    attacks = [curve_attack(ThreatModel(norm="linf", epsilon=0.2), radius) for radius in (0.1, 0.2)]
+    x, y = images(12), np.arange(12, dtype="int32") % 5
+    attack, radii = curve_attack(ThreatModel(norm="linf", epsilon=0.2)), (0.1, 0.2)
     numbers = np.arange(12)
-    places = broken_at(attacks, small_cnn, x, y, numbers, **OPTIONS)
+    places = broken_at(attack, radii, small_cnn, x, y, numbers, **OPTIONS)
     some = np.array([1, 5, 6, 11])
-    part = broken_at(attacks, small_cnn, x[some], y[some], numbers[some], **OPTIONS)
+    part = broken_at(attack, radii, small_cnn, x[some], y[some], numbers[some], **OPTIONS)
     assert part.tolist() == places[some].tolist()
 
 

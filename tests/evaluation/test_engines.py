@@ -43,7 +43,7 @@ def test_two_processes_make_the_record_of_one(trained, tmp_path):
 
 
 RAY = """
-import os, pathlib, sys
+import os, pathlib, sys, time
 from robust_zoo.attacks import PGD, DeepFool
 from robust_zoo.evaluation import evaluate
 from robust_zoo.zoo import load_model
@@ -52,6 +52,10 @@ if __name__ == "__main__":
     model = load_model("mlp.pgd_digits")
     options = dict(attacks=(PGD(epsilon=0.1, steps=3), DeepFool()), n=60, task_size=4, seed=1, checks=False)
     record = evaluate(model, "digits", engine="ray", workers=2, state_directory=sys.argv[1], **options)
+    # The workers are still there, and what they compiled.
+    begun = time.perf_counter()
+    again = evaluate(model, "digits", engine="ray", workers=2, **options)
+    assert again.clean == record.clean and time.perf_counter() - begun < 4
     alone = evaluate(model, "digits", **options)
     for one, other in zip([*record.attacks, *record.minimum_norm], [*alone.attacks, *alone.minimum_norm]):
         assert one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})
@@ -88,7 +92,7 @@ def kill_a_worker(ancestor):
         try:
             told = path.read_bytes()
             number = int(path.parent.name)
-            if b"ray::Worker" in told and ancestor in ancestors(number):
+            if b"ray::RayWorker" in told and ancestor in ancestors(number):
                 os.kill(number, signal.SIGKILL)
                 return number
         except OSError:
