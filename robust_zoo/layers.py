@@ -17,3 +17,29 @@ def layers_in_order(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from layers_in_order(layer)
         else:
             yield layer
+
+
+def split(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
+    """A model up to one of its layers, that included, and all behind it; both share its layers.
+
+    Args:
+        model: functional.
+        name: of a layer through which everything goes that reaches the output.
+
+    Raises:
+        ValueError: no such layer, or something that goes around it.
+    """
+    nodes = getattr(model, "_nodes_by_depth", {})  # a layer may have been called elsewhere, too
+    found = [node for same in nodes.values() for node in same if node.operation.name == name]
+    if len(found) != 1:
+        names = [layer.name for layer in model.layers]
+        raise ValueError(
+            f"behind must be the name of a layer of a functional model, one of {names}, got {name!r}."
+        )
+    tensor = found[0].output_tensors[0]
+    try:
+        return keras.Model(model.inputs, tensor), keras.Model(tensor, model.outputs[0])
+    except ValueError:
+        raise ValueError(
+            f"behind must be a layer that everything goes through, got {name!r}."
+        ) from None

@@ -1,8 +1,8 @@
 """Classifiers of the papers: one file a network family.
 
 Every public function returns an uncompiled functional `keras.Model`: float32 images in [0, 1], NHWC,
-in; float32 logits out; preprocessing inside; built-in layers only (`ReluDecay` is the one registered
-exception). The layer that makes the logits is named "logits". `perturbation_generator`, the other network
+in; float32 logits out; preprocessing inside; built-in layers only (`ReluDecay` and `ZCAWhitening` are the
+registered exceptions). The layer that makes the logits is named "logits". `perturbation_generator`, the other network
 of PGN, is no classifier.
 """
 
@@ -20,9 +20,11 @@ from robust_zoo.architectures.nin import nin
 from robust_zoo.architectures.perturbation_generator import perturbation_generator
 from robust_zoo.architectures.preact_resnet import preact_resnet
 from robust_zoo.architectures.tramer_b import tramer_b
+from robust_zoo.architectures.whitening import ZCAWhitening
 
 __all__ = [
     "ReluDecay",
+    "ZCAWhitening",
     "allconv",
     "convnet",
     "digits_cnn",

@@ -1,5 +1,6 @@
 """DeepDefense: training on the size of the perturbation that DeepFool needs."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import keras
@@ -11,13 +12,14 @@ from robust_zoo.defenses.batch import Batch, integer_labels
 from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.tools import Mean, check_count, check_number, reading
 from robust_zoo.inference import logits_of
-from robust_zoo.layers import layers_of
+from robust_zoo.layers import layers_of, split
 from robust_zoo.typing import Tensor
 
 
 class PathBatch(Batch, total=False):
-    """A batch and, besides, which images are classified right, bool (batch,), and DeepFool's path from each."""
+    """A batch and, besides, what DeepFool starts from, which of it is classified right, bool (batch,), and its path."""
 
+    begin: Tensor
     correct: Tensor
     path: Any
 
@@ -43,6 +45,8 @@ class DeepDefense(NaturalTraining):
         steps: iterations of DeepFool, >= 1; default 5.
         overshoot: >= 0, default 0.02; the perturbation is (1 + overshoot) times the sum of all steps, and each
             iteration tests that point for whether the boundary is crossed. Nothing is clipped to [0, 1].
+        behind: name of a layer of the classifier, such as a fixed whitening, behind which the perturbation and x are
+            taken; None (default) for pixels. Weights up to there get no gradient of the penalty.
         layers: names of the classifier's layers whose weights get the penalty's gradient (the paper's layer-wise
             study); None (default) for all.
         attack: see `NaturalTraining`.
@@ -58,6 +62,7 @@ class DeepDefense(NaturalTraining):
         d: float = 5.0,
         steps: int = 5,
         overshoot: float = 0.02,
+        behind: str | None = None,
         layers: tuple[str, ...] | None = None,
         attack: FixedBudgetAttack | None = None,
         **kwargs: Any,
@@ -67,6 +72,8 @@ class DeepDefense(NaturalTraining):
         self.c, self.d = check_number("c", c, least=0), check_number("d", d, least=0)
         self.steps = check_count("steps", steps, least=1)
         self.overshoot = check_number("overshoot", overshoot, least=0)
+        self.behind = behind
+        self._front, self._logits = _halves(self.classifier, behind)
         names = [
             layer.name
             for layer in layers_of(classifier)
@@ -80,10 +87,11 @@ class DeepDefense(NaturalTraining):
     def prepare(self, data: Any, training: bool) -> tuple[PathBatch, Any, Any]:
         batch, y, sample_weight = super().prepare(data, training)
         labels = integer_labels(y)
+        begin = self._front(batch["clean"])
         correct, path = find_path(
-            self._logits, batch["clean"], labels, steps=self.steps, overshoot=self.overshoot
+            self._logits, begin, labels, steps=self.steps, overshoot=self.overshoot
         )
-        with_path: PathBatch = {**batch, "correct": correct, "path": path}
+        with_path: PathBatch = {**batch, "begin": begin, "correct": correct, "path": path}
         return with_path, y, sample_weight
 
     def objective(
@@ -92,15 +100,14 @@ class DeepDefense(NaturalTraining):
         loss = super().objective(x, y, y_pred, sample_weight)
         batch = cast(PathBatch, x)
         with reading(self.classifier.variables, self._masked):
-            change = perturbation(self._logits, x["clean"], batch["path"], overshoot=self.overshoot)
+            change = perturbation(
+                self._logits, batch["begin"], batch["path"], overshoot=self.overshoot
+            )
             size = length(change)
-        ratio = size / length(x["clean"])
+        ratio = size / length(batch["begin"])
         growing = ops.exp(self.d * ops.minimum(ratio, 1.0))
         penalty = ops.where(batch["correct"], ops.exp(-self.c * ratio), growing)
         return loss + self.strength * self._mean(penalty, sample_weight)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return logits_of(self.classifier, x)
 
     def _masked(self, variable: keras.Variable, value: Tensor) -> Tensor:
         if self.layer_names is None or any(
@@ -113,6 +120,16 @@ class DeepDefense(NaturalTraining):
         return ops.stop_gradient(value)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("strength", "c", "d", "steps", "overshoot")
+        names = ("strength", "c", "d", "steps", "overshoot", "behind")
         config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
         return {**config, "layers": self.layer_names}
+
+
+def _halves(
+    classifier: keras.Model, behind: str | None
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """From images to what stands behind a layer, and from there to logits, in inference mode."""
+    if behind is None:
+        return lambda x: x, lambda x: logits_of(classifier, x)
+    front, back = split(classifier, behind)
+    return lambda x: ops.stop_gradient(front(x, training=False)), lambda x: logits_of(back, x)

@@ -13,6 +13,7 @@ from robust_zoo.attacks.losses import CrossEntropy
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.inference import batch_sizes, in_batches, logits_of, predict
+from robust_zoo.layers import split
 from robust_zoo.record import Accuracy
 from robust_zoo.typing import Tensor
 
@@ -51,17 +52,35 @@ class SignSteps:
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
+        behind: name of a layer of the model, such as a fixed whitening, behind which steps are made; None (default)
+            for pixels.
         batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` refuses.
     """
 
-    def __init__(self, model: keras.Model, x: Tensor, y: Tensor, *, batch_size: int = 128) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        behind: str | None = None,
+        batch_size: int = 128,
+    ) -> None:
         self.model = in_float32(check_classifier(model))
         self.x = check_images(x, self.model)
         self.y = check_labels(y, self.model.output_shape[1], len(self.x))
         self.batch_size = check_batch_size(batch_size)
+        if behind is not None:
+            front, self.model = split(self.model, behind)
+            self.x = _in_batches(
+                lambda x: ops.cast(front(x, training=False), "float32"),
+                front,
+                self.batch_size,
+                self.x,
+            )
 
         def signs(x: Tensor, y: Tensor) -> Tensor:
             def loss(x: Tensor) -> Tensor:
@@ -72,13 +91,13 @@ class SignSteps:
         self.signs = _in_batches(signs, self.model, self.batch_size, self.x, self.y)
 
     def accuracy(self, epsilon: float) -> Accuracy:
-        """After a step of `epsilon`, in [0, 1] pixel units; 0 is clean accuracy."""
+        """After a step of `epsilon`, in the units of `x`; 0 is clean accuracy."""
         moved = self.x + np.float32(epsilon) * self.signs
         right = predict(self.model, moved, self.batch_size).argmax(1) == self.y
         return Accuracy.count(int(right.sum()), len(right))
 
     def epsilon_50(self) -> float | None:
-        """The smallest step, in [0, 1] pixel units, that leaves at most half of the examples right.
+        """The smallest step, in the units of `x`, that leaves at most half of the examples right.
 
         The first multiple of 1/64 that does is refined by bisection. None if no step up to 1 does.
         """
@@ -102,6 +121,7 @@ def deepdefense_metrics(
     y: Tensor,
     *,
     mean: np.ndarray | float = 0.0,
+    behind: str | None = None,
     steps: int = 5,
     overshoot: float = 0.02,
     batch_size: int = 128,
@@ -114,6 +134,8 @@ def deepdefense_metrics(
         y: integer array (n,).
         mean: subtracted from images before their norms are taken: the mean training image in the paper's
             MNIST experiments, whose networks saw images without it. Perturbations do not depend on it.
+        behind: name of a layer of the model, such as a fixed whitening, behind which images and perturbations are
+            taken, and everything is measured in its units; None (default) for pixels.
         steps: iterations of DeepFool, which leaves the predicted class.
         overshoot: of DeepFool.
         batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
@@ -121,7 +143,7 @@ def deepdefense_metrics(
     Raises:
         TypeError, ValueError: inputs that `robust_zoo.contract` refuses, or images of which all equal `mean`.
     """
-    sign_steps = SignSteps(model, x, y, batch_size=batch_size)
+    sign_steps = SignSteps(model, x, y, behind=behind, batch_size=batch_size)
     model, x = sign_steps.model, sign_steps.x
 
     def sizes(x: Tensor) -> Tensor:
@@ -153,6 +175,7 @@ def accuracy_columns(
     reference: float,
     *,
     parts: Sequence[float] = (0.2, 0.5, 1.0),
+    behind: str | None = None,
     batch_size: int = 128,
 ) -> tuple[Accuracy, ...]:
     """Accuracy after sign steps of fractions of a reference epsilon (the accuracy columns of table 1).
@@ -161,8 +184,9 @@ def accuracy_columns(
         model: classifier, images in [0, 1] to logits.
         x: float array (n, height, width, channels) in [0, 1].
         y: integer array (n,).
-        reference: the DeepDefense model's epsilon_50, in [0, 1] pixel units, > 0.
+        reference: the DeepDefense model's epsilon_50, > 0.
         parts: fractions of `reference`; by default 0.2, 0.5 and 1.
+        behind: see `SignSteps`.
         batch_size: images in a batch, an integer >= 1; it changes no count, and distances only by rounding.
 
     Returns:
@@ -173,7 +197,7 @@ def accuracy_columns(
     """
     if reference is None or not reference > 0:
         raise ValueError(f"reference must be a number above 0, got {reference!r}.")
-    steps = SignSteps(model, x, y, batch_size=batch_size)
+    steps = SignSteps(model, x, y, behind=behind, batch_size=batch_size)
     return tuple(steps.accuracy(part * reference) for part in parts)
 
 

@@ -29,7 +29,8 @@ class Recipe(pydantic.BaseModel):
         name: of the model, "architecture.defense_dataset".
         dataset: name for `open_dataset`; trained on "train", which need not fit into memory, watched on "validation"
             (full batches), measured on "test". Images of several sizes are resized to the classifier's.
-        classifier: makes the uncompiled classifier.
+        classifier: makes the uncompiled classifier; a `ZCAWhitening` in it adapts to the training images, unless there
+            is a `start`.
         start: name or directory of a checkpoint whose weights are the initial ones; None starts afresh.
         defense: makes the defense around it, given the classifier and the total number of training
             steps; None trains naturally.

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from robust_zoo import backend
+from robust_zoo.architectures import ZCAWhitening
 from robust_zoo.datasets import Dataset, Examples
 from robust_zoo.defenses import (
     AveragedWeights,
@@ -20,6 +21,7 @@ from robust_zoo.defenses import (
     TrainingState,
 )
 from robust_zoo.files import scratch_beside
+from robust_zoo.layers import layers_of
 from robust_zoo.recipe.definition import Recipe, RecipeError
 
 LOCK = "lock"  # in the folder of a run's state
@@ -126,6 +128,8 @@ def fit(
         progress = TrainingState(state, resolved)
     except ValueError as error:
         raise RecipeError(str(error)) from None
+    if recipe.start is None and not progress.epochs_done:
+        _adapt(trainer.classifier, train, recipe)
     if isinstance(train, Dataset):
         images = trainer.training_images(train.images, train.labels)
         train = train if images is train.images else dataclasses.replace(train, images=images)
@@ -186,6 +190,18 @@ def fit(
             f"would not fit into {limit.minutes:g} minutes. It is kept in {str(state)!r}; resume continues from there."
         )
     return progress, _remarks(robust, recipe)
+
+
+def _adapt(classifier: keras.Model, train: Examples, recipe: Recipe) -> None:
+    """Shows the training images to the layers that learn from them before all training."""
+    for layer in layers_of(classifier):
+        if isinstance(layer, ZCAWhitening):
+            if not isinstance(train, Dataset):
+                raise RecipeError(
+                    f"{layer.name!r} learns from all training images at once, but those of {recipe.dataset!r} are too "
+                    "large for memory: choose a classifier without it, or a smaller dataset."
+                )
+            layer.adapt(train.images)
 
 
 def _remarks(robust: RobustValidation | None, recipe: Recipe) -> tuple[str, ...]:

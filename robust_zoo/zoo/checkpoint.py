@@ -241,8 +241,9 @@ def check_config(node: Any, source: str) -> None:
 
 
 def _is_built_in(name: Any, module: Any, registered: Any) -> bool:
-    if name == "ReluDecay":
-        return registered == "robust_zoo>ReluDecay" and module == architectures.ReluDecay.__module__
+    if name in ("ReluDecay", "ZCAWhitening"):
+        own = getattr(architectures, name)
+        return registered == f"robust_zoo>{name}" and module == own.__module__
     if module not in _MODULES or name in _REFUSED or registered not in (None, name):
         return False
     found = getattr(importlib.import_module(module), str(name), None)

@@ -26,6 +26,7 @@ def weights_without_normalisation(model):
         (lambda: architectures.mlp(), 784 * 500 + 500 + 500 * 150 + 150 + 150 * 10 + 10),
         (lambda: architectures.lenet(), 520 + 25_050 + 800 * 500 + 500 + 5_010),
         (lambda: architectures.convnet(), 2_432 + 25_632 + 51_264 + 65_600 + 650),
+        (lambda: architectures.convnet(whitening=2), 145_578 + 3072 * 3 + 2 + 2),
         (lambda: architectures.nin(), 966_986),
         (lambda: architectures.madry_cnn(), 832 + 51_264 + 3_136 * 1024 + 1024 + 10_250),
         (lambda: architectures.madry_cnn(scale=1), 52 + 204 + 196 * 64 + 64 + 650),
@@ -183,3 +184,49 @@ def test_relu_decay_survives_saving(tmp_path, images):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def whitened(images, least_deviation, floor):
+    """Contrast normalisation and whitening as MatConvNet's example has them, with all components."""
+    flat = images.reshape(len(images), -1).astype("float64")
+    flat = flat - flat.mean(axis=0)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    deviation = flat.std(axis=1, ddof=1, keepdims=True)
+    flat = flat * deviation.mean() / np.maximum(deviation, least_deviation)
+    variances, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
+    deviations = np.sqrt(variances.clip(min=0))
+    total = np.sqrt((deviations**2).mean())
+    factors = total / np.maximum(deviations, floor)
+    return ((flat @ vectors) * factors @ vectors.T).reshape(images.shape), deviations
+
+
+@pytest.mark.parametrize("floor", [0.01, 0.047])
+def test_whitening(floor):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.3, 0.7, (200, 4, 4, 1)) * rng.uniform(0.05, 1, (200, 1, 1, 1))
+    images = images.astype("float32")
+    expected, deviations = whitened(images, 0.06, floor)
+    above = int((deviations > floor).sum())
+    assert (above == 15) == (floor == 0.01)  # the mean is taken out: one component is zero
+    layer = architectures.ZCAWhitening(above, least_deviation=0.06, floor=floor)
+    model = keras.Sequential([keras.Input((4, 4, 1)), layer])
+    model.compile()
+    layer.adapt(images)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(images)), expected, atol=2e-3)
+    again = keras.models.model_from_json(model.to_json())
+    again.set_weights(model.get_weights())
+    assert np.array_equal(ops.convert_to_numpy(again(images)), ops.convert_to_numpy(model(images)))
+    assert not model.trainable_variables
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "rank must be an integer >= 1, got 0"),
+        ({"rank": 3, "floor": 0.0}, "floor must be > 0, got 0.0"),
+        ({"rank": 17}, "rank must be at most 16, the values of an image, got 17"),
+    ],
+)
+def test_whitening_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        architectures.ZCAWhitening(**options).build((None, 4, 4, 1))

@@ -203,3 +203,31 @@ def test_only_some_layers_get_the_penalty_s_gradient(smooth):
 def test_bad_arguments(smooth, settings, message):
     with pytest.raises(ValueError, match=message):
         DeepDefense(smooth, **settings)
+
+
+def test_perturbations_behind_a_layer(smooth):
+    """The penalty is that of the model behind the layer, on what comes out of it."""
+    inputs = keras.Input((3, 3, 1))
+    front = keras.layers.Rescaling(3.0, -1.0, name="front")
+    whole = keras.Model(inputs, smooth(front(inputs)))
+    x, y = batch(whole)
+    behind = compiled(DeepDefense(whole, behind="front", steps=3))
+    alone = compiled(DeepDefense(smooth, steps=3))
+    pixels = compiled(DeepDefense(whole, steps=3))
+    expected, found, other = (
+        float(ops.stop_gradient(penalty(defense, images, y)))
+        for defense, images in ((alone, front(x)), (behind, x), (pixels, x))
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert other != pytest.approx(expected, rel=1e-3)
+    assert DeepDefense.from_config(behind.get_config()).behind == "front"
+    with pytest.raises(ValueError, match="behind must be the name of a layer of a functional"):
+        DeepDefense(whole, behind="nothing")
+
+
+def test_what_goes_around_a_layer_is_told():
+    inputs = keras.Input((3, 3, 1))
+    side = keras.layers.Rescaling(2.0, name="side")(inputs)
+    outputs = keras.layers.Dense(4)(keras.layers.Flatten()(side + inputs))
+    with pytest.raises(ValueError, match="behind must be a layer that everything goes through"):
+        DeepDefense(keras.Model(inputs, outputs), behind="side")

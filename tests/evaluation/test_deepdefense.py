@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -33,6 +34,21 @@ def test_rho_2_of_a_linear_model(linear, images):
     assert metrics.size_2 == pytest.approx(size.mean(), rel=1e-4)
     z = x.reshape(40, -1) @ linear[1] + linear[2]
     assert metrics.clean.correct == (z.argmax(1) == y).sum()
+
+
+@pytest.mark.long
+def test_behind_a_layer(linear, images):
+    """What is measured there is what the rest of the model has on what comes out of the layer."""
+    inputs = keras.Input((2, 2, 1))
+    front = keras.layers.Rescaling(0.5, 0.25, name="front")
+    model = keras.Model(inputs, linear[0](front(inputs)))
+    x = images(40, (2, 2, 1))
+    y = np.arange(40) % 3
+    assert deepdefense_metrics(model, x, y, behind="front") == deepdefense_metrics(
+        linear[0], 0.5 * x + 0.25, y
+    )
+    columns = accuracy_columns(model, x, y, 0.1, behind="front")
+    assert columns == accuracy_columns(linear[0], 0.5 * x + 0.25, y, 0.1)
 
 
 def sign_step_accuracy(linear, x, y, epsilon):
