@@ -71,6 +71,24 @@ def test_deepdefense(zoo):
     assert found.n_examples == 40
 
 
+@pytest.mark.long
+def test_deepdefense_behind_whitening(zoo, monkeypatch):
+    images = np.random.default_rng(0).random((30, 32, 32, 3), dtype="float32")
+    labels = np.arange(30, dtype="int32") % 10
+    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+    natural, robust = (architectures.convnet(whitening=3) for _ in range(2))
+    zoo |= {"convnet.natural_cifar10": natural, "convnet.deepdefense_cifar10": robust}
+    found = comparison.reproduce("deepdefense-cifar10", n=20)
+    paper, ours = found.rows["convnet.natural_cifar10"]
+    assert paper[1] == 0.0259
+    some = test.sample(20, 0)
+    own = deepdefense_metrics(natural, some.images, some.labels, behind="whitening")
+    assert ours[:3] == (own.clean, own.rho_2, own.rho_inf)
+    pixels = deepdefense_metrics(natural, some.images, some.labels)
+    assert ours[-1] == pixels.rho_2 != own.rho_2
+
+
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_galloway(zoo):
