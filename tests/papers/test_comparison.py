@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robust_zoo import architectures
-from robust_zoo.attacks import FGSM, PGD, BasicIterative, DeepFool
+from robust_zoo.attacks import FGSM, PGD, BasicIterative, DeepFool, PixelSwap
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import AdversarialTraining
 from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
@@ -109,6 +109,34 @@ def test_galloway(zoo):
         white = test.images.copy().reshape(60, -1)
         white[:, [*order[:half], *order[-half:]]] = 1
         assert number.accuracy == pytest.approx(accuracy(white))
+
+
+@pytest.mark.long
+def test_galloway_cnn(zoo, monkeypatch):
+    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
+    labels = np.arange(20, dtype="int32") % 10
+    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+    zoo["galloway_cnn.l2_cifar10"] = model = architectures.galloway_cnn()
+    kernel, *others = model.get_weights()
+    kernel[..., :5] = 1e-6
+    model.set_weights([kernel, *others])
+    found = comparison.reproduce("galloway-cnn", n=10)
+    paper, ours = found.rows["galloway_cnn.l2_cifar10"]
+    assert len(paper) == len(ours) == len(found.columns)
+    told = dict(zip(found.columns, ours, strict=True))
+    some = test.sample(10, 0)
+    pgd = PGD(epsilon=8 / 255, steps=20, step_size=2 / 255)
+    moved = craft(pgd, model, some.images, some.labels, seed=0)
+    right = np.asarray(model(moved)).argmax(1) == some.labels
+    assert told["8/255"].correct == right.sum()
+    assert told["clean"].correct >= told["8/255"].correct >= told["127/255"].correct == 0
+    assert told["dead filters"] == 5
+    swap = PixelSwap(epsilon=round(0.26 * 3072))
+    moved = craft(swap, model, some.images, some.labels)
+    right = np.asarray(model(moved)).argmax(1) == some.labels
+    assert told["26% swapped"].correct == right.sum()
+    assert 0 <= told["fooled"] <= 100
 
 
 @pytest.mark.long
