@@ -37,7 +37,7 @@ def generate(
         classifier: images to logits, seen in inference mode.
         x: float32 (batch, height, width, channels) in [0, 1].
         y: int32 (batch,).
-        gradient_scale: factor of the gradient that the generator sees.
+        gradient_scale: factor of the gradient that the generator sees; at 0 none is computed.
         detach: whether the gradient is a constant for an outer gradient.
     """
     label = ops.one_hot(y, classifier.output_shape[1])
@@ -46,7 +46,9 @@ def generate(
         logits = logits_of(classifier, x)
         return ops.sum(label * ops.softmax(logits, axis=1), axis=1)
 
-    _, gradient = backend.value_and_input_gradient(probability, x)
+    gradient = ops.zeros_like(x)
+    if gradient_scale:
+        _, gradient = backend.value_and_input_gradient(probability, x)
     gradient = ops.stop_gradient(gradient) if detach else gradient
     signed = 2 * x - 1
     made = generator([label, gradient_scale * gradient, signed])
@@ -62,7 +64,7 @@ class GeneratorAttack(MinimumNormAttack):
     Attributes:
         generator: trained `keras.Model`, see `robust_zoo.architectures.perturbation_generator`; for example
             `robust_zoo.defenses.PGN(...).generator`.
-        gradient_scale: the factor of the gradient that the generator was trained with; default 1 / 128.
+        gradient_scale: the factor of the gradient that the generator was trained with; default 1 / 128. 0 for none.
     """
 
     generator: keras.Model

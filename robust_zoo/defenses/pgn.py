@@ -34,8 +34,8 @@ class PGN(backend.UpdateSteps, Defense):
         distortion_weight: c_L, > 0; default 50, as in the tables; 70 in the authors' code.
         clean_weight: in [0, 1), default 0; the classifier minimises clean_weight * loss(x) + (1 - clean_weight) *
             loss(x_adv). The paper's adversarial coefficient is 1 - clean_weight, its value 1.
-        gradient_scale: factor of the gradient that the generator sees, > 0; default 1 / 128, as in the paper. Small
-            images and short training need a larger one.
+        gradient_scale: factor of the gradient that the generator sees, >= 0; default 1 / 128, as in the paper. Small
+            images and short training need a larger one; 0 is the paper's ablation without the gradient.
         detach: whether the gradient that the generator sees is a constant; default False. If False, as in the authors'
             code, the classifier's gradient flows through it too, second derivatives included.
         seed: see `Defense`.
@@ -61,7 +61,7 @@ class PGN(backend.UpdateSteps, Defense):
         self.generator = generator
         self.distortion_weight = check_number("distortion_weight", distortion_weight, above=0)
         self.clean_weight = check_number("clean_weight", clean_weight, least=0, below=1)
-        self.gradient_scale = check_number("gradient_scale", gradient_scale, above=0)
+        self.gradient_scale = check_number("gradient_scale", gradient_scale, least=0)
         self.detach = bool(detach)
         self.trains_on_clean = self.clean_weight > 0
         self._mean = Mean()

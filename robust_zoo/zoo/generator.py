@@ -76,9 +76,9 @@ def _read_attack(directory: pathlib.Path) -> GeneratorAttack:
             f"{one_line(sorted(told))}."
         )
     scale = told["gradient_scale"]
-    if not isinstance(scale, float) or not (scale > 0 and math.isfinite(scale)):
+    if not isinstance(scale, float) or not (scale >= 0 and math.isfinite(scale)):
         raise CheckpointError(
-            f"gradient_scale in {str(directory / GENERATOR)!r} must be a number > 0, it is {one_line(scale)}."
+            f"gradient_scale in {str(directory / GENERATOR)!r} must be a number >= 0, it is {one_line(scale)}."
         )
     if not (directory / WEIGHTS).is_file() or sha256(directory / WEIGHTS) != told["model_sha256"]:
         raise CheckpointError(

@@ -67,6 +67,8 @@ def test_the_generator_s_gradient_input(networks):
 
     slope = (probability(x + step) - probability(x - step)) / 2e-2
     assert_allclose(gradient[:, 3, 4, 0], slope / 128, atol=2e-5)
+    generate(spy, classifier, x, y, gradient_scale=0.0)
+    assert not seen[1][1].any()
 
 
 def step_of(networks, rate=1.0, **settings):

@@ -52,7 +52,7 @@ def test_other_weights_and_other_code_are_refused(saved):
     told = json.loads(config.read_text())
     for changes, message in (
         ({"model_sha256": "0" * 64}, "belongs to another model"),
-        ({"gradient_scale": 0.0}, "gradient_scale in .* must be a number > 0, it is 0.0"),
+        ({"gradient_scale": -1.0}, "gradient_scale in .* must be a number >= 0, it is -1.0"),
     ):
         config.write_text(json.dumps({**told, **changes}))
         with pytest.raises(CheckpointError, match=message):
