@@ -524,7 +524,8 @@ def kinds_of_recipes():
     chosen, seen = [], set()
     for name in recipe_names():
         network, _, rest = name.partition(".")
-        parts = {network.partition("_scale")[0], rest.rpartition("_")[0].removesuffix("_copy")}
+        defense = re.sub(r"(_copy|_blind|\d+)$", "", rest.rpartition("_")[0])
+        parts = {network.partition("_scale")[0], defense}
         if not parts <= seen:
             chosen.append(name)
             seen |= parts

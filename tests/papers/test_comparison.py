@@ -112,6 +112,28 @@ def test_galloway(zoo):
 
 
 @pytest.mark.long
+def test_madry_table2(zoo, monkeypatch):
+    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
+    labels = np.arange(20, dtype="int32") % 10
+    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+    for kind in ("pgd", "natural"):
+        zoo[f"madry_resnet.{kind}_cifar10"] = architectures.madry_resnet(units=1)
+    found = comparison.reproduce("madry-table2", n=10)
+    target, source = zoo["madry_resnet.pgd_cifar10"], zoo["madry_resnet.natural_cifar10"]
+    expected = set(find_table("madry-table2")[1]["rows"])
+    assert {row for row in expected if "A'" not in row and "fgsm" not in row} == set(found.rows)
+    some = test.sample(10, 0)
+    pgd = PGD(epsilon=8 / 255, steps=7, step_size=2 / 255)
+    moved = craft(pgd, source, some.images, some.labels, seed=0)
+    right = (np.asarray(target(moved)).argmax(1) == some.labels).sum()
+    assert found.rows["A_nat, PGD-7"][1][0].correct == right
+    stands = ~pgd.run(source, some.images, some.labels, seed=0).success
+    assert found.rows["madry_resnet.natural_cifar10, PGD-7"][1][0].correct == stands.sum()
+    assert set(comparison.table(found)[1]) >= {"natural (Table 2, the wide network)", "87.3"}
+
+
+@pytest.mark.long
 def test_galloway_cnn(zoo, monkeypatch):
     images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
     labels = np.arange(20, dtype="int32") % 10
