@@ -38,7 +38,7 @@ def split(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
         )
     tensor = found[0].output_tensors[0]
     try:
-        return keras.Model(model.inputs, tensor), keras.Model(tensor, model.outputs[0])
+        return keras.Model(model.inputs[0], tensor), keras.Model(tensor, model.outputs[0])
     except ValueError:
         raise ValueError(
             f"behind must be a layer that everything goes through, got {name!r}."

@@ -134,6 +134,26 @@ def test_madry_table2(zoo, monkeypatch):
 
 
 @pytest.mark.long
+def test_kurakin_on_cifar10(zoo, monkeypatch):
+    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
+    labels = np.arange(20, dtype="int32") % 10
+    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+    for kind in ("step_ll", "natural"):
+        zoo[f"preact_resnet_w8.{kind}_cifar10"] = architectures.preact_resnet(width=2)
+    found = comparison.reproduce("kurakin-cifar10")
+    target, source = (zoo[f"preact_resnet_w8.{kind}_cifar10"] for kind in ("step_ll", "natural"))
+    _, ours = found.rows["preact_resnet_w8.step_ll_cifar10"]
+    assert len(ours) == len(found.columns)
+    told = dict(zip(found.columns, ours, strict=True))
+    moved = craft(FGSM(epsilon=8 / 255), source, images, labels)
+    right = (np.asarray(target(moved)).argmax(1) == labels).sum()
+    assert told["FGSM of natural"].correct == right
+    assert told["FGSM of fgsm"] is None
+    assert told["FGSM of step_ll"] == told["FGSM"]
+
+
+@pytest.mark.long
 def test_galloway_cnn(zoo, monkeypatch):
     images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
     labels = np.arange(20, dtype="int32") % 10
