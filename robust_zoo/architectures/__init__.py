@@ -19,8 +19,10 @@ from robust_zoo.architectures.mlp import mlp
 from robust_zoo.architectures.nin import nin
 from robust_zoo.architectures.perturbation_generator import perturbation_generator
 from robust_zoo.architectures.preact_resnet import preact_resnet
+from robust_zoo.architectures.resnet import resnet
 from robust_zoo.architectures.tramer_b import tramer_b
 from robust_zoo.architectures.whitening import ZCAWhitening
+from robust_zoo.architectures.wide_resnet import wide_resnet
 
 __all__ = [
     "ReluDecay",
@@ -37,5 +39,7 @@ __all__ = [
     "nin",
     "perturbation_generator",
     "preact_resnet",
+    "resnet",
     "tramer_b",
+    "wide_resnet",
 ]

@@ -1,4 +1,4 @@
-"""Activations: those of Kurakin et al. 2017, Appendix D (arXiv:1611.01236), and SiLU."""
+"""Activations: those of Kurakin et al. 2017, Appendix D (arXiv:1611.01236), SiLU and GELU."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras import ops
 
 from robust_zoo.typing import Tensor
 
-ACTIVATIONS = ("relu", "relu6", "silu", "tanh", "elu")
+ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "tanh", "elu")
 
 
 @keras.saving.register_keras_serializable("robust_zoo")
@@ -36,7 +36,7 @@ class ReluDecay(keras.layers.Layer):
 
 
 def activation_layer(activation: "str | ReluDecay", name: str | None = None) -> keras.layers.Layer:
-    """A new layer for "relu", "relu6", "silu", "tanh", "elu" or a `ReluDecay` (copied: a layer is used once)."""
+    """A new layer for "relu", "relu6", "silu", "gelu", "tanh", "elu" or a `ReluDecay` (copied: a layer is used once)."""
     if isinstance(activation, ReluDecay):
         return ReluDecay(activation.beta, name=name)
     if activation not in ACTIVATIONS:

@@ -21,7 +21,7 @@ def mlp(
         input_shape: image shape (height, width, channels).
         num_classes: number of logits.
         hidden: width of each hidden layer.
-        activation: "relu" (default), "relu6", "silu", "tanh", "elu" or a `ReluDecay`.
+        activation: "relu" (default), "relu6", "silu", "gelu", "tanh", "elu" or a `ReluDecay`.
     """
     inputs = keras.Input(input_shape)
     x = layers.Flatten()(inputs)

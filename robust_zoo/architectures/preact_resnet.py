@@ -33,7 +33,7 @@ def preact_resnet(
         num_classes: number of logits.
         depth: 18 or 34.
         width: filters of the first stage, >= 1; 64 is the usual one.
-        activation: "relu", "relu6", "silu", "tanh", "elu" or a `ReluDecay`.
+        activation: "relu", "relu6", "silu", "gelu", "tanh", "elu" or a `ReluDecay`.
         synchronized: whether batch normalisation always shares statistics between replicas (TensorFlow only). The
             defenses see to that while they train on several devices, so that it is only needed without them.
 

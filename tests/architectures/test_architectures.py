@@ -47,6 +47,25 @@ def test_parameter_counts(make, parameters):
     assert weights_without_normalisation(make()) == parameters
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (lambda: architectures.wide_resnet(width=4), 5_849_050),
+        (lambda: architectures.wide_resnet(num_classes=100), 36_536_884),
+        (lambda: architectures.wide_resnet(depth=34), 46_160_474),
+        (lambda: architectures.wide_resnet(depth=34, stages=(320, 640, 512)), 68_116_698),
+        (lambda: architectures.resnet(), 11_173_962),
+        (lambda: architectures.resnet(num_classes=100, depth=50), 23_705_252),
+        (lambda: architectures.resnet((224, 224, 3), 1000, stem="large"), 11_689_512),
+        (lambda: architectures.resnet((224, 224, 3), 1000, depth=50, stem="large"), 25_557_032),
+    ],
+)
+def test_parameter_counts_of_published_residual_networks(make, parameters):
+    """Those that are trained, batch normalisation's included, as RobustBench and torchvision have them."""
+    assert sum(int(np.prod(part.shape)) for part in make().trainable_variables) == parameters
+
+
 ALL = {
     "logistic": ({}, (28, 28, 1)),
     "mlp": ({}, (28, 28, 1)),
@@ -56,6 +75,8 @@ ALL = {
     "madry_cnn": ({"scale": 2}, (28, 28, 1)),
     "madry_resnet": ({"units": 1}, (32, 32, 3)),
     "preact_resnet": ({"width": 4, "activation": "silu"}, (32, 32, 3)),
+    "resnet": ({"width": 2, "mean": [0.5] * 3, "deviation": [0.25] * 3}, (32, 32, 3)),
+    "wide_resnet": ({"depth": 10, "width": 1, "border": "end"}, (32, 32, 3)),
     "galloway_cnn": ({"weight_decay": 1e-3}, (32, 32, 3)),
     "allconv": ({"filters": 4}, (32, 32, 3)),
     "tramer_b": ({}, (28, 28, 1)),
@@ -179,6 +200,19 @@ def test_relu_decay_survives_saving(tmp_path, images):
         (lambda: architectures.madry_cnn(scale=0), "scale must be >= 1, got 0"),
         (lambda: architectures.madry_cnn(initial="zeros"), "initial must be 'paper' or 'glorot'"),
         (lambda: architectures.madry_resnet(width=0), "width must be >= 1, got 0"),
+        (lambda: architectures.wide_resnet(depth=30), "depth must be 6 n . 4, 10 or more, got 30"),
+        (lambda: architectures.wide_resnet(border="top"), "border must be one of .*'top'"),
+        (lambda: architectures.wide_resnet(stages=(1, 2)), "stages must be 3 numbers"),
+        (lambda: architectures.resnet(depth=20), "depth must be one of .*, got 20"),
+        (lambda: architectures.resnet(stem="tiny"), "stem must be 'small' or 'large', got 'tiny'"),
+        (
+            lambda: architectures.resnet(mean=[0.5] * 3),
+            "mean and deviation must both be None, or 3",
+        ),
+        (
+            lambda: architectures.resnet(mean=[0.5] * 3, deviation=[1.0, 0.0, 1.0]),
+            "deviation must be above 0",
+        ),
     ],
 )
 def test_bad_arguments(call, message):

@@ -1,0 +1,74 @@
+"""What residual networks are made of: convolutions padded as they were trained, batch normalisation, normalised inputs."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+BORDERS = ("all", "end")
+
+
+def normalised(
+    x: keras.KerasTensor, mean: Sequence[float] | None, deviation: Sequence[float] | None
+) -> keras.KerasTensor:
+    """Images less the mean of each channel, over its deviation; in float32. As they are if both are None.
+
+    Raises:
+        ValueError: one without the other, another number of values than channels, or deviations not above 0.
+    """
+    if mean is None and deviation is None:
+        return x
+    channels = x.shape[-1]
+    if mean is None or deviation is None or {len(mean), len(deviation)} != {channels}:
+        raise ValueError(
+            f"mean and deviation must both be None, or {channels} values each, one a channel, got {mean!r} and "
+            f"{deviation!r}."
+        )
+    if not all(value > 0 for value in deviation):
+        raise ValueError(f"deviation must be above 0, got {deviation!r}.")
+    scale = [1 / value for value in deviation]
+    offset = [-first / value for first, value in zip(mean, deviation, strict=True)]
+    return layers.Rescaling(scale, offset, dtype="float32", name="normalisation")(x)
+
+
+def convolution(
+    x: keras.KerasTensor,
+    filters: int,
+    size: int,
+    strides: int = 1,
+    *,
+    border: str = "all",
+    name: str,
+) -> keras.KerasTensor:
+    """A convolution without bias whose outputs are a `strides`-th of its inputs, which it pads with zeros.
+
+    Args:
+        x: of even sides where it has strides.
+        filters: of the convolution.
+        size: of the kernel, odd.
+        strides: in both directions.
+        border: with strides, where the zeros are: "all" sides alike, as PyTorch's padding has them, or as many as are
+            needed at the "end", as TensorFlow's "same" has them. Without strides both are the same.
+        name: of the layer.
+    """
+    padding = "same"
+    if strides > 1 and size > 1 and border == "all":
+        x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_border")(x), "valid"
+    return layers.Conv2D(
+        filters,
+        size,
+        strides,
+        padding,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def batch_normalisation(
+    x: keras.KerasTensor, *, synchronized: bool, name: str
+) -> keras.KerasTensor:
+    """With PyTorch's defaults."""
+    return layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name
+    )(x)
