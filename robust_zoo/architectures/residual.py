@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import layers
 
 BORDERS = ("all", "end")
 
 
 def normalised(
-    x: keras.KerasTensor, mean: Sequence[float] | None, deviation: Sequence[float] | None
+    x: keras.KerasTensor,
+    mean: float | Sequence[float] | None,
+    deviation: float | Sequence[float] | None,
 ) -> keras.KerasTensor:
-    """Images less the mean of each channel, over its deviation; in float32. As they are if both are None.
+    """Images less a mean, over a deviation, of all channels or of each; in float32. As they are if both are None.
 
     Raises:
         ValueError: one without the other, another number of values than channels, or deviations not above 0.
@@ -19,15 +22,17 @@ def normalised(
     if mean is None and deviation is None:
         return x
     channels = x.shape[-1]
-    if mean is None or deviation is None or {len(mean), len(deviation)} != {channels}:
+    values = [np.ravel(part) for part in (mean, deviation) if part is not None]
+    if len(values) < 2 or any(len(part) not in (1, channels) for part in values):
         raise ValueError(
-            f"mean and deviation must both be None, or {channels} values each, one a channel, got {mean!r} and "
+            f"mean and deviation must both be None, or a number or {channels} numbers each, got {mean!r} and "
             f"{deviation!r}."
         )
-    if not all(value > 0 for value in deviation):
+    if not (values[1] > 0).all():
         raise ValueError(f"deviation must be above 0, got {deviation!r}.")
-    scale = [1 / value for value in deviation]
-    offset = [-first / value for first, value in zip(mean, deviation, strict=True)]
+    scale, offset = (1 / values[1]).tolist(), (-values[0] / values[1]).tolist()
+    if max(len(scale), len(offset)) == 1:
+        scale, offset = scale[0], offset[0]
     return layers.Rescaling(scale, offset, dtype="float32", name="normalisation")(x)
 
 
@@ -38,6 +43,7 @@ def convolution(
     strides: int = 1,
     *,
     border: str = "all",
+    dtype: str | None = None,
     name: str,
 ) -> keras.KerasTensor:
     """A convolution without bias whose outputs are a `strides`-th of its inputs, which it pads with zeros.
@@ -49,6 +55,7 @@ def convolution(
         strides: in both directions.
         border: with strides, where the zeros are: "all" sides alike, as PyTorch's padding has them, or as many as are
             needed at the "end", as TensorFlow's "same" has them. Without strides both are the same.
+        dtype: that it computes in; by default that of the dtype policy.
         name: of the layer.
     """
     padding = "same"
@@ -60,6 +67,7 @@ def convolution(
         strides,
         padding,
         use_bias=False,
+        dtype=dtype,
         kernel_initializer="he_normal",
         name=name,
     )(x)

@@ -19,8 +19,8 @@ def resnet(
     depth: int = 18,
     width: int = 64,
     stem: str = "small",
-    mean: Sequence[float] | None = None,
-    deviation: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    deviation: float | Sequence[float] | None = None,
     synchronized: bool = False,
 ) -> keras.Model:
     """ResNet (He et al., arXiv:1512.03385) with the activation after the sum.
@@ -36,8 +36,8 @@ def resnet(
         depth: 18 (default), 34 or 50.
         width: filters of the first stage, >= 1; default 64.
         stem: "small" (default), or "large" for a 7 x 7 convolution with strides and a max pooling.
-        mean: of each channel of the training images, subtracted inside; None (default) for pixels as they are.
-        deviation: of each channel, that it is divided by; with `mean`.
+        mean: of all channels or of each, subtracted inside; None (default) for pixels as they are.
+        deviation: of all channels or of each, that it is divided by; with `mean`.
         synchronized: see `preact_resnet`.
 
     Raises:

@@ -25,8 +25,8 @@ def wide_resnet(
     stages: Sequence[int] | None = None,
     activation: str | ReluDecay = "relu",
     border: str = "all",
-    mean: Sequence[float] | None = None,
-    deviation: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    deviation: float | Sequence[float] | None = None,
     synchronized: bool = False,
 ) -> keras.Model:
     """Wide ResNet (Zagoruyko and Komodakis, arXiv:1605.07146), without dropout.
@@ -46,8 +46,8 @@ def wide_resnet(
         activation: "relu" (default), "relu6", "silu", "gelu", "tanh", "elu" or a `ReluDecay`.
         border: "all" (default) or "end", where convolutions with strides are padded: as PyTorch's padding=1 does, or
             below and to the right only, as TensorFlow's "same".
-        mean: of each channel of the training images, subtracted inside; None (default) for pixels as they are.
-        deviation: of each channel, that it is divided by; with `mean`.
+        mean: of all channels or of each, subtracted inside; None (default) for pixels as they are.
+        deviation: of all channels or of each, that it is divided by; with `mean`.
         synchronized: see `preact_resnet`.
 
     Raises:

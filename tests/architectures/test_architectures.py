@@ -55,6 +55,9 @@ def test_parameter_counts(make, parameters):
         (lambda: architectures.wide_resnet(num_classes=100), 36_536_884),
         (lambda: architectures.wide_resnet(depth=34), 46_160_474),
         (lambda: architectures.wide_resnet(depth=34, stages=(320, 640, 512)), 68_116_698),
+        (lambda: architectures.preact_resnet(), 11_172_170),
+        (lambda: architectures.preact_resnet(shortcut="raw", final_norm=False), 11_171_146),
+        (lambda: architectures.preact_resnet(shortcut="raw 3x3", border="end"), 12_548_426),
         (lambda: architectures.resnet(), 11_173_962),
         (lambda: architectures.resnet(num_classes=100, depth=50), 23_705_252),
         (lambda: architectures.resnet((224, 224, 3), 1000, stem="large"), 11_689_512),
@@ -203,11 +206,12 @@ def test_relu_decay_survives_saving(tmp_path, images):
         (lambda: architectures.wide_resnet(depth=30), "depth must be 6 n . 4, 10 or more, got 30"),
         (lambda: architectures.wide_resnet(border="top"), "border must be one of .*'top'"),
         (lambda: architectures.wide_resnet(stages=(1, 2)), "stages must be 3 numbers"),
+        (lambda: architectures.preact_resnet(shortcut="x"), "shortcut must be one of .*'x'"),
         (lambda: architectures.resnet(depth=20), "depth must be one of .*, got 20"),
         (lambda: architectures.resnet(stem="tiny"), "stem must be 'small' or 'large', got 'tiny'"),
         (
             lambda: architectures.resnet(mean=[0.5] * 3),
-            "mean and deviation must both be None, or 3",
+            "mean and deviation must both be None, or a num",
         ),
         (
             lambda: architectures.resnet(mean=[0.5] * 3, deviation=[1.0, 0.0, 1.0]),

@@ -26,11 +26,14 @@ class WideBlock(nn.Module):
         if self.at_end:
             self.conv0.padding = (0, 0)
 
+    def residual(self, x):
+        x = self.activation(self.norm0(x))
+        x = nn.functional.pad(x, (0, 1, 0, 1)) if self.at_end else x
+        return self.conv1(self.activation(self.norm1(self.conv0(x))))
+
     def forward(self, x):
         before = self.activation(self.norm0(x))
-        padded = nn.functional.pad(before, (0, 1, 0, 1)) if self.at_end else before
-        residual = self.conv1(self.activation(self.norm1(self.conv0(padded))))
-        return residual + (x if self.shortcut is None else self.shortcut(before))
+        return self.residual(x) + (x if self.shortcut is None else self.shortcut(before))
 
 
 class Wide(nn.Module):
@@ -53,6 +56,40 @@ class Wide(nn.Module):
             for block in blocks:
                 x = block(x)
         return self.logits(self.activation(self.norm(x)).mean((2, 3)))
+
+
+class Pre(nn.Module):
+    """PreActResNet-18, with what its namesakes differ in."""
+
+    def __init__(self, width, activation, shortcut, final_norm, at_end):
+        super().__init__()
+        self.stem, self.activation, self.shortcut = conv(3, width, 3), activation, shortcut
+        self.stages, a = nn.ModuleList(), width
+        for stage in range(4):
+            b, blocks = width * 2**stage, nn.ModuleList()
+            for block in range(2):
+                strides = 2 if stage and not block else 1
+                made = WideBlock(a, b, strides, activation, at_end)
+                if made.shortcut is not None and shortcut == "raw 3x3":
+                    made.shortcut = nn.Conv2d(a, b, 3, strides, bias=False)
+                blocks.append(made)
+                a = b
+            self.stages.append(blocks)
+        self.norm = nn.BatchNorm2d(a) if final_norm else None
+        self.logits = nn.Linear(a, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in (block for blocks in self.stages for block in blocks):
+            beside = x
+            if block.shortcut is not None:
+                beside = self.activation(block.norm0(x)) if self.shortcut == "activated" else x
+                if self.shortcut == "raw 3x3":
+                    beside = nn.functional.pad(beside, (0, 1, 0, 1))
+                beside = block.shortcut(beside)
+            x = block.residual(x) + beside
+        x = x if self.norm is None else self.activation(self.norm(x))
+        return self.logits(x.mean((2, 3)))
 
 
 class Residual(nn.Module):
@@ -163,6 +200,28 @@ CASES = {
         lambda: Wide(10, 1, nn.functional.silu, at_end=True),
         lambda **options: architectures.wide_resnet(
             depth=10, width=1, activation="silu", border="end", **options
+        ),
+        of_wide,
+        32,
+    ),
+    "Rice's PreActResNet-18": (
+        lambda: Pre(4, torch.relu, "activated", final_norm=True, at_end=False),
+        lambda **options: architectures.preact_resnet(width=4, **options),
+        of_wide,
+        32,
+    ),
+    "Wong's PreActResNet-18": (
+        lambda: Pre(4, torch.relu, "raw", final_norm=False, at_end=False),
+        lambda **options: architectures.preact_resnet(
+            width=4, shortcut="raw", final_norm=False, **options
+        ),
+        of_wide,
+        32,
+    ),
+    "DeepMind's PreActResNet-18": (
+        lambda: Pre(4, nn.functional.silu, "raw 3x3", final_norm=True, at_end=True),
+        lambda **options: architectures.preact_resnet(
+            width=4, activation="silu", shortcut="raw 3x3", border="end", **options
         ),
         of_wide,
         32,
