@@ -519,6 +519,29 @@ def test_every_recipe_file_makes_a_recipe_without_arguments(path):
     assert source == path
 
 
+def test_the_commit_tells_changes_anywhere_in_the_package(tmp_path, monkeypatch):
+    file = tmp_path / "robust_zoo" / "recipe" / "execution.py"
+    attack = tmp_path / "robust_zoo" / "attacks" / "square.py"
+    for path in (file, attack, file.parents[1] / "__init__.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    def git(*arguments):
+        name = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        command = ["git", "-C", str(tmp_path), *name, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(execution, "__file__", str(file))
+    monkeypatch.setattr(execution, "recipes_directory", lambda: tmp_path / "training")
+    assert execution._commit() == ""
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    assert execution._commit() == git("rev-parse", "HEAD")
+    attack.write_text("changed")
+    assert execution._commit() == git("rev-parse", "HEAD") + "+"
+
+
 def kinds_of_recipes():
     """Recipes in which each network and each defense is once: every pair of them would add but time.
 

@@ -123,6 +123,7 @@ class _Trained(NamedTuple):
     steps: int
     saved: bytes | None  # by several hosts, each of which has a part in the trainer's variables
     hardware: str
+    commit: str  # of the code that ran, which may be another one's when it ends
     resolved: dict
     history: list[dict]
     seconds: float
@@ -132,7 +133,7 @@ class _Trained(NamedTuple):
 def _train(
     recipe: Recipe, state: pathlib.Path, limit: TimeLimit, resume: bool, verbose: int
 ) -> _Trained:
-    shape = recipe.classifier().input_shape[1:]
+    shape, commit = recipe.classifier().input_shape[1:], _commit()
     train, validation = (
         open_dataset(recipe.dataset, split, image_shape=shape) for split in ("train", "validation")
     )
@@ -151,7 +152,8 @@ def _train(
     )
     seconds, hardware = progress.seconds, backend.hardware(trainer)
     saved = save_trainer(trainer) if backend.host(trainer)[1] > 1 else None
-    return _Trained(trainer, steps, saved, hardware, resolved, progress.history, seconds, remarks)
+    history = progress.history
+    return _Trained(trainer, steps, saved, hardware, commit, resolved, history, seconds, remarks)
 
 
 def _measure(
@@ -188,7 +190,7 @@ def _measure(
         training=Training(
             recipe=place_of(source),
             recipe_sha256=hashlib.sha256(told).hexdigest(),
-            commit=_commit(),
+            commit=trained.commit,
             epochs=recipe.epochs,
             seconds=round(trained.seconds, 1),
             hardware=trained.hardware,
@@ -244,8 +246,8 @@ def _defense_info(trainer: Defense, recipe: Recipe) -> DefenseInfo | None:
 
 
 def _commit() -> str:
-    """The checkout's commit, "+" behind it if there are changes; empty outside a checkout."""
-    package = pathlib.Path(__file__).resolve().parent
+    """The checkout's commit, "+" behind it if the package or the recipes were changed; empty outside a checkout."""
+    package = pathlib.Path(__file__).resolve().parents[1]
     directory, recipes = package.parent, recipes_directory()
 
     def git(*arguments: str) -> str:
