@@ -228,6 +228,10 @@ def _on_ray(
         raise ImportError(
             "engine 'ray' needs Ray, which is not installed: pip install 'robust-zoo[ray]'."
         ) from None
+    if address is not None and ray.is_initialized():
+        node = ray.get_runtime_context().get_node_id()
+        if _IDLE.pop(node, None) is not None:
+            ray.shutdown()  # the one that an earlier evaluation started
     started = not ray.is_initialized()
     if started:
         try:

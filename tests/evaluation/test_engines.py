@@ -56,6 +56,13 @@ if __name__ == "__main__":
     begun = time.perf_counter()
     again = evaluate(model, "digits", engine="ray", workers=2, **options)
     assert again.clean == record.clean and time.perf_counter() - begun < 4
+    # A cluster that is named is not the one that was started here.
+    try:
+        evaluate(model, "digits", engine="ray", address="auto", **options)
+    except ValueError as error:
+        assert "address must be of a Ray cluster that can be reached" in str(error), error
+    else:
+        raise AssertionError("measured elsewhere")
     alone = evaluate(model, "digits", **options)
     for one, other in zip([*record.attacks, *record.minimum_norm], [*alone.attacks, *alone.minimum_norm]):
         assert one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})

@@ -34,6 +34,16 @@ def zoo(monkeypatch):
     return models
 
 
+@pytest.fixture
+def noise(monkeypatch):
+    """What the tables take for the test split of CIFAR-10."""
+    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
+    labels = np.arange(20, dtype="int32") % 10
+    made = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: made)
+    return made
+
+
 def trained_a_little():
     """On a tenth of MNIST with FGSM at a large epsilon, so that some examples leak their label."""
     train = load_dataset("mnist", "train").sample(5_000, 0)
@@ -72,17 +82,13 @@ def test_deepdefense(zoo):
 
 
 @pytest.mark.long
-def test_deepdefense_behind_whitening(zoo, monkeypatch):
-    images = np.random.default_rng(0).random((30, 32, 32, 3), dtype="float32")
-    labels = np.arange(30, dtype="int32") % 10
-    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
-    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+def test_deepdefense_behind_whitening(zoo, noise):
     natural, robust = (architectures.convnet(whitening=3) for _ in range(2))
     zoo |= {"convnet.natural_cifar10": natural, "convnet.deepdefense_cifar10": robust}
     found = comparison.reproduce("deepdefense-cifar10", n=20)
     paper, ours = found.rows["convnet.natural_cifar10"]
     assert paper[1] == 0.0259
-    some = test.sample(20, 0)
+    some = noise.sample(20, 0)
     own = deepdefense_metrics(natural, some.images, some.labels, behind="whitening")
     assert ours[:3] == (own.clean, own.rho_2, own.rho_inf)
     pixels = deepdefense_metrics(natural, some.images, some.labels)
@@ -112,18 +118,14 @@ def test_galloway(zoo):
 
 
 @pytest.mark.long
-def test_madry_table2(zoo, monkeypatch):
-    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
-    labels = np.arange(20, dtype="int32") % 10
-    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
-    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+def test_madry_table2(zoo, noise):
     for kind in ("pgd", "natural"):
         zoo[f"madry_resnet.{kind}_cifar10"] = architectures.madry_resnet(units=1)
     found = comparison.reproduce("madry-table2", n=10)
     target, source = zoo["madry_resnet.pgd_cifar10"], zoo["madry_resnet.natural_cifar10"]
     expected = set(find_table("madry-table2")[1]["rows"])
     assert {row for row in expected if "A'" not in row and "fgsm" not in row} == set(found.rows)
-    some = test.sample(10, 0)
+    some = noise.sample(10, 0)
     pgd = PGD(epsilon=8 / 255, steps=7, step_size=2 / 255)
     moved = craft(pgd, source, some.images, some.labels, seed=0)
     right = (np.asarray(target(moved)).argmax(1) == some.labels).sum()
@@ -134,11 +136,7 @@ def test_madry_table2(zoo, monkeypatch):
 
 
 @pytest.mark.long
-def test_kurakin_on_cifar10(zoo, monkeypatch):
-    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
-    labels = np.arange(20, dtype="int32") % 10
-    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
-    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+def test_kurakin_on_cifar10(zoo, noise):
     for kind in ("step_ll", "natural"):
         zoo[f"preact_resnet_w8.{kind}_cifar10"] = architectures.preact_resnet(width=2)
     found = comparison.reproduce("kurakin-cifar10")
@@ -146,19 +144,15 @@ def test_kurakin_on_cifar10(zoo, monkeypatch):
     _, ours = found.rows["preact_resnet_w8.step_ll_cifar10"]
     assert len(ours) == len(found.columns)
     told = dict(zip(found.columns, ours, strict=True))
-    moved = craft(FGSM(epsilon=8 / 255), source, images, labels)
-    right = (np.asarray(target(moved)).argmax(1) == labels).sum()
+    moved = craft(FGSM(epsilon=8 / 255), source, noise.images, noise.labels)
+    right = (np.asarray(target(moved)).argmax(1) == noise.labels).sum()
     assert told["FGSM of natural"].correct == right
     assert told["FGSM of fgsm"] is None
     assert told["FGSM of step_ll"] == told["FGSM"]
 
 
 @pytest.mark.long
-def test_galloway_cnn(zoo, monkeypatch):
-    images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
-    labels = np.arange(20, dtype="int32") % 10
-    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
-    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+def test_galloway_cnn(zoo, noise):
     zoo["galloway_cnn.l2_cifar10"] = model = architectures.galloway_cnn()
     kernel, *others = model.get_weights()
     kernel[..., :5] = 1e-6
@@ -167,7 +161,7 @@ def test_galloway_cnn(zoo, monkeypatch):
     paper, ours = found.rows["galloway_cnn.l2_cifar10"]
     assert len(paper) == len(ours) == len(found.columns)
     told = dict(zip(found.columns, ours, strict=True))
-    some = test.sample(10, 0)
+    some = noise.sample(10, 0)
     pgd = PGD(epsilon=8 / 255, steps=20, step_size=2 / 255)
     moved = craft(pgd, model, some.images, some.labels, seed=0)
     right = np.asarray(model(moved)).argmax(1) == some.labels
@@ -182,16 +176,11 @@ def test_galloway_cnn(zoo, monkeypatch):
 
 
 @pytest.mark.long
-def test_pgn(zoo, monkeypatch):
-    rng = np.random.default_rng(0)
-    images = rng.random((20, 32, 32, 3), dtype="float32")
-    labels = np.arange(20, dtype="int32") % 10
-    test = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
-    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: test)
+def test_pgn(zoo, noise):
     zoo["allconv.natural_cifar10"] = natural = architectures.allconv(filters=2)
     zoo["allconv.pgn_cifar10"] = model = architectures.allconv(filters=3)
     found = comparison.reproduce("pgn-table3", n=8)
-    some = test.sample(8, 0)
+    some = noise.sample(8, 0)
     fgm = FGSM(epsilon=0.5, norm="l2")
     paper, ours = found.rows["allconv.pgn_cifar10"]
     assert paper[:2] == (91.86, 65.3)
