@@ -14,6 +14,7 @@ from .evaluation import measure as measure
 from .evaluation import merge as merge
 from .evaluation import plan_evaluation as plan_evaluation
 from .evaluation import verify as verify
+from .porting import port as port
 from .record import RobustnessRecord as RobustnessRecord
 from .report import plots as plots
 from .zoo import list_models as list_models

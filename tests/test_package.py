@@ -22,7 +22,7 @@ LAYERS = [
     {"architectures", "copies", "datasets", "describe", "inference", "weights"},
     {"classifier"},
     {"attacks"},
-    {"defenses", "evaluation"},
+    {"defenses", "evaluation", "porting"},
     {"testing"},
     {"report"},
     {"zoo"},

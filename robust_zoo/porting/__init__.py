@@ -1,0 +1,6 @@
+"""Other people's models, with proof that they are the same networks."""
+
+from robust_zoo.porting.convert import Report, port
+from robust_zoo.porting.tensors import PortError, read_tensors
+
+__all__ = ["PortError", "Report", "port", "read_tensors"]

@@ -1,0 +1,184 @@
+"""From a file of PyTorch's to a model of the zoo's architectures, with proof that it is the same network."""
+
+import importlib.util
+import inspect
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from robust_zoo import architectures
+from robust_zoo.inference import predict
+from robust_zoo.porting.layouts import LAYOUTS, Layout
+from robust_zoo.porting.tensors import PortError, read_tensors
+
+_SHOWN = 8  # names in an error, at most
+_ALLOWED = 1e-3  # difference of the logits, over the largest
+_KINDS = {
+    "Conv2D": ("weight", "bias"),
+    "Dense": ("weight", "bias"),
+    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a file's tensors.
+
+    Attributes:
+        layout: whose names the file has.
+        used: how many tensors are weights of the model.
+        dropped: how many the network does not use.
+        difference: of the logits from those of the network in PyTorch, the largest, over the largest logit; None where
+            PyTorch is not installed.
+    """
+
+    layout: str
+    used: int
+    dropped: int
+    difference: float | None
+
+
+def port(
+    file: str | pathlib.Path, architecture: str, *, entry: str = "", **options: Any
+) -> tuple[keras.Model, Report]:
+    """A model of the zoo's architecture with the weights of a file of PyTorch's.
+
+    Where PyTorch is installed, the network is made there too, and must have the same logits within 1e-3 of the largest.
+    What no tensor tells, such as the normalisation of images, is the same in both and must be given as it was trained:
+    measure the clean accuracy.
+
+    Args:
+        file: see `read_tensors`.
+        architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet" or "resnet".
+        entry: see `read_tensors`.
+        **options: of the architecture, such as depth=28, width=10, activation="silu", mean=..., deviation=....
+
+    Returns:
+        The model, and what became of the tensors.
+
+    Raises:
+        PortError: a file that cannot be read, or whose tensors are not those of the network: left over, missing, or of
+            other shapes; or other logits than in PyTorch.
+        FileNotFoundError, ImportError: see `read_tensors`.
+        ValueError: an architecture or options that there are not.
+    """
+    if architecture not in LAYOUTS:
+        raise ValueError(f"architecture must be one of {', '.join(LAYOUTS)}, got {architecture!r}.")
+    build = getattr(architectures, architecture)
+    unknown = set(options) - set(inspect.signature(build).parameters)
+    if unknown:
+        raise ValueError(f"{architecture} has no {', '.join(sorted(unknown))}.")
+    model = build(**options)
+    tensors = read_tensors(file, entry=entry)
+    layout, names = _layout(model, architecture, tensors)
+    assign(model, tensors, names)
+    used = sum(map(len, names.values()))
+    difference = None
+    if importlib.util.find_spec("torch") is not None:
+        given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
+        difference = _difference(model, architecture, given | options, tensors, names)
+        if not difference <= _ALLOWED:
+            raise PortError(
+                f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
+                f"in PyTorch, by more than {_ALLOWED:g}."
+            )
+    return model, Report(layout.name, used, len(tensors) - used, difference)
+
+
+def _difference(
+    model: keras.Model,
+    architecture: str,
+    options: dict[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    names: Mapping[str, tuple[str, ...]],
+) -> float:
+    """Of the logits of black, white and random images."""
+    from robust_zoo.porting.reference import Reference
+
+    reference = Reference(architecture, options)
+    reference.load(tensors, names)
+    shape = model.input_shape[1:]
+    noise = np.random.default_rng(0).random((4, *shape), dtype="float32")
+    images = np.concatenate([noise, np.zeros((1, *shape)), np.ones((1, *shape))]).astype("float32")
+    expected = reference.logits(images)
+    found = predict(model, images, len(images))
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def expected_names(model: keras.Model, layout: Layout) -> dict[str, tuple[str, ...]] | None:
+    """The tensors of each layer with weights, in the order of its weights; None if the layout lacks a layer."""
+    found = {}
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        module = layout.module(layer.name)
+        if module is None:
+            return None
+        kinds = _KINDS[type(layer).__name__][: len(layer.weights)]
+        found[layer.name] = tuple(f"{module}.{kind}" for kind in kinds)
+    return found
+
+
+def _layout(
+    model: keras.Model, architecture: str, tensors: Mapping[str, np.ndarray]
+) -> tuple[Layout, dict[str, tuple[str, ...]]]:
+    """The layout that has exactly the file's tensors."""
+    nearest: tuple[int, Layout, list[str], list[str]] | None = None
+    for layout in LAYOUTS[architecture]:
+        names = expected_names(model, layout)
+        if names is None:
+            continue
+        expected = {name for part in names.values() for name in part}
+        kept = {name for name in tensors if not layout.drops(name)}
+        missing, left = sorted(expected - kept), sorted(kept - expected)
+        if not missing and not left:
+            return layout, names
+        if nearest is None or len(missing) + len(left) < nearest[0]:
+            nearest = len(missing) + len(left), layout, missing, left
+    assert nearest is not None  # each architecture's own layers are in one of its layouts
+    _, layout, missing, left = nearest
+    raise PortError(
+        f"the file's tensors are not those of this {architecture} in {layout.name}'s names: {_told('missing', missing)}; "
+        f"{_told('left over', left)}. Its depth, or its kind, is another."
+    )
+
+
+def _told(what: str, names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names)} {what}" + (f" ({shown})" if names else "")
+
+
+def assign(
+    model: keras.Model,
+    tensors: Mapping[str, np.ndarray],
+    names: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Writes tensors in PyTorch's layout to the layers of a model.
+
+    Raises:
+        PortError: shapes that differ, or a running variance that is not above 0.
+    """
+    differ = []
+    for layer_name, found in names.items():
+        layer = model.get_layer(layer_name)
+        values = [tensors[name] for name in found]
+        if values[0].ndim == 4:
+            values[0] = values[0].transpose(2, 3, 1, 0)
+        elif values[0].ndim == 2:
+            values[0] = values[0].T
+        for name, value, variable in zip(found, values, layer.weights, strict=True):
+            if value.shape != tuple(variable.shape):
+                differ.append(f"{name} {tensors[name].shape}, here {tuple(variable.shape)}")
+            elif name.endswith("running_var") and not (value > 0).all():
+                raise PortError(f"tensor {name!r} must be above 0: it is a variance.")
+        if not differ:
+            layer.set_weights(values)
+    if differ:
+        raise PortError(
+            f"{len(differ)} tensors have other shapes than the network's ({'; '.join(differ[:_SHOWN])}): its width, its "
+            "classes or its kind is another."
+        )

@@ -1,0 +1,205 @@
+"""Files of PyTorch's in each layout's names, with random weights, ported and compared."""
+
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+from robust_zoo import architectures
+from robust_zoo.inference import predict
+from robust_zoo.porting import PortError, port, read_tensors
+from robust_zoo.porting.convert import expected_names
+from robust_zoo.porting.layouts import LAYOUTS
+
+torch = pytest.importorskip("torch")
+from robust_zoo.porting.reference import Reference  # noqa: E402  # it needs PyTorch
+
+CASES = {
+    "TRADES": ("wide_resnet", {"depth": 16, "width": 2}),
+    "DeepMind": (
+        "wide_resnet",
+        {
+            "depth": 10,
+            "width": 1,
+            "activation": "silu",
+            "border": "end",
+            "mean": 0.4,
+            "deviation": 0.2,
+        },
+    ),
+    "Huang": ("wide_resnet", {"depth": 10, "stages": (8, 24, 16)}),
+    "Rice": ("preact_resnet", {"width": 4}),
+    "Wong": (
+        "preact_resnet",
+        {"width": 4, "shortcut": "raw", "final_norm": False, "mean": None, "deviation": None},
+    ),
+    "DeepMind's R18": (
+        "preact_resnet",
+        {"width": 4, "activation": "silu", "shortcut": "raw 3x3", "border": "end"},
+    ),
+    "CIFAR-10": ("resnet", {"width": 4}),
+    "torchvision": (
+        "resnet",
+        {"input_shape": (64, 64, 3), "depth": 50, "width": 4, "stem": "large", "num_classes": 7},
+    ),
+}
+
+
+def state_of(name, seed=0):
+    """A state_dict in the layout's names, with the idle tensors that its files have."""
+    architecture, options = CASES[name]
+    model = getattr(architectures, architecture)(**options)
+    wanted = {"Wong": "Rice", "DeepMind's R18": "DeepMind"}.get(name, name)
+    (layout,) = (part for part in LAYOUTS[architecture] if part.name == wanted)
+    defaults = inspect.signature(getattr(architectures, architecture)).parameters
+    whole = {key: part.default for key, part in defaults.items()} | options
+    reference = Reference(architecture, whole)
+    names = expected_names(model, layout)
+    shapes = {key: tuple(value.shape) for key, value in reference.module.state_dict().items()}
+    generator, state = torch.Generator().manual_seed(seed), {}
+    for layer, found in names.items():
+        stage, block, part = layer.split("_", 2) if layer.startswith("stage") else (layer, "", "")
+        module = f"stages.{stage[5:]}.{block[5:]}.{part}" if part else layer
+        for tensor in found:
+            shape = shapes[f"{module}.{tensor.rpartition('.')[2]}"]
+            drawn = torch.rand(shape, generator=generator)
+            if len(shape) > 1:
+                drawn = (drawn - 0.5) * (12 / np.prod(shape[1:])) ** 0.5
+            elif tensor.endswith(("weight", "var")):
+                drawn = 0.5 + drawn
+            state[tensor] = drawn
+            if tensor.endswith("running_var"):
+                state[tensor.replace("running_var", "num_batches_tracked")] = torch.tensor(7)
+    if name == "TRADES":
+        idle = {key: value for key, value in state.items() if key.startswith("block1.")}
+        state |= {f"sub_{key}": 0 * value for key, value in idle.items()}
+    return state
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
+def test_ported_networks_are_those_of_pytorch(name, tmp_path):
+    state = state_of(name)
+    file = tmp_path / "model.pt"
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, file
+    )
+    architecture, options = CASES[name]
+    model, report = port(file, architecture, **options)
+    assert report.difference < 1e-4
+    used = sum(
+        value.is_floating_point() and not key.startswith("sub_") for key, value in state.items()
+    )
+    assert report.used == used
+    assert (report.dropped > 0) == (name == "TRADES")
+    assert model.output_shape[1] == options.get("num_classes", 10)
+
+
+WRONG = {
+    "another border": ("DeepMind", {"border": "all"}),
+    "another shortcut": ("Rice", {"shortcut": "raw"}),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WRONG)
+def test_what_no_tensor_tells_changes_the_logits(name, tmp_path):
+    """Two networks of the same names and shapes: only what is said of them tells them apart."""
+    case, change = WRONG[name]
+    architecture, options = CASES[case]
+    state, file = state_of(case), tmp_path / "model.pth"
+    torch.save(state, file)
+    right, wrong = (port(file, architecture, **made)[0] for made in (options, options | change))
+    x = np.random.default_rng(0).random((3, *right.input_shape[1:]), dtype="float32")
+    assert np.abs(predict(right, x, 3) - predict(wrong, x, 3)).max() > 1e-3
+
+
+def test_other_networks_are_told(tmp_path):
+    file = tmp_path / "model.pt"
+    torch.save(state_of("TRADES"), file)
+    for options, message in (
+        (
+            {"depth": 22, "width": 2},
+            r"30 missing \(block1.layer.2.bn1.bias, .*\.\.\.\); 0 left over",
+        ),
+        ({"depth": 10, "width": 2}, r"0 missing; \d+ left over \(block1.layer.1"),
+        ({"depth": 16, "width": 3}, "tensors have other shapes than the network.s .*: its width"),
+    ):
+        with pytest.raises(PortError, match=message):
+            port(file, "wide_resnet", **options)
+    with pytest.raises(ValueError, match="architecture must be one of wide_resnet, preact_resnet"):
+        port(file, "vgg")
+    with pytest.raises(ValueError, match="wide_resnet has no size"):
+        port(file, "wide_resnet", size=3)
+
+
+class Runs:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_files_that_are_not_read(tmp_path, capsys):
+    code, cut, page = (tmp_path / name for name in ("code.pt", "cut.pt", "page.pth"))
+    torch.save({"weights": Runs()}, code)
+    torch.save({"a": torch.ones(999)}, cut)
+    cut.write_bytes(cut.read_bytes()[:900])
+    page.write_text("<!DOCTYPE html>")
+    (tmp_path / "old.pkl").write_bytes(pickle.dumps({}))
+    several, empty = tmp_path / "several.tar", tmp_path / "empty.pt"
+    torch.save({"last": {"a": torch.ones(2)}, "best": {"a": torch.zeros(2)}}, several)
+    torch.save({"epoch": 3}, empty)
+    nan = tmp_path / "nan.pt"
+    torch.save({"a": torch.tensor([1.0, float("nan")])}, nan)
+    for file, message in (
+        (code, "holds more than tensors, and would run code"),
+        (cut, "is truncated, or not PyTorch's"),
+        (page, "is a web page, not a checkpoint"),
+        (tmp_path / "old.pkl", "file must be one of .safetensors, .pt"),
+        (
+            several,
+            r"holds 2 dictionaries of tensors: say with entry \(--entry\) which of \['best', 'last'\]",
+        ),
+        (empty, "holds no dictionary of tensors"),
+        (nan, "tensor 'a' .* has values that are not finite"),
+    ):
+        with pytest.raises(PortError, match=message):
+            read_tensors(file)
+    assert capsys.readouterr().out == ""
+    assert read_tensors(several, entry="best")["a"].tolist() == [0, 0]
+    with pytest.raises(PortError, match=r"entry must be one of \['best', 'last'\] .* got 'ema'"):
+        read_tensors(several, entry="ema")
+    with pytest.raises(FileNotFoundError, match="file must be one that is there"):
+        read_tensors(tmp_path / "nothing.pt")
+
+
+def test_npz(tmp_path):
+    np.savez(
+        tmp_path / "a.npz", **{"model.x": np.ones(3), "model.y.num_batches_tracked": np.array(2)}
+    )
+    assert {name: value.tolist() for name, value in read_tensors(tmp_path / "a.npz").items()} == {
+        "x": [1, 1, 1]
+    }
+    np.savez(tmp_path / "b.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(PortError, match="cannot be read"):
+        read_tensors(tmp_path / "b.npz")
+
+
+def test_safetensors_and_onnx(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    onnx = pytest.importorskip("onnx")
+    arrays = {"conv.weight": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array([1])}
+    safetensors.save_file(arrays, tmp_path / "a.safetensors")
+    kept = [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    graph = onnx.helper.make_graph([], "graph", [], [], initializer=kept)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
+    for name in ("a.safetensors", "a.onnx"):
+        (found,) = read_tensors(tmp_path / name).items()
+        assert found[0] == "conv.weight"
+        assert np.array_equal(found[1], arrays["conv.weight"])
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"cut{name}").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(PortError, match="cannot be read"):
+            read_tensors(tmp_path / f"cut{name}")
+    with pytest.raises(PortError, match=r"entry is of PyTorch's files, .onnx has none"):
+        read_tensors(tmp_path / "a.onnx", entry="model")
