@@ -143,8 +143,59 @@ def _layout(
     _, layout, missing, left = nearest
     raise PortError(
         f"the file's tensors are not those of this {architecture} in {layout.name}'s names: {_told('missing', missing)}; "
-        f"{_told('left over', left)}. Its depth, or its kind, is another."
+        f"{_told('left over', left)}. {_advice(tensors)}"
     )
+
+
+def _advice(tensors: Mapping[str, np.ndarray]) -> str:
+    """What to port a file as, as far as its names and shapes tell."""
+    fits = [
+        f"{architecture}({', '.join(f'{name}={value}' for name, value in options.items())})"
+        for architecture, layouts in LAYOUTS.items()
+        for layout in layouts
+        if (options := guess(architecture, layout, tensors)) is not None
+    ]
+    if not fits:
+        return "It is of no architecture that can be ported."
+    return f"Its tensors look like those of {' or '.join(fits)}."
+
+
+def guess(
+    architecture: str, layout: Layout, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """Depth, width and classes of the network that has a file's tensors; None if it is none of this layout."""
+    stem, logits = (tensors.get(f"{layout.parts[part]}.weight") for part in ("stem", "logits"))
+    if stem is None or logits is None or stem.ndim != 4 or logits.ndim != 2:
+        return None
+
+    def has(layer: str) -> bool:
+        return f"{layout.module(layer)}.weight" in tensors
+
+    blocks: list[int] = []
+    while has(f"stage{len(blocks)}_block0_conv0"):
+        count = 1
+        while has(f"stage{len(blocks)}_block{count}_conv0"):
+            count += 1
+        blocks.append(count)
+    classes = {"num_classes": logits.shape[0]}
+    if architecture == "wide_resnet":
+        if len(blocks) != 3 or logits.shape[1] % 64:
+            return None
+        return {"depth": 6 * blocks[0] + 4, "width": logits.shape[1] // 64, **classes}
+    if blocks not in ([2, 2, 2, 2], [3, 4, 6, 3]):
+        return None
+    # Both call what is in a block alike; one has batch normalisation behind the stem, too.
+    after_the_stem = "bn1.weight" in tensors
+    if after_the_stem != (architecture == "resnet"):
+        return None
+    depth = 18 if blocks[0] == 2 else 50 if has("stage0_block0_conv2") else 34
+    options = {"depth": depth, "width": stem.shape[0], **classes}
+    if architecture == "resnet":
+        return {**options, "stem": repr("large" if stem.shape[2] == 7 else "small")}
+    shortcut = tensors[f"{layout.module('stage1_block0_shortcut')}.weight"]
+    if shortcut.shape[2] == 3:
+        options["shortcut"] = repr("raw 3x3")
+    return options if has("norm") else {**options, "final_norm": False}
 
 
 def _told(what: str, names: list[str]) -> str:
@@ -179,6 +230,5 @@ def assign(
             layer.set_weights(values)
     if differ:
         raise PortError(
-            f"{len(differ)} tensors have other shapes than the network's ({'; '.join(differ[:_SHOWN])}): its width, its "
-            "classes or its kind is another."
+            f"{len(differ)} tensors have other shapes than the network's ({'; '.join(differ[:_SHOWN])}). {_advice(tensors)}"
         )

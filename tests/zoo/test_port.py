@@ -9,7 +9,7 @@ import pytest
 from robust_zoo import architectures
 from robust_zoo.inference import predict
 from robust_zoo.porting import PortError, port, read_tensors
-from robust_zoo.porting.convert import expected_names
+from robust_zoo.porting.convert import expected_names, guess
 from robust_zoo.porting.layouts import LAYOUTS
 
 torch = pytest.importorskip("torch")
@@ -124,7 +124,10 @@ def test_other_networks_are_told(tmp_path):
             r"30 missing \(block1.layer.2.bn1.bias, .*\.\.\.\); 0 left over",
         ),
         ({"depth": 10, "width": 2}, r"0 missing; \d+ left over \(block1.layer.1"),
-        ({"depth": 16, "width": 3}, "tensors have other shapes than the network.s .*: its width"),
+        (
+            {"depth": 16, "width": 3},
+            r"tensors have other shapes than the network's .*like those of wide_resnet\(depth=16, width=2, num_cl",
+        ),
     ):
         with pytest.raises(PortError, match=message):
             port(file, "wide_resnet", **options)
@@ -132,6 +135,30 @@ def test_other_networks_are_told(tmp_path):
         port(file, "vgg")
     with pytest.raises(ValueError, match="wide_resnet has no size"):
         port(file, "wide_resnet", size=3)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "Huang"])
+def test_what_a_file_looks_like(name):
+    """All that its tensors tell: borders, activations, normalisation and what shortcuts see are not among it."""
+    architecture, options = CASES[name]
+    tensors = {
+        key: value.numpy() for key, value in state_of(name).items() if value.is_floating_point()
+    }
+    found = [guess(architecture, layout, tensors) for layout in LAYOUTS[architecture]]
+    (made,) = (part for part in found if part is not None)
+    assert made.pop("num_classes") == options.get("num_classes", 10)
+    for key, value in made.items():
+        default = inspect.signature(getattr(architectures, architecture)).parameters[key].default
+        value = value.strip("'") if isinstance(value, str) else value
+        assert value == options.get(key, default), key
+    others = [
+        other
+        for other in LAYOUTS
+        if other != architecture
+        for layout in LAYOUTS[other]
+        if guess(other, layout, tensors) is not None
+    ]
+    assert others == []
 
 
 class Runs:
