@@ -2,15 +2,19 @@
 
 import inspect
 import pickle
+import re
+import sys
 
 import numpy as np
 import pytest
 
-from robust_zoo import architectures
+from robust_zoo import architectures, cli
+from robust_zoo.datasets import Dataset
 from robust_zoo.inference import predict
 from robust_zoo.porting import PortError, port, read_tensors
 from robust_zoo.porting.convert import expected_names, guess
 from robust_zoo.porting.layouts import LAYOUTS
+from robust_zoo.zoo import load_model
 
 torch = pytest.importorskip("torch")
 from robust_zoo.porting.reference import Reference  # noqa: E402  # it needs PyTorch
@@ -230,3 +234,72 @@ def test_safetensors_and_onnx(tmp_path):
             read_tensors(tmp_path / f"cut{name}")
     with pytest.raises(PortError, match=r"entry is of PyTorch's files, .onnx has none"):
         read_tensors(tmp_path / "a.onnx", entry="model")
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs `robust-zoo port` with arguments; returns exit status, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["robust-zoo", "port", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        printed = capfd.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.long
+def test_the_command(command, tmp_path, monkeypatch):
+    file, output = tmp_path / "model.pt", tmp_path / "ported"
+    torch.save(state_of("DeepMind"), file)
+    asked = [file, "--output", output, "--architecture", "wide_resnet:10,1"]
+    told = ["activation=silu", "border=end", "mean=0.4", "deviation=0.2"]
+    asked += [part for setting in told for part in ("--set", setting)]
+    status, out, err = command(*asked)
+    assert status == 0, err
+    assert "tensors in DeepMind's names, 0 of no use; logits within" in out
+    model = load_model(output)
+    architecture, options = CASES["DeepMind"]
+    x = np.random.default_rng(0).random((3, 32, 32, 3), dtype="float32")
+    assert np.array_equal(
+        predict(model, x, 3), predict(port(file, architecture, **options)[0], x, 3)
+    )
+
+    labels = predict(model, x, 3).argmax(1).astype("int32")
+    data = Dataset("mine", "1", "test", x, labels, tuple("abcdefghij"))
+    monkeypatch.setattr("robust_zoo.load_dataset", lambda name, split: data, raising=False)
+    monkeypatch.setattr("robust_zoo.datasets.load_dataset", lambda name, split: data)
+    claimed = ["--dataset", "mine", "--expect-clean"]
+    other = tmp_path / "other"
+    asked[2] = other
+    status, _, err = command(*asked, *claimed, 70)
+    assert status == 1
+    assert "--expect-clean must be within 0.5 of the 100.00% that are measured, got 70" in err
+    assert not other.exists()
+    assert command(*asked, *claimed, 99.7)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--architecture", "wide_resnet:a"], "--architecture must be a name, or name:depth or"),
+        (["--architecture", "vgg"], "--architecture must be one of wide_resnet, preact_resnet"),
+        (["--architecture", "resnet", "--set", "depth"], "--set must be NAME=VALUE"),
+        (["--architecture", "resnet", "--expect-clean", "90"], "--expect-clean and --dataset go"),
+        (
+            ["--architecture", "resnet", "--expect-clean", "900", "--dataset", "digits"],
+            "--expect-clean must be percent, above 0 and up to 100, got 900",
+        ),
+        (["--architecture", "resnet"], "--file must be one that is there|file must be one"),
+    ],
+)
+def test_the_command_refuses(command, tmp_path, arguments, message):
+    status, _, err = command(tmp_path / "no.pt", "--output", tmp_path / "out", *arguments)
+    assert status == 1
+    assert re.search(message, err), err
+    assert not (tmp_path / "out").exists()
