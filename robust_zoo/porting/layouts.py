@@ -38,6 +38,8 @@ class Layout:
         return any(re.fullmatch(pattern, tensor) for pattern in self.dropped)
 
 
+# Of images, which the architecture's mean and deviation say.
+_NORMALISATION = ("mean", "std", "mu", "sigma")
 _TRADES = {
     "stem": "conv1", "norm0": "bn1", "conv0": "conv1", "norm1": "bn2", "conv1": "conv2", "shortcut": "convShortcut",
     "norm": "bn1", "logits": "fc",
@@ -50,7 +52,7 @@ _RESNET = {
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "wide_resnet": (
         # The class of TRADES makes its first stage twice, and never calls the second.
-        Layout("TRADES", _TRADES, "block{stage1}.layer.{block}", (r"sub_block1\..*",)),
+        Layout("TRADES", _TRADES, "block{stage1}.layer.{block}", (r"sub_block1\..*", *_NORMALISATION)),
         Layout(
             "DeepMind",
             {
@@ -58,7 +60,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
                 "conv1": "conv_1", "shortcut": "shortcut", "norm": "batchnorm", "logits": "logits",
             },
             "layer.{stage}.block.{block}",
-            ("mean", "std", "mu", "sigma"),
+            _NORMALISATION,
         ),
         Layout("Huang", {**_TRADES, "stem": "stem_conv"}, "blocks.{stage}.layer.{block}"),
     ),
@@ -70,7 +72,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
                 "shortcut": "shortcut.0", "norm": "bn", "logits": "linear",
             },
             "layer{stage1}.{block}",
-            ("mean", "std", "mu", "sigma"),
+            (*_NORMALISATION, r"model_preact_hl1.*"),  # other names of early layers
         ),
         Layout(
             "DeepMind",
@@ -79,11 +81,11 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
                 "conv1": "conv_2d_2", "shortcut": "shortcut", "norm": "batchnorm", "logits": "logits",
             },
             "layer_{stage}.{block}",
-            ("mean", "std", "mu", "sigma"),
+            _NORMALISATION,
         ),
     ),
     "resnet": (
-        Layout("CIFAR-10", _RESNET, "layer{stage1}.{block}", ("mean", "std", "mu", "sigma")),
+        Layout("CIFAR-10", _RESNET, "layer{stage1}.{block}", _NORMALISATION),
         Layout(
             "torchvision",
             {**_RESNET, "shortcut": "downsample.0", "shortcut_norm": "downsample.1", "logits": "fc"},

@@ -279,7 +279,7 @@ def test_the_command(command, tmp_path, monkeypatch):
     asked[2] = other
     status, _, err = command(*asked, *claimed, 70)
     assert status == 1
-    assert "--expect-clean must be within 0.5 of the 100.00% that are measured, got 70" in err
+    assert "the clean accuracy that is claimed, 70%, is not within 0.5 of the 100.00% that" in err
     assert not other.exists()
     assert command(*asked, *claimed, 99.7)[0] == 0
 
@@ -290,7 +290,14 @@ def test_the_command(command, tmp_path, monkeypatch):
         (["--architecture", "wide_resnet:a"], "--architecture must be a name, or name:depth or"),
         (["--architecture", "vgg"], "--architecture must be one of wide_resnet, preact_resnet"),
         (["--architecture", "resnet", "--set", "depth"], "--set must be NAME=VALUE"),
-        (["--architecture", "resnet", "--expect-clean", "90"], "--expect-clean and --dataset go"),
+        (["--architecture", "resnet", "--expect-clean", "90"], "--expect-clean needs --dataset"),
+        (["--architecture", "resnet", "--dataset", "digits"], "--dataset needs --expect-clean or"),
+        ([], "--architecture or --from is needed, and not both"),
+        (["--from", "robustbench:Rice2020"], "such as Rice2020Overfitting, got 'robustbench:Rice"),
+        (
+            ["--from", "robustbench:Gowal2020Uncovering"],
+            "--from must say which of the models of that name: robustbench:cifar10/l2/Gow.* or robus",
+        ),
         (
             ["--architecture", "resnet", "--expect-clean", "900", "--dataset", "digits"],
             "--expect-clean must be percent, above 0 and up to 100, got 900",
