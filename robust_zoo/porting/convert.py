@@ -75,18 +75,36 @@ def port(
     model = build(**options)
     tensors = read_tensors(file, entry=entry)
     layout, names = _layout(model, architecture, tensors)
+    given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
+    given |= options
+    _check_normalisation(tensors, given)
     assign(model, tensors, names)
     used = sum(map(len, names.values()))
     difference = None
     if importlib.util.find_spec("torch") is not None:
-        given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
-        difference = _difference(model, architecture, given | options, tensors, names)
+        difference = _difference(model, architecture, given, tensors, names)
         if not difference <= _ALLOWED:
             raise PortError(
                 f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
                 f"in PyTorch, by more than {_ALLOWED:g}."
             )
     return model, Report(layout.name, used, len(tensors) - used, difference)
+
+
+def _check_normalisation(tensors: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:
+    """Refuses a mean or deviation other than the one that is in the file."""
+    for option, names in (("mean", ("mean", "mu")), ("deviation", ("std", "sigma"))):
+        for name in names:
+            if name not in tensors:
+                continue
+            found = np.unique(np.round(tensors[name].astype("float64"), 7)).tolist()
+            told = given[option]
+            if told is None or not np.allclose(
+                tensors[name].ravel(), np.asarray(told, "float32"), rtol=0, atol=1e-6
+            ):
+                raise PortError(
+                    f"{option} must be that of the file, whose tensor {name!r} has the values {found}, got {told!r}."
+                )
 
 
 def _difference(

@@ -100,6 +100,20 @@ def test_ported_networks_are_those_of_pytorch(name, tmp_path):
     assert model.output_shape[1] == options.get("num_classes", 10)
 
 
+def test_a_normalisation_in_the_file_must_be_the_one_that_is_given(tmp_path):
+    file, state = tmp_path / "model.pt", state_of("Rice")
+    mean, deviation = [0.49, 0.48, 0.44], [0.25, 0.24, 0.26]
+    state |= {"mu": torch.tensor(mean).reshape(3, 1, 1), "sigma": torch.tensor(deviation)}
+    torch.save(state, file)
+    _, report = port(file, "preact_resnet", width=4, mean=mean, deviation=deviation)
+    assert report.dropped == 2
+    for told in ({}, {"mean": mean}, {"mean": None, "deviation": None}):
+        with pytest.raises(
+            PortError, match=r"(mean|deviation) must be that of the file, whose tensor"
+        ):
+            port(file, "preact_resnet", width=4, **told)
+
+
 WRONG = {
     "another border": ("DeepMind", {"border": "all"}),
     "another shortcut": ("Rice", {"shortcut": "raw"}),
