@@ -20,6 +20,7 @@ from robust_zoo.architectures.nin import nin
 from robust_zoo.architectures.perturbation_generator import perturbation_generator
 from robust_zoo.architectures.preact_resnet import preact_resnet
 from robust_zoo.architectures.resnet import resnet
+from robust_zoo.architectures.small_cnn import small_cnn
 from robust_zoo.architectures.tramer_b import tramer_b
 from robust_zoo.architectures.whitening import ZCAWhitening
 from robust_zoo.architectures.wide_resnet import wide_resnet
@@ -40,6 +41,7 @@ __all__ = [
     "perturbation_generator",
     "preact_resnet",
     "resnet",
+    "small_cnn",
     "tramer_b",
     "wide_resnet",
 ]

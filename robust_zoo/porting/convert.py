@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import math
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def port(
 
     Args:
         file: see `read_tensors`.
-        architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet" or "resnet".
+        architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet", "resnet" or
+            "small_cnn".
         entry: see `read_tensors`.
         **options: of the architecture, such as depth=28, width=10, activation="silu", mean=..., deviation=....
 
@@ -77,7 +79,8 @@ def port(
     layout, names = _layout(model, architecture, tensors)
     given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
     given |= options
-    _check_normalisation(tensors, given)
+    if "mean" in given:
+        _check_normalisation(tensors, given)
     assign(model, tensors, names)
     used = sum(map(len, names.values()))
     difference = None
@@ -182,6 +185,12 @@ def guess(
     architecture: str, layout: Layout, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, Any] | None:
     """Depth, width and classes of the network that has a file's tensors; None if it is none of this layout."""
+    if "stem" not in layout.parts:
+        wanted = {f"{module}.weight" for module in layout.parts.values()}
+        logits = tensors.get(f"{layout.parts['logits']}.weight")
+        return (
+            {"num_classes": len(logits)} if wanted <= set(tensors) and logits is not None else None
+        )
     stem, logits = (tensors.get(f"{layout.parts[part]}.weight") for part in ("stem", "logits"))
     if stem is None or logits is None or stem.ndim != 4 or logits.ndim != 2:
         return None
@@ -221,6 +230,18 @@ def _told(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
 
+def _dense(weight: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
+    """The kernel (inputs, units) of a dense layer; behind a flatten, PyTorch's inputs have the channels first."""
+    source = layer.input._keras_history.operation
+    flat = isinstance(source, keras.layers.Flatten)
+    places: tuple[int, ...] = tuple(source.input.shape[1:]) if flat else ()
+    if len(places) == 3 and weight.shape[1] == math.prod(places):
+        height, width, channels = places
+        first = weight.reshape(-1, channels, height, width)
+        weight = first.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+    return weight.T
+
+
 def assign(
     model: keras.Model,
     tensors: Mapping[str, np.ndarray],
@@ -238,7 +259,7 @@ def assign(
         if values[0].ndim == 4:
             values[0] = values[0].transpose(2, 3, 1, 0)
         elif values[0].ndim == 2:
-            values[0] = values[0].T
+            values[0] = _dense(values[0], layer)
         for name, value, variable in zip(found, values, layer.weights, strict=True):
             if value.shape != tuple(variable.shape):
                 differ.append(f"{name} {tensors[name].shape}, here {tuple(variable.shape)}")

@@ -92,5 +92,14 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             "layer{stage1}.{block}",
         ),
     ),
+    "small_cnn": (
+        Layout(
+            "TRADES",
+            {
+                **{f"conv{number}": f"feature_extractor.conv{number}" for number in range(1, 5)},
+                "fc1": "classifier.fc1", "fc2": "classifier.fc2", "logits": "classifier.fc3",
+            },
+        ),
+    ),
 }  # fmt: skip
 """By architecture; the names of `robust_zoo.architectures` are the layers'."""

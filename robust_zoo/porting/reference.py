@@ -148,6 +148,23 @@ class _ResNet(nn.Module):
         return self.logits(x.mean((2, 3)))
 
 
+class _SmallCNN(nn.Module):
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        height, width, channels = shape
+        for number, (a, b) in enumerate(((channels, 32), (32, 32), (32, 64), (64, 64)), start=1):
+            self.add_module(f"conv{number}", nn.Conv2d(a, b, 3))
+        sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
+        self.fc1, self.fc2 = nn.Linear(64 * sides[0] * sides[1], 200), nn.Linear(200, 200)
+        self.logits = nn.Linear(200, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number in range(1, 5):
+            x = getattr(self, f"conv{number}")(x).relu()
+            x = functional.max_pool2d(x, 2) if number % 2 == 0 else x
+        return self.logits(self.fc2(self.fc1(x.flatten(1)).relu()).relu())
+
+
 class Reference:
     """The network of an architecture and its options.
 
@@ -158,7 +175,12 @@ class Reference:
 
     def __init__(self, architecture: str, options: Mapping[str, Any]) -> None:
         self.options = options
-        make = {"wide_resnet": self._wide, "preact_resnet": self._preact, "resnet": self._resnet}
+        make = {
+            "wide_resnet": self._wide,
+            "preact_resnet": self._preact,
+            "resnet": self._resnet,
+            "small_cnn": self._small_cnn,
+        }
         self.module = make[architecture]().eval().to("cpu")
 
     def _wide(self) -> nn.Module:
@@ -195,6 +217,9 @@ class Reference:
         large = options["stem"] == "large"
         return _ResNet(options["depth"], options["width"], options["num_classes"], large=large)
 
+    def _small_cnn(self) -> nn.Module:
+        return _SmallCNN(tuple(self.options["input_shape"]), self.options["num_classes"])
+
     def load(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, ...]]) -> None:
         """Takes a file's tensors; `names` are those of each layer, see `expected_names`."""
         state = self.module.state_dict()
@@ -213,7 +238,7 @@ class Reference:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Of images (n, height, width, channels) in [0, 1]."""
-        mean, deviation = self.options["mean"], self.options["deviation"]
+        mean, deviation = self.options.get("mean"), self.options.get("deviation")
         if mean is not None:
             images = (images - np.asarray(mean, "float32")) / np.asarray(deviation, "float32")
         with torch.no_grad():

@@ -40,6 +40,7 @@ def weights_without_normalisation(model):
         (lambda: architectures.allconv(), 2_334_730),
         (lambda: architectures.allconv(num_classes=100), 2_749_540),
         (lambda: architectures.tramer_b(), 4_160 + 295_040 + 409_728 + 1_290),
+        (lambda: architectures.small_cnn(), 312_202),
         (lambda: architectures.digits_cnn(), 320 + 18_496 + 1024 * 128 + 128 + 1_290),
     ],
 )
@@ -82,6 +83,7 @@ ALL = {
     "wide_resnet": ({"depth": 10, "width": 1, "border": "end"}, (32, 32, 3)),
     "galloway_cnn": ({"weight_decay": 1e-3}, (32, 32, 3)),
     "allconv": ({"filters": 4}, (32, 32, 3)),
+    "small_cnn": ({}, (28, 28, 1)),
     "tramer_b": ({}, (28, 28, 1)),
     "digits_cnn": ({}, (8, 8, 1)),
 }

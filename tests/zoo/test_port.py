@@ -1,6 +1,7 @@
 """Files of PyTorch's in each layout's names, with random weights, ported and compared."""
 
 import inspect
+import pathlib
 import pickle
 import re
 import sys
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from robust_zoo import architectures, cli
-from robust_zoo.datasets import Dataset
+from robust_zoo.datasets import Dataset, load_dataset
+from robust_zoo.evaluation import clean_accuracy
 from robust_zoo.inference import predict
 from robust_zoo.porting import PortError, port, read_tensors
 from robust_zoo.porting.convert import expected_names, guess
@@ -18,6 +20,8 @@ from robust_zoo.zoo import load_model
 
 torch = pytest.importorskip("torch")
 from robust_zoo.porting.reference import Reference  # noqa: E402  # it needs PyTorch
+
+WEIGHTS = pathlib.Path(__file__).resolve().parents[3] / "shared" / "weights"
 
 CASES = {
     "TRADES": ("wide_resnet", {"depth": 16, "width": 2}),
@@ -43,6 +47,7 @@ CASES = {
         {"width": 4, "activation": "silu", "shortcut": "raw 3x3", "border": "end"},
     ),
     "CIFAR-10": ("resnet", {"width": 4}),
+    "SmallCNN": ("small_cnn", {"input_shape": (24, 20, 2), "num_classes": 6}),
     "torchvision": (
         "resnet",
         {"input_shape": (64, 64, 3), "depth": 50, "width": 4, "stem": "large", "num_classes": 7},
@@ -54,7 +59,7 @@ def state_of(name, seed=0):
     """A state_dict in the layout's names, with the idle tensors that its files have."""
     architecture, options = CASES[name]
     model = getattr(architectures, architecture)(**options)
-    wanted = {"Wong": "Rice", "DeepMind's R18": "DeepMind"}.get(name, name)
+    wanted = {"Wong": "Rice", "DeepMind's R18": "DeepMind", "SmallCNN": "TRADES"}.get(name, name)
     (layout,) = (part for part in LAYOUTS[architecture] if part.name == wanted)
     defaults = inspect.signature(getattr(architectures, architecture)).parameters
     whole = {key: part.default for key, part in defaults.items()} | options
@@ -112,6 +117,17 @@ def test_a_normalisation_in_the_file_must_be_the_one_that_is_given(tmp_path):
             PortError, match=r"(mean|deviation) must be that of the file, whose tensor"
         ):
             port(file, "preact_resnet", width=4, **told)
+
+
+@pytest.mark.long
+@pytest.mark.mnist
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="other people's checkpoints are not here")
+def test_somebody_s_own_checkpoint():
+    """TRADES's MNIST model: 99.48% are published."""
+    model, report = port(WEIGHTS / "trades_mnist.pt", "small_cnn")
+    assert report.difference < 1e-4
+    test = load_dataset("mnist", "test")
+    assert clean_accuracy(model, test.images, test.labels).correct == 9948
 
 
 WRONG = {
