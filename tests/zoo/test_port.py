@@ -13,7 +13,7 @@ from robust_zoo import architectures, cli
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation import clean_accuracy
 from robust_zoo.inference import predict
-from robust_zoo.porting import PortError, port, read_tensors
+from robust_zoo.porting import PortError, find_published, port, read_tensors
 from robust_zoo.porting.convert import expected_names, guess
 from robust_zoo.porting.layouts import LAYOUTS
 from robust_zoo.zoo import load_model
@@ -340,3 +340,32 @@ def test_the_command_refuses(command, tmp_path, arguments, message):
     assert status == 1
     assert re.search(message, err), err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeypatch):
+    file, asked = tmp_path / "cached.pt", []
+    torch.save({"last": state_of("Rice"), "best": state_of("Rice", seed=1)}, file)
+    known = find_published("robustbench:Rice2020Overfitting").model_copy(
+        update={
+            "options": {"width": 4},
+            "entry": "last",
+            "sources": ("hf://me/robust:models/rice.pt", "https://example.org/rice.pt"),
+        }
+    )
+    monkeypatch.setattr("robust_zoo.porting.published.published", lambda: (known,))
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *where: asked.append(where) or str(file)
+    )
+    arguments = ["--from", "robustbench:Rice2020Overfitting", "--output", tmp_path / "out"]
+    status, out, err = command(*arguments)
+    assert status == 0, err
+    assert asked == [("me/robust", "models/rice.pt")]
+    assert "tensors in Rice's names" in out
+    assert load_model(tmp_path / "out").name == "preact_resnet"
+
+    elsewhere = known.model_copy(update={"sources": ("https://example.org/rice.pt",)})
+    monkeypatch.setattr("robust_zoo.porting.published.published", lambda: (elsewhere,))
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert "FILE is needed: download https://example.org/rice.pt in a browser" in err
