@@ -77,7 +77,7 @@ def port(
 
     check_target(output)
     if source:
-        from robust_zoo.porting.published import find_published
+        from robust_zoo.porting.robustbench import find_published
 
         try:
             known = find_published(source)

@@ -353,7 +353,7 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
             "sources": ("hf://me/robust:models/rice.pt", "https://example.org/rice.pt"),
         }
     )
-    monkeypatch.setattr("robust_zoo.porting.published.published", lambda: (known,))
+    monkeypatch.setattr("robust_zoo.porting.robustbench.published", lambda: (known,))
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda *where: asked.append(where) or str(file)
     )
@@ -365,7 +365,7 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
     assert load_model(tmp_path / "out").name == "preact_resnet"
 
     elsewhere = known.model_copy(update={"sources": ("https://example.org/rice.pt",)})
-    monkeypatch.setattr("robust_zoo.porting.published.published", lambda: (elsewhere,))
+    monkeypatch.setattr("robust_zoo.porting.robustbench.published", lambda: (elsewhere,))
     status, _, err = command(*arguments)
     assert status == 1
     assert "FILE is needed: download https://example.org/rice.pt in a browser" in err
