@@ -346,7 +346,7 @@ def test_the_command_refuses(command, tmp_path, arguments, message):
 def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeypatch):
     file, asked = tmp_path / "cached.pt", []
     torch.save({"last": state_of("Rice"), "best": state_of("Rice", seed=1)}, file)
-    known = find_published("robustbench:Rice2020Overfitting").model_copy(
+    known = find_published("robustbench:cifar10/l2/Rice2020Overfitting").model_copy(
         update={
             "options": {"width": 4},
             "entry": "last",
