@@ -547,12 +547,12 @@ def kinds_of_recipes():
 
     "step_ll_k4" is a variant of "step_ll", where a network has both.
     """
-    chosen, seen = [], set()
-    for name in recipe_names():
+    chosen, seen, names = [], set(), recipe_names()
+    for name in names:
         network, _, rest = name.partition(".")
         defense, _, dataset = rest.rpartition("_")
         shorter = [defense[:end] for end in range(1, len(defense))]
-        if any(f"{network}.{part}_{dataset}" in recipe_names() for part in shorter):
+        if any(f"{network}.{part}_{dataset}" in names for part in shorter):
             continue
         parts = {network.partition("_scale")[0], defense}
         if not parts <= seen:

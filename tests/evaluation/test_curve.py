@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from robust_zoo.attacks import FGSM
+from robust_zoo.attacks import FGSM, PGD
 from robust_zoo.evaluation import evaluate
 from robust_zoo.evaluation.curve import (
     N_EXAMPLES,
@@ -47,6 +47,29 @@ def test_of_a_linear_model_it_is_the_share_of_larger_margins(norm):
         assert point.correct <= (distance > 0.95 * point.epsilon).sum()
         assert point.n_examples == 300
     assert curve.points[-1].correct == 0
+
+
+def test_each_radius_is_that_of_an_attack_of_its_own(small_cnn, images):
+    x, y = images(40), np.arange(40, dtype="int32") % 5
+    radii = [0.02, 0.05, 0.1, 0.2, 0.4]
+    places = broken_at(
+        curve_attack(ThreatModel(norm="linf", epsilon=0.1)),
+        radii,
+        small_cnn,
+        x,
+        y,
+        np.arange(40),
+        **OPTIONS,
+    )
+    fooled = np.stack(
+        [
+            PGD(epsilon=radius, steps=20).run(small_cnn, x, y, progress=False, **OPTIONS).success
+            for radius in radii
+        ]
+    )
+    first = np.where(fooled.any(axis=0), fooled.argmax(axis=0), len(radii))
+    assert len(set(first)) > 2
+    assert places.tolist() == first.tolist()
 
 
 def test_radii():

@@ -2,7 +2,7 @@
 
     robust-zoo train madry_resnet.pgd_cifar10 --output checkpoints/madry_resnet.pgd_cifar10
 
-pgd_copy is pgd with another seed, a black box's source. Ten hours on two cores for pgd; `--set epochs=210` has as many
+pgd_copy is pgd with another seed, a black box's source. Hours on two cores; `--set epochs=210` has as many
 steps as the paper, for a GPU.
 """
 

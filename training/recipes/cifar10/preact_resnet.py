@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax robust-zoo train preact_resnet.pgd_cifar10 --output checkpoints/preact_resnet.pgd_cifar10
 
 - pgd is adversarial training with PGD (Madry et al., arXiv:1706.06083): minutes on one GPU of 2023, days on a CPU.
-- pgd_l2 is the same in L2, at a quarter of the width: three hours on two cores.
+- pgd_l2 is the same in L2, at a quarter of the width: hours on two cores.
 - nfgsm is one-step training with noise (N-FGSM, de Jorge et al., arXiv:2202.01181) at half the width: four to twelve
   hours on two cores, by their kind; `--max-minutes` and `--resume` take it in parts.
 """
