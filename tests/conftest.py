@@ -1,6 +1,7 @@
 import ctypes
 import gc
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # JAX compiles these small networks for longer than it runs them: 3 times as fast all in all.
@@ -48,6 +49,25 @@ def _memory_given_back():
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs `robust-zoo` with arguments; returns exit status, stdout and stderr."""
+
+    from robust_zoo import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["robust-zoo", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        printed = capfd.readouterr()
+        return status, printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture

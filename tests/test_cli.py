@@ -26,23 +26,6 @@ pytestmark = pytest.mark.usefixtures("few_planted")
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `robust-zoo` with arguments; returns exit status, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robust-zoo", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        printed = capfd.readouterr()
-        return status, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
 def recipe(tmp_path):
     """A recipe file of one's own, with one attack of one step."""
     path = tmp_path / "mlp_fgsm_digits.py"

@@ -1,14 +1,15 @@
 """Pre-activation ResNets for small images, the networks of most CIFAR-10 comparisons of robustness."""
 
+import functools
 from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from robust_zoo.architectures.activations import ReluDecay, activation_layer
+from robust_zoo.architectures.activations import ReluDecay
 from robust_zoo.architectures.residual import (
     BORDERS,
-    batch_normalisation,
+    activated,
     convolution,
     normalised,
 )
@@ -68,9 +69,7 @@ def preact_resnet(
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
 
-    def activated(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        x = batch_normalisation(x, synchronized=synchronized, name=name)
-        return activation_layer(activation, name=f"{name}_activation")(x)
+    norm = functools.partial(activated, activation=activation, synchronized=synchronized)
 
     inputs = keras.Input(input_shape)
     x = normalised(inputs, mean, deviation)
@@ -79,7 +78,7 @@ def preact_resnet(
         filters = width * 2**stage
         for block in range(blocks):
             name, strides = f"stage{stage}_block{block}", 2 if stage > 0 and block == 0 else 1
-            before, beside = activated(x, f"{name}_norm0"), x
+            before, beside = norm(x, name=f"{name}_norm0"), x
             if strides > 1 or x.shape[-1] != filters:
                 beside = convolution(
                     before if shortcut == "activated" else x,
@@ -90,9 +89,9 @@ def preact_resnet(
                     name=f"{name}_shortcut",
                 )
             x = convolution(before, filters, 3, strides, border=border, name=f"{name}_conv0")
-            x = convolution(activated(x, f"{name}_norm1"), filters, 3, name=f"{name}_conv1")
+            x = convolution(norm(x, name=f"{name}_norm1"), filters, 3, name=f"{name}_conv1")
             x = layers.Add(name=f"{name}_sum")([beside, x])
-    x = activated(x, "norm") if final_norm else x
+    x = norm(x, name="norm") if final_norm else x
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="preact_resnet")

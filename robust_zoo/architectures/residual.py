@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from robust_zoo.architectures.activations import ReluDecay, activation_layer
+
 BORDERS = ("all", "end")
 
 
@@ -80,3 +82,11 @@ def batch_normalisation(
     return layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name
     )(x)
+
+
+def activated(
+    x: keras.KerasTensor, activation: str | ReluDecay, *, synchronized: bool, name: str
+) -> keras.KerasTensor:
+    """Batch normalisation, then an activation."""
+    x = batch_normalisation(x, synchronized=synchronized, name=name)
+    return activation_layer(activation, name=f"{name}_activation")(x)

@@ -1,14 +1,15 @@
 """Wide ResNets, the largest networks of most CIFAR-10 comparisons of robustness."""
 
+import functools
 from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from robust_zoo.architectures.activations import ReluDecay, activation_layer
+from robust_zoo.architectures.activations import ReluDecay
 from robust_zoo.architectures.residual import (
     BORDERS,
-    batch_normalisation,
+    activated,
     convolution,
     normalised,
 )
@@ -64,9 +65,7 @@ def wide_resnet(
     if len(stages) != _STAGES:
         raise ValueError(f"stages must be {_STAGES} numbers of filters, got {stages!r}.")
 
-    def activated(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        x = batch_normalisation(x, synchronized=synchronized, name=name)
-        return activation_layer(activation, name=f"{name}_activation")(x)
+    norm = functools.partial(activated, activation=activation, synchronized=synchronized)
 
     inputs = keras.Input(input_shape)
     x = normalised(inputs, mean, deviation)
@@ -74,14 +73,14 @@ def wide_resnet(
     for stage, filters in enumerate(stages):
         for block in range((depth - 4) // 6):
             name, strides = f"stage{stage}_block{block}", 2 if stage > 0 and block == 0 else 1
-            before = activated(x, f"{name}_norm0")
+            before = norm(x, name=f"{name}_norm0")
             shortcut = x
             if x.shape[-1] != filters:
                 shortcut = convolution(before, filters, 1, strides, name=f"{name}_shortcut")
             residual = convolution(before, filters, 3, strides, border=border, name=f"{name}_conv0")
-            residual = activated(residual, f"{name}_norm1")
+            residual = norm(residual, name=f"{name}_norm1")
             residual = convolution(residual, filters, 3, name=f"{name}_conv1")
             x = layers.Add(name=f"{name}_sum")([shortcut, residual])
-    x = layers.GlobalAveragePooling2D(name="pool")(activated(x, "norm"))
+    x = layers.GlobalAveragePooling2D(name="pool")(norm(x, name="norm"))
     outputs = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="wide_resnet")

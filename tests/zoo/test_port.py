@@ -4,12 +4,11 @@ import inspect
 import pathlib
 import pickle
 import re
-import sys
 
 import numpy as np
 import pytest
 
-from robust_zoo import architectures, cli
+from robust_zoo import architectures
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.evaluation import clean_accuracy
 from robust_zoo.inference import predict
@@ -266,23 +265,6 @@ def test_safetensors_and_onnx(tmp_path):
         read_tensors(tmp_path / "a.onnx", entry="model")
 
 
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `robust-zoo port` with arguments; returns exit status, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robust-zoo", "port", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        printed = capfd.readouterr()
-        return status, printed.out, printed.err
-
-    return run
-
-
 @pytest.mark.long
 def test_the_command(command, tmp_path, monkeypatch):
     file, output = tmp_path / "model.pt", tmp_path / "ported"
@@ -290,7 +272,7 @@ def test_the_command(command, tmp_path, monkeypatch):
     asked = [file, "--output", output, "--architecture", "wide_resnet:10,1"]
     told = ["activation=silu", "border=end", "mean=0.4", "deviation=0.2"]
     asked += [part for setting in told for part in ("--set", setting)]
-    status, out, err = command(*asked)
+    status, out, err = command("port", *asked)
     assert status == 0, err
     assert "tensors in DeepMind's names, 0 of no use; logits within" in out
     model = load_model(output)
@@ -307,11 +289,11 @@ def test_the_command(command, tmp_path, monkeypatch):
     claimed = ["--dataset", "mine", "--expect-clean"]
     other = tmp_path / "other"
     asked[2] = other
-    status, _, err = command(*asked, *claimed, 70)
+    status, _, err = command("port", *asked, *claimed, 70)
     assert status == 1
     assert "the clean accuracy that is claimed, 70%, is not within 0.5 of the 100.00% that" in err
     assert not other.exists()
-    assert command(*asked, *claimed, 99.7)[0] == 0
+    assert command("port", *asked, *claimed, 99.7)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -336,7 +318,7 @@ def test_the_command(command, tmp_path, monkeypatch):
     ],
 )
 def test_the_command_refuses(command, tmp_path, arguments, message):
-    status, _, err = command(tmp_path / "no.pt", "--output", tmp_path / "out", *arguments)
+    status, _, err = command("port", tmp_path / "no.pt", "--output", tmp_path / "out", *arguments)
     assert status == 1
     assert re.search(message, err), err
     assert not (tmp_path / "out").exists()
@@ -358,7 +340,7 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
         "huggingface_hub.hf_hub_download", lambda *where: asked.append(where) or str(file)
     )
     arguments = ["--from", "robustbench:Rice2020Overfitting", "--output", tmp_path / "out"]
-    status, out, err = command(*arguments)
+    status, out, err = command("port", *arguments)
     assert status == 0, err
     assert asked == [("me/robust", "models/rice.pt")]
     assert "tensors in Rice's names" in out
@@ -366,6 +348,6 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
 
     elsewhere = known.model_copy(update={"sources": ("https://example.org/rice.pt",)})
     monkeypatch.setattr("robust_zoo.porting.robustbench.published", lambda: (elsewhere,))
-    status, _, err = command(*arguments)
+    status, _, err = command("port", *arguments)
     assert status == 1
     assert "FILE is needed: download https://example.org/rice.pt in a browser" in err
