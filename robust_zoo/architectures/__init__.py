@@ -7,10 +7,13 @@ of PGN, is no classifier.
 """
 
 from robust_zoo.architectures.activations import ReluDecay
+from robust_zoo.architectures.alexnet import alexnet
 from robust_zoo.architectures.allconv import allconv
 from robust_zoo.architectures.convnet import convnet
 from robust_zoo.architectures.digits_cnn import digits_cnn
+from robust_zoo.architectures.efficientnet_lite0 import efficientnet_lite0
 from robust_zoo.architectures.galloway_cnn import galloway_cnn
+from robust_zoo.architectures.inception_v3 import inception_v3
 from robust_zoo.architectures.lenet import lenet
 from robust_zoo.architectures.logistic import logistic
 from robust_zoo.architectures.madry_cnn import madry_cnn
@@ -21,17 +24,22 @@ from robust_zoo.architectures.perturbation_generator import perturbation_generat
 from robust_zoo.architectures.preact_resnet import preact_resnet
 from robust_zoo.architectures.resnet import resnet
 from robust_zoo.architectures.small_cnn import small_cnn
+from robust_zoo.architectures.strided_cnn import strided_cnn
 from robust_zoo.architectures.tramer_b import tramer_b
+from robust_zoo.architectures.vnn_resnet import vnn_resnet
 from robust_zoo.architectures.whitening import ZCAWhitening
 from robust_zoo.architectures.wide_resnet import wide_resnet
 
 __all__ = [
     "ReluDecay",
     "ZCAWhitening",
+    "alexnet",
     "allconv",
     "convnet",
     "digits_cnn",
+    "efficientnet_lite0",
     "galloway_cnn",
+    "inception_v3",
     "lenet",
     "logistic",
     "madry_cnn",
@@ -42,6 +50,8 @@ __all__ = [
     "preact_resnet",
     "resnet",
     "small_cnn",
+    "strided_cnn",
     "tramer_b",
+    "vnn_resnet",
     "wide_resnet",
 ]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from robust_zoo.architectures.residual import more_channels
+
 
 def _convolution(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.KerasTensor:
     initializer = keras.initializers.VarianceScaling(
@@ -17,14 +19,9 @@ def _convolution(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.
 
 def _shortcut(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
     """Average pooling and zeros in the new channels: a shortcut without weights."""
-    missing = filters - x.shape[-1]
     if strides > 1:
         x = layers.AveragePooling2D(strides)(x)
-    if not missing:
-        return x
-    x = layers.Permute((1, 3, 2))(x)
-    x = layers.ZeroPadding2D(((0, 0), (missing // 2, missing - missing // 2)))(x)
-    return layers.Permute((1, 3, 2))(x)
+    return more_channels(x, filters)
 
 
 def madry_resnet(

@@ -45,10 +45,11 @@ def convolution(
     strides: int = 1,
     *,
     border: str = "all",
+    bias: bool = False,
     dtype: str | None = None,
     name: str,
 ) -> keras.KerasTensor:
-    """A convolution without bias whose outputs are a `strides`-th of its inputs, which it pads with zeros.
+    """A convolution whose outputs are a `strides`-th of its inputs, which it pads with zeros.
 
     Args:
         x: of even sides where it has strides.
@@ -57,6 +58,7 @@ def convolution(
         strides: in both directions.
         border: with strides, where the zeros are: "all" sides alike, as PyTorch's padding has them, or as many as are
             needed at the "end", as TensorFlow's "same" has them. Without strides both are the same.
+        bias: whether it has one.
         dtype: that it computes in; by default that of the dtype policy.
         name: of the layer.
     """
@@ -68,7 +70,7 @@ def convolution(
         size,
         strides,
         padding,
-        use_bias=False,
+        use_bias=bias,
         dtype=dtype,
         kernel_initializer="he_normal",
         name=name,
@@ -90,3 +92,13 @@ def activated(
     """Batch normalisation, then an activation."""
     x = batch_normalisation(x, synchronized=synchronized, name=name)
     return activation_layer(activation, name=f"{name}_activation")(x)
+
+
+def more_channels(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """Zeros in new channels, as many before those of `x` as behind them: of a shortcut without weights."""
+    missing = filters - x.shape[-1]
+    if not missing:
+        return x
+    x = layers.Permute((1, 3, 2))(x)
+    x = layers.ZeroPadding2D(((0, 0), (missing // 2, missing - missing // 2)))(x)
+    return layers.Permute((1, 3, 2))(x)

@@ -1,14 +1,22 @@
-"""ResNets for small images and for ImageNet, in PyTorch's layout."""
+"""ResNets for CIFAR-10 and for ImageNet, in PyTorch's layout."""
 
 from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from robust_zoo.architectures.residual import batch_normalisation, convolution, normalised
+from robust_zoo.architectures.residual import (
+    batch_normalisation,
+    convolution,
+    more_channels,
+    normalised,
+)
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # by depth
-_BOTTLENECK = 50  # the depth from which blocks are bottlenecks
+_BLOCKS = {
+    **{18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)},
+    **{20: (3, 3, 3), 32: (5, 5, 5), 44: (7, 7, 7), 56: (9, 9, 9)},
+}  # by depth
+_BOTTLENECK = 50  # the depth whose blocks are bottlenecks
 _EXPANSION = 4  # of a bottleneck's output over its inside
 
 
@@ -17,7 +25,7 @@ def resnet(
     num_classes: int = 10,
     *,
     depth: int = 18,
-    width: int = 64,
+    width: int | None = None,
     stem: str = "small",
     mean: float | Sequence[float] | None = None,
     deviation: float | Sequence[float] | None = None,
@@ -30,11 +38,14 @@ def resnet(
     convolution (unlike those of `keras.applications`). 11,173,962 parameters besides moving statistics at depth 18 with
     the small stem and 10 classes, 25,557,032 at depth 50 with the large one and 1,000.
 
+    At depths 20, 32, 44 and 56 the paper's own networks for CIFAR-10 (section 4.2): three stages, and shortcuts without
+    weights that take every second pixel and have zeros in their new channels (option A); 269,722 parameters at depth 20.
+
     Args:
         input_shape: image shape (height, width, channels), sides divisible by 8, or by 32 with the large stem.
         num_classes: number of logits.
-        depth: 18 (default), 34 or 50.
-        width: filters of the first stage, >= 1; default 64.
+        depth: 18 (default), 34 or 50; 20, 32, 44 or 56.
+        width: filters of the first stage, >= 1; None (default) for 64, or 16 with three stages.
         stem: "small" (default), or "large" for a 7 x 7 convolution with strides and a max pooling.
         mean: of all channels or of each, subtracted inside; None (default) for pixels as they are.
         deviation: of all channels or of each, that it is divided by; with `mean`.
@@ -45,6 +56,10 @@ def resnet(
     """
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
+    blocks, bottleneck = _BLOCKS[depth], depth == _BOTTLENECK
+    projects = len(blocks) > 3
+    if width is None:
+        width = 64 if projects else 16
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width!r}.")
     if stem not in ("small", "large"):
@@ -66,15 +81,18 @@ def resnet(
         # Zeros, since no value is below them after the activation.
         x = layers.ZeroPadding2D(1, name="stem_border2")(x)
         x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
-    for stage, blocks in enumerate(_BLOCKS[depth]):
+    for stage, count in enumerate(blocks):
         inside = width * 2**stage
-        filters = inside * _EXPANSION if depth >= _BOTTLENECK else inside
-        for block in range(blocks):
+        filters = inside * _EXPANSION if bottleneck else inside
+        for block in range(count):
             name, strides = f"stage{stage}_block{block}", 2 if stage > 0 and block == 0 else 1
             shortcut = x
             if strides > 1 or x.shape[-1] != filters:
-                shortcut = convolved(x, filters, 1, strides, f"{name}_shortcut", relu=False)
-            if depth >= _BOTTLENECK:
+                if projects:
+                    shortcut = convolved(x, filters, 1, strides, f"{name}_shortcut", relu=False)
+                else:
+                    shortcut = more_channels(layers.MaxPooling2D(1, strides)(x), filters)
+            if bottleneck:
                 x = convolved(x, inside, 1, 1, f"{name}_conv0")
                 x = convolved(x, inside, 3, strides, f"{name}_conv1")
                 x = convolved(x, filters, 1, 1, f"{name}_conv2", relu=False)

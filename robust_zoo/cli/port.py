@@ -33,7 +33,8 @@ def port(
     architecture: Annotated[
         str,
         typer.Option(
-            help="wide_resnet, preact_resnet, resnet or small_cnn, with depth and width after a colon: wide_resnet:28,10."
+            help="Such as wide_resnet, preact_resnet or resnet, with depth and width after a colon: wide_resnet:28,10; "
+            "another name lists them all."
         ),
     ] = "",
     settings: Annotated[

@@ -19,10 +19,13 @@ from robust_zoo.porting.tensors import PortError, read_tensors
 _SHOWN = 8  # names in an error, at most
 _ALLOWED = 1e-3  # difference of the logits, over the largest
 _KINDS = {
-    "Conv2D": ("weight", "bias"),
-    "Dense": ("weight", "bias"),
-    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
-}
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}  # what PyTorch calls a layer's variables
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ def port(
 
     Args:
         file: see `read_tensors`.
-        architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet", "resnet" or
-            "small_cnn".
+        architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet", "resnet",
+            "vnn_resnet", "alexnet", "inception_v3", "efficientnet_lite0", "small_cnn", "lenet" or "strided_cnn".
         entry: see `read_tensors`.
         **options: of the architecture, such as depth=28, width=10, activation="silu", mean=..., deviation=....
 
@@ -139,8 +142,7 @@ def expected_names(model: keras.Model, layout: Layout) -> dict[str, tuple[str, .
         module = layout.module(layer.name)
         if module is None:
             return None
-        kinds = _KINDS[type(layer).__name__][: len(layer.weights)]
-        found[layer.name] = tuple(f"{module}.{kind}" for kind in kinds)
+        found[layer.name] = tuple(f"{module}.{_KINDS[part.name]}" for part in layer.weights)
     return found
 
 
@@ -185,12 +187,22 @@ def guess(
     architecture: str, layout: Layout, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, Any] | None:
     """Depth, width and classes of the network that has a file's tensors; None if it is none of this layout."""
-    if "stem" not in layout.parts:
+    if architecture == "efficientnet_lite0":
+        return _guess_efficientnet(layout, tensors)
+    if not layout.block:
         wanted = {f"{module}.weight" for module in layout.parts.values()}
         logits = tensors.get(f"{layout.parts['logits']}.weight")
-        return (
-            {"num_classes": len(logits)} if wanted <= set(tensors) and logits is not None else None
-        )
+        if not wanted <= set(tensors) or logits is None:
+            return None
+        if architecture != "inception_v3":
+            return {"num_classes": len(logits)}
+        width = tensors[f"{layout.parts['conv_1a']}.weight"].shape[0] / 32
+        return {
+            "width": width,
+            "scale": True,
+            "pool_border": repr("counted"),
+            "num_classes": len(logits),
+        }
     stem, logits = (tensors.get(f"{layout.parts[part]}.weight") for part in ("stem", "logits"))
     if stem is None or logits is None or stem.ndim != 4 or logits.ndim != 2:
         return None
@@ -209,6 +221,12 @@ def guess(
         if len(blocks) != 3 or logits.shape[1] % 64:
             return None
         return {"depth": 6 * blocks[0] + 4, "width": logits.shape[1] // 64, **classes}
+    if architecture == "vnn_resnet":
+        return (
+            {"width": stem.shape[0], "blocks": blocks[0], **classes} if len(blocks) == 1 else None
+        )
+    if architecture == "resnet" and blocks in ([3] * 3, [5] * 3, [7] * 3, [9] * 3):
+        return {"depth": 6 * blocks[0] + 2, "width": stem.shape[0], **classes}
     if blocks not in ([2, 2, 2, 2], [3, 4, 6, 3]):
         return None
     # Both call what is in a block alike; one has batch normalisation behind the stem, too.
@@ -223,6 +241,21 @@ def guess(
     if shortcut.shape[2] == 3:
         options["shortcut"] = repr("raw 3x3")
     return options if has("norm") else {**options, "final_norm": False}
+
+
+def _guess_efficientnet(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """Lite0, 1 or 2, by how many blocks there are and how wide they are."""
+    head, logits = (tensors.get(f"{layout.parts[part]}.weight") for part in ("head", "logits"))
+    blocks = 0
+    while f"{layout.module(f'block{blocks}_project')}.weight" in tensors:
+        blocks += 1
+    if head is None or logits is None or blocks not in (16, 21):
+        return None
+    classes = {"num_classes": logits.shape[0]}
+    if blocks == 16:
+        return classes
+    wide = tensors[f"{layout.module('block4_project')}.weight"].shape[0] > 40
+    return {**({"width": 1.1, "depth": 1.2} if wide else {"depth": 1.1}), **classes}
 
 
 def _told(what: str, names: list[str]) -> str:
@@ -250,21 +283,22 @@ def assign(
     """Writes tensors in PyTorch's layout to the layers of a model.
 
     Raises:
-        PortError: shapes that differ, or a running variance that is not above 0.
+        PortError: shapes that differ, or a running variance below 0.
     """
     differ = []
     for layer_name, found in names.items():
         layer = model.get_layer(layer_name)
         values = [tensors[name] for name in found]
         if values[0].ndim == 4:
-            values[0] = values[0].transpose(2, 3, 1, 0)
+            one_to_one = isinstance(layer, keras.layers.DepthwiseConv2D)
+            values[0] = values[0].transpose((2, 3, 0, 1) if one_to_one else (2, 3, 1, 0))
         elif values[0].ndim == 2:
             values[0] = _dense(values[0], layer)
         for name, value, variable in zip(found, values, layer.weights, strict=True):
             if value.shape != tuple(variable.shape):
                 differ.append(f"{name} {tensors[name].shape}, here {tuple(variable.shape)}")
-            elif name.endswith("running_var") and not (value > 0).all():
-                raise PortError(f"tensor {name!r} must be above 0: it is a variance.")
+            elif name.endswith("running_var") and not (value >= 0).all():
+                raise PortError(f"tensor {name!r} must not be below 0: it is a variance.")
         if not differ:
             layer.set_weights(values)
     if differ:

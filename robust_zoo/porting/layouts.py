@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_BLOCK = re.compile(r"stage(\d+)_block(\d+)_(.+)")
+_BLOCK = re.compile(r"(?:stage(\d+)_)?block(\d+)_(.+)")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Layout:
     Attributes:
         name: of whoever wrote them.
         parts: the module of each layer, by the layer's name; in a block by what comes behind its number.
-        block: the module of a block, with {stage} and {block} from 0, {stage1} from 1; "" where there are none.
+        block: the module of a block, with {stage} and {block} from 0, {stage1} from 1; "" where there are none. Blocks
+            without stages are numbered through.
         dropped: patterns of tensors that the network does not use.
     """
 
@@ -28,7 +29,7 @@ class Layout:
         found = _BLOCK.fullmatch(layer)
         if found is None:
             return self.parts.get(layer)
-        stage, block = int(found[1]), int(found[2])
+        stage, block = int(found[1] or 0), int(found[2])
         part = self.parts.get(found[3])
         if part is None or not self.block:
             return None
@@ -48,6 +49,41 @@ _RESNET = {
     "stem": "conv1", "stem_norm": "bn1", "conv0": "conv1", "conv0_norm": "bn1", "conv1": "conv2", "conv1_norm": "bn2",
     "conv2": "conv3", "conv2_norm": "bn3", "shortcut": "shortcut.0", "shortcut_norm": "shortcut.1", "logits": "linear",
 }  # fmt: skip
+
+# Of torchvision's Inception v3: the branches of a block, by its kind.
+_BLOCK_35 = ("1x1", "5x5_1", "5x5_2", "3x3dbl_1", "3x3dbl_2", "3x3dbl_3", "_pool")
+_BLOCK_17 = (
+    "1x1",
+    *(f"7x7_{i}" for i in (1, 2, 3)),
+    *(f"7x7dbl_{i}" for i in range(1, 6)),
+    "_pool",
+)
+_BLOCK_8 = (
+    "1x1", "3x3_1", "3x3_2a", "3x3_2b", "3x3dbl_1", "3x3dbl_2", "3x3dbl_3a", "3x3dbl_3b", "_pool",
+)  # fmt: skip
+_INCEPTION = {
+    **dict.fromkeys(("5b", "5c", "5d"), _BLOCK_35),
+    "6a": ("3x3", "3x3dbl_1", "3x3dbl_2", "3x3dbl_3"),
+    **dict.fromkeys(("6b", "6c", "6d", "6e"), _BLOCK_17),
+    "7a": ("3x3_1", "3x3_2", *(f"7x7x3_{i}" for i in range(1, 5))),
+    **dict.fromkeys(("7b", "7c"), _BLOCK_8),
+}
+
+
+def _inception() -> dict[str, str]:
+    convolutions = {
+        f"conv_{place}": f"Conv2d_{place}_{size}x{size}"
+        for place, size in (("1a", 3), ("2a", 3), ("2b", 3), ("3b", 1), ("4a", 3))
+    } | {
+        f"mixed_{block}_{branch.lstrip('_')}": f"Mixed_{block}.branch{branch}"
+        for block, branches in _INCEPTION.items()
+        for branch in branches
+    }
+    parts: dict[str, str] = {}
+    for layer, module in convolutions.items():
+        parts |= {layer: f"{module}.conv", f"{layer}_norm": f"{module}.bn"}
+    return {**parts, "logits": "fc"}
+
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "wide_resnet": (
@@ -90,6 +126,43 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             "torchvision",
             {**_RESNET, "shortcut": "downsample.0", "shortcut_norm": "downsample.1", "logits": "fc"},
             "layer{stage1}.{block}",
+        ),
+    ),
+    "vnn_resnet": (
+        Layout(
+            "VNN-COMP",
+            {
+                "stem": "conv1", "conv0": "conv1", "conv1": "conv2", "shortcut": "shortcut.0", "dense": "linear1",
+                "logits": "linear2",
+            },
+            "layer{stage1}.{block}",
+        ),
+    ),
+    "lenet": (
+        Layout("DeepRobust", {"conv0": "conv1", "conv1": "conv2", "dense": "fc1", "logits": "fc2"}),
+    ),
+    "strided_cnn": (
+        Layout("convex_adversarial", {"conv0": "0", "conv1": "2", "dense": "5", "logits": "7"}),
+    ),
+    "alexnet": (
+        Layout(
+            "torchvision",
+            {
+                **{f"conv{i}": f"features.{place}" for i, place in enumerate((0, 3, 6, 8, 10))},
+                "dense0": "classifier.1", "dense1": "classifier.4", "logits": "classifier.6",
+            },
+        ),
+    ),
+    "inception_v3": (Layout("torchvision", _inception(), dropped=(r"AuxLogits\..*",)),),
+    "efficientnet_lite0": (
+        Layout(
+            "EfficientNet-PyTorch",
+            {
+                "stem": "_conv_stem", "stem_norm": "_bn0", "expand": "_expand_conv", "expand_norm": "_bn0",
+                "depthwise": "_depthwise_conv", "depthwise_norm": "_bn1", "project": "_project_conv",
+                "project_norm": "_bn2", "head": "_conv_head", "head_norm": "_bn1", "logits": "_fc",
+            },
+            "_blocks.{block}",
         ),
     ),
     "small_cnn": (

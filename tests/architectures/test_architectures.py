@@ -1,4 +1,5 @@
 import json
+import re
 
 import keras
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from keras import ops
 
 from robust_zoo import architectures
+from robust_zoo.porting.layouts import LAYOUTS
 
 
 def weights_without_normalisation(model):
@@ -63,11 +65,63 @@ def test_parameter_counts(make, parameters):
         (lambda: architectures.resnet(num_classes=100, depth=50), 23_705_252),
         (lambda: architectures.resnet((224, 224, 3), 1000, stem="large"), 11_689_512),
         (lambda: architectures.resnet((224, 224, 3), 1000, depth=50, stem="large"), 25_557_032),
+        (lambda: architectures.resnet(depth=20), 269_722),
+        (lambda: architectures.resnet(depth=32), 464_154),
+        (lambda: architectures.resnet(depth=44), 658_586),
+        (lambda: architectures.resnet(depth=56), 853_018),
+        (lambda: architectures.vnn_resnet(), 112_006),
+        (lambda: architectures.lenet(), 431_080),
+        (lambda: architectures.strided_cnn(), 166_406),
+        (lambda: architectures.alexnet(), 61_100_840),
+        (lambda: architectures.inception_v3(), 23_817_352),
+        (lambda: architectures.efficientnet_lite0(), 4_652_008),
     ],
 )
-def test_parameter_counts_of_published_residual_networks(make, parameters):
-    """Those that are trained, batch normalisation's included, as RobustBench and torchvision have them."""
+def test_parameter_counts_of_published_networks(make, parameters):
+    """Those that are trained, batch normalisation's included, as RobustBench, torchvision and others have them."""
     assert sum(int(np.prod(part.shape)) for part in make().trainable_variables) == parameters
+
+
+@pytest.mark.home
+@pytest.mark.long
+def test_inception_is_that_of_keras_applications(images):
+    """With the same weights, whose layers are in one order in both: they have the same logits."""
+    ours = architectures.inception_v3(num_classes=17, input_shape=(91, 83, 3))
+    theirs = keras.applications.InceptionV3(
+        weights=None, classes=17, input_shape=(91, 83, 3), classifier_activation=None
+    )
+    assert ours.count_params() == theirs.count_params()
+    for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Dense):
+        named = LAYOUTS["inception_v3"][0].parts
+        made = [ours.get_layer(name) for name in named if isinstance(ours.get_layer(name), kind)]
+        found = [layer for layer in theirs.layers if isinstance(layer, kind)]
+        # Keras numbers its layers as it makes them, and lists them by depth.
+        found.sort(key=lambda layer: int((re.findall(r"_(\d+)$", layer.name) or [0])[0]))
+        rng = np.random.default_rng(0)
+        for a, b in zip(made, found, strict=True):
+            weights = [
+                value if value.ndim > 1 else np.abs(value) + rng.random(value.shape) / 2
+                for value in b.get_weights()
+            ]
+            a.set_weights(weights)
+            b.set_weights(weights)
+    x = images(2, (91, 83, 3))
+    expected = ops.convert_to_numpy(theirs(2 * x - 1))
+    np.testing.assert_allclose(ops.convert_to_numpy(ours(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.long
+def test_what_kurakin_changes_in_inception():
+    shape = (75, 75, 3)
+    narrow = architectures.inception_v3(shape, width=0.25, extra_blocks=2, activation="elu")
+    assert narrow.get_layer("mixed_6g").output.shape[1:] == (3, 3, 4 * 48)
+    assert "mixed_6f" not in [part.name for part in architectures.inception_v3(shape).layers]
+    activations = {
+        layer.activation.__name__
+        for layer in narrow.layers
+        if isinstance(layer, keras.layers.Activation)
+    }
+    assert activations == {"elu"}
 
 
 ALL = {
@@ -81,6 +135,17 @@ ALL = {
     "preact_resnet": ({"width": 4, "activation": "silu"}, (32, 32, 3)),
     "resnet": ({"width": 2, "mean": [0.5] * 3, "deviation": [0.25] * 3}, (32, 32, 3)),
     "wide_resnet": ({"depth": 10, "width": 1, "border": "end"}, (32, 32, 3)),
+    "vnn_resnet": ({}, (32, 32, 3)),
+    "strided_cnn": ({}, (28, 28, 1)),
+    "alexnet": ({"input_shape": (63, 63, 3), "num_classes": 10}, (63, 63, 3)),
+    "inception_v3": (
+        {"input_shape": (75, 75, 3), "num_classes": 10, "width": 0.1},
+        (75, 75, 3),
+    ),
+    "efficientnet_lite0": (
+        {"input_shape": (32, 32, 3), "width": 0.25, "num_classes": 10},
+        (32, 32, 3),
+    ),
     "galloway_cnn": ({"weight_decay": 1e-3}, (32, 32, 3)),
     "allconv": ({"filters": 4}, (32, 32, 3)),
     "small_cnn": ({}, (28, 28, 1)),
@@ -209,7 +274,14 @@ def test_relu_decay_survives_saving(tmp_path, images):
         (lambda: architectures.wide_resnet(border="top"), "border must be one of .*'top'"),
         (lambda: architectures.wide_resnet(stages=(1, 2)), "stages must be 3 numbers"),
         (lambda: architectures.preact_resnet(shortcut="x"), "shortcut must be one of .*'x'"),
-        (lambda: architectures.resnet(depth=20), "depth must be one of .*, got 20"),
+        (lambda: architectures.resnet(depth=21), "depth must be one of .*, got 21"),
+        (lambda: architectures.vnn_resnet(width=0), "width must be >= 1, got 0"),
+        (lambda: architectures.vnn_resnet(blocks=0), "blocks must be >= 1, got 0"),
+        (lambda: architectures.inception_v3(width=0), "width must be > 0, got 0"),
+        (lambda: architectures.inception_v3(extra_blocks=1), "extra_blocks must be 0 or 2, got 1"),
+        (lambda: architectures.inception_v3(pool_border="x"), "pool_border must be 'counted' or"),
+        (lambda: architectures.inception_v3((64, 64, 3)), "input_shape must be at least 75 x 75"),
+        (lambda: architectures.efficientnet_lite0(depth=0), "depth must be > 0, got 0"),
         (lambda: architectures.resnet(stem="tiny"), "stem must be 'small' or 'large', got 'tiny'"),
         (
             lambda: architectures.resnet(mean=[0.5] * 3),

@@ -1,13 +1,8 @@
-"""The networks of the layouts in PyTorch, written on their own, which ported models are compared with.
+"""Residual networks of CIFAR-10 and ImageNet."""
 
-Their modules have the names of the zoo's layers, "stages.0.1.conv0" being "stage0_block1_conv0"; `load` gives them a
-file's tensors as they are, neither transposed nor padded otherwise.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,7 +12,10 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": functional.silu,
     "gelu": functional.gelu,
 }
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_BLOCKS = {
+    **{18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)},
+    **{20: (3,) * 3, 32: (5,) * 3, 44: (7,) * 3, 56: (9,) * 3},
+}
 
 
 def _conv(a: int, b: int, size: int, strides: int = 1) -> nn.Conv2d:
@@ -103,7 +101,9 @@ class _Pre(nn.Module):
 class _Block(nn.Module):
     """The activation after the sum; a bottleneck has three convolutions and its strides in the second."""
 
-    def __init__(self, a: int, inside: int, b: int, strides: int, bottleneck: bool) -> None:
+    def __init__(
+        self, a: int, inside: int, b: int, strides: int, bottleneck: bool, *, weightless: bool
+    ) -> None:
         super().__init__()
         shapes = [(a, inside, 3, strides), (inside, b, 3, 1)]
         if bottleneck:
@@ -112,12 +112,19 @@ class _Block(nn.Module):
         for number, shape in enumerate(shapes):
             self.add_module(f"conv{number}", _conv(*shape))
             self.add_module(f"conv{number}_norm", nn.BatchNorm2d(shape[1]))
-        self.projects = strides > 1 or a != b
+        self.strides, self.added = strides, b - a
+        self.projects = (strides > 1 or a != b) and not weightless
         if self.projects:
             self.shortcut, self.shortcut_norm = _conv(a, b, 1, strides), nn.BatchNorm2d(b)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        beside = self.shortcut_norm(self.shortcut(x)) if self.projects else x
+        if self.projects:
+            beside = self.shortcut_norm(self.shortcut(x))
+        else:
+            half = self.added // 2
+            beside = functional.pad(
+                x[:, :, :: self.strides, :: self.strides], (0, 0, 0, 0, half, self.added - half)
+            )
         for number in range(self.count):
             x = getattr(self, f"conv{number}_norm")(getattr(self, f"conv{number}")(x))
             x = x.relu() if number < self.count - 1 else x
@@ -125,16 +132,19 @@ class _Block(nn.Module):
 
 
 class _ResNet(nn.Module):
-    def __init__(self, depth: int, width: int, classes: int, *, large: bool) -> None:
+    def __init__(self, depth: int, width: int | None, classes: int, *, large: bool) -> None:
         super().__init__()
+        weightless = len(_BLOCKS[depth]) == 3
+        width = width or (16 if weightless else 64)
         self.stem = nn.Conv2d(3, width, 7, 2, 3, bias=False) if large else _conv(3, width, 3)
         self.stem_norm, self.large, a = nn.BatchNorm2d(width), large, width
-        self.stages, bottleneck = nn.ModuleList(), depth >= 50
+        self.stages, bottleneck = nn.ModuleList(), depth == 50
         for stage, count in enumerate(_BLOCKS[depth]):
             inside, made = width * 2**stage, nn.ModuleList()
             b = inside * (4 if bottleneck else 1)
             for block in range(count):
-                made.append(_Block(a, inside, b, 2 if stage and not block else 1, bottleneck))
+                strides = 2 if stage and not block else 1
+                made.append(_Block(a, inside, b, strides, bottleneck, weightless=weightless))
                 a = b
             self.stages.append(made)
         self.logits = nn.Linear(a, classes)
@@ -148,99 +158,75 @@ class _ResNet(nn.Module):
         return self.logits(x.mean((2, 3)))
 
 
-class _SmallCNN(nn.Module):
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+class _VnnBlock(nn.Module):
+    """Without batch normalisation."""
+
+    def __init__(self, a: int, b: int, strides: int) -> None:
         super().__init__()
-        height, width, channels = shape
-        for number, (a, b) in enumerate(((channels, 32), (32, 32), (32, 64), (64, 64)), start=1):
-            self.add_module(f"conv{number}", nn.Conv2d(a, b, 3))
-        sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
-        self.fc1, self.fc2 = nn.Linear(64 * sides[0] * sides[1], 200), nn.Linear(200, 200)
-        self.logits = nn.Linear(200, classes)
+        self.conv0 = nn.Conv2d(a, b, 3, strides, 1)
+        self.conv1 = nn.Conv2d(b, b, 3, 1, 1)
+        self.shortcut = nn.Conv2d(a, b, 1, strides) if strides > 1 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for number in range(1, 5):
-            x = getattr(self, f"conv{number}")(x).relu()
-            x = functional.max_pool2d(x, 2) if number % 2 == 0 else x
-        return self.logits(self.fc2(self.fc1(x.flatten(1)).relu()).relu())
+        beside = x if self.shortcut is None else self.shortcut(x)
+        return (self.conv1(self.conv0(x).relu()) + beside).relu()
 
 
-class Reference:
-    """The network of an architecture and its options.
+class _VnnResNet(nn.Module):
+    def __init__(self, shape: Sequence[int], classes: int, width: int, blocks: int) -> None:
+        super().__init__()
+        height, channels_in = shape[0], shape[2]
+        self.stem = nn.Conv2d(channels_in, width, 3, 2, 1)
+        made = [
+            _VnnBlock(width if not i else 2 * width, 2 * width, 1 if i else 2)
+            for i in range(blocks)
+        ]
+        self.stages = nn.ModuleList([nn.ModuleList(made)])
+        self.dense = nn.Linear(2 * width * (height // 4) * (shape[1] // 4), 100)
+        self.logits = nn.Linear(100, classes)
 
-    Args:
-        architecture: with a layout.
-        options: of the architecture, all of them.
-    """
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        for block in self.stages[0]:
+            x = block(x)
+        return self.logits(self.dense(x.flatten(1)).relu())
 
-    def __init__(self, architecture: str, options: Mapping[str, Any]) -> None:
-        self.options = options
-        make = {
-            "wide_resnet": self._wide,
-            "preact_resnet": self._preact,
-            "resnet": self._resnet,
-            "small_cnn": self._small_cnn,
-        }
-        self.module = make[architecture]().eval().to("cpu")
 
-    def _wide(self) -> nn.Module:
-        options = self.options
-        stages = options["stages"] or [16 * options["width"] * 2**stage for stage in range(3)]
-        return _Pre(
-            tuple(stages),
-            ((options["depth"] - 4) // 6,) * 3,
-            16,
-            options["num_classes"],
-            activation=options["activation"],
-            at_end=options["border"] == "end",
-            shortcut="activated",
-            final_norm=True,
-            projects_strides=False,
-        )
+def wide_resnet(options: Mapping[str, Any]) -> nn.Module:
+    stages = options["stages"] or [16 * options["width"] * 2**stage for stage in range(3)]
+    return _Pre(
+        tuple(stages),
+        ((options["depth"] - 4) // 6,) * 3,
+        16,
+        options["num_classes"],
+        activation=options["activation"],
+        at_end=options["border"] == "end",
+        shortcut="activated",
+        final_norm=True,
+        projects_strides=False,
+    )
 
-    def _preact(self) -> nn.Module:
-        options = self.options
-        return _Pre(
-            tuple(options["width"] * 2**stage for stage in range(4)),
-            _BLOCKS[options["depth"]],
-            options["width"],
-            options["num_classes"],
-            activation=options["activation"],
-            at_end=options["border"] == "end",
-            shortcut=options["shortcut"],
-            final_norm=options["final_norm"],
-            projects_strides=True,
-        )
 
-    def _resnet(self) -> nn.Module:
-        options = self.options
-        large = options["stem"] == "large"
-        return _ResNet(options["depth"], options["width"], options["num_classes"], large=large)
+def preact_resnet(options: Mapping[str, Any]) -> nn.Module:
+    return _Pre(
+        tuple(options["width"] * 2**stage for stage in range(4)),
+        _BLOCKS[options["depth"]],
+        options["width"],
+        options["num_classes"],
+        activation=options["activation"],
+        at_end=options["border"] == "end",
+        shortcut=options["shortcut"],
+        final_norm=options["final_norm"],
+        projects_strides=True,
+    )
 
-    def _small_cnn(self) -> nn.Module:
-        return _SmallCNN(tuple(self.options["input_shape"]), self.options["num_classes"])
 
-    def load(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, ...]]) -> None:
-        """Takes a file's tensors; `names` are those of each layer, see `expected_names`."""
-        state = self.module.state_dict()
-        given = {}
-        for layer, found in names.items():
-            stage, block, part = (
-                layer.split("_", 2) if layer.startswith("stage") else (layer, "", "")
-            )
-            module = f"stages.{stage[5:]}.{block[5:]}.{part}" if part else layer
-            for name in found:
-                given[f"{module}.{name.rpartition('.')[2]}"] = torch.from_numpy(
-                    tensors[name].copy()
-                )
-        counters = {name: value for name, value in state.items() if name.endswith("tracked")}
-        self.module.load_state_dict({**given, **counters})
+def resnet(options: Mapping[str, Any]) -> nn.Module:
+    large = options["stem"] == "large"
+    return _ResNet(options["depth"], options["width"], options["num_classes"], large=large)
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Of images (n, height, width, channels) in [0, 1]."""
-        mean, deviation = self.options.get("mean"), self.options.get("deviation")
-        if mean is not None:
-            images = (images - np.asarray(mean, "float32")) / np.asarray(deviation, "float32")
-        with torch.no_grad():
-            tensor = torch.from_numpy(images.astype("float32")).permute(0, 3, 1, 2)
-            return self.module(tensor).numpy()
+
+def vnn_resnet(options: Mapping[str, Any]) -> nn.Module:
+    return _VnnResNet(
+        options["input_shape"], options["num_classes"], options["width"], options["blocks"]
+    )
