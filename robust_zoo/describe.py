@@ -54,6 +54,8 @@ def facts(record: RobustnessRecord) -> list[tuple[str, str]]:
         ("weights", f"{record.weights.dtype}, sha256 {record.weights.sha256}"),
         ("license", record.license),
     ]
+    if record.notice:
+        rows.append(("notice", record.notice))
     if record.precision != "float32":
         rows.append(("steps of attacks", f"{record.precision}, successes verified in float32"))
     if base is not None:

@@ -8,6 +8,7 @@ all of them. In a checkpoint directory lie
     model.weights.h5    the weights, without an optimizer
     robustness.json     the RobustnessRecord of these weights
     recipe.json         every value of the recipe that trained them, and the history of the training, if one did
+    NOTICE              of others' weights: whose they are, where they are from, and their license
     README.md           the card, generated from the record
     accuracy.png        its picture of accuracy against epsilon
     generator.*         the perturbation generator that it was trained against, if PGN did (see zoo/generator.py)
@@ -19,12 +20,13 @@ import pathlib
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 RECORD, RECIPE, CARD, PICTURE = "robustness.json", "recipe.json", "README.md", "accuracy.png"
+NOTICE = "NOTICE"
 GENERATOR, GENERATOR_WEIGHTS = "generator.json", "generator.weights.h5"
 TAG = "robust_zoo"  # on a hub, of every model that was published
 
 MODEL_FILES = (CONFIG, METADATA, WEIGHTS)
 GENERATOR_FILES = (GENERATOR, GENERATOR_WEIGHTS)
-FILES = (*MODEL_FILES, RECORD, RECIPE, CARD, PICTURE, *GENERATOR_FILES)
+FILES = (*MODEL_FILES, RECORD, RECIPE, NOTICE, CARD, PICTURE, *GENERATOR_FILES)
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 

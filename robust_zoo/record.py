@@ -13,13 +13,17 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from robust_zoo.sentences import one_line
-from robust_zoo.typing import Precision
+from robust_zoo.typing import LICENSE_FORM, Precision
 
 SCHEMA_VERSION: Final = 1
+LICENSE: Final = "Apache-2.0"
+"""Of weights whose license nobody names."""
 
 # What a record may hold at most. Ours have 30 kB, and no text of more than a thousand characters.
 LONGEST_NAME = 200
 LONGEST_FILE, _LONGEST_TEXT, _MOST_ITEMS = 2**22, 5_000, 10_000
+LONGEST_NOTICE = _LONGEST_TEXT
+License = Annotated[str, Field(pattern=LICENSE_FORM)]
 _LARGEST = 10**15
 _MOST_STEPS = 10**6  # of an attack, and restarts
 
@@ -336,12 +340,24 @@ class ThreatModel(_Part):
 class BaseModelInfo(_Part):
     """The model whose weights fine-tuning started from.
 
-    `handle` is what `load_model` takes, with a hub's commit; empty for one that was not on a hub.
+    `handle` is what `load_model` takes, with a hub's commit; empty for one that was not on a hub. `license` and `notice`
+    are those of weights of others, which the record of the fine-tuned ones has, too; left out of the JSON if empty.
     """
 
     name: str
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     handle: str = ""
+    license: License | Literal[""] = ""
+    notice: str = Field("", max_length=LONGEST_NOTICE)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_is_empty(
+        self, handler: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        found = handler(self)
+        return {
+            key: value for key, value in found.items() if value or key not in ("license", "notice")
+        }
 
 
 class Training(_Part):
@@ -419,7 +435,9 @@ class RobustnessRecord(_Part):
         config: hash of the configuration.
         weights: hash, size and dtype of the weights file.
         versions: of robust_zoo, Keras, NumPy and the backend, by package.
-        license: of the model, "Apache-2.0" by default.
+        license: of the weights, "Apache-2.0" by default.
+        notice: what must go with weights of others wherever they go, whose they are and from where, on one line. The
+            file NOTICE of the checkpoint.
         created: time of the measurement, UTC, to the second.
     """
 
@@ -446,7 +464,9 @@ class RobustnessRecord(_Part):
     config: Configuration
     weights: Weights
     versions: dict[str, str]
-    license: str = "Apache-2.0"
+    license: License = LICENSE
+    notice: str = Field("", max_length=LONGEST_NOTICE)
+    """Left out of the JSON if it is empty."""
     created: datetime
 
     @pydantic.model_validator(mode="after")
@@ -595,9 +615,8 @@ class RobustnessRecord(_Part):
     @pydantic.model_serializer(mode="wrap")
     def _usual_left_out(self, told: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         found = told(self)
-        if found.get("precision") == "float32":
-            del found["precision"]
-        return found
+        usual = (("precision", "float32"), ("notice", ""))
+        return {key: value for key, value in found.items() if (key, value) not in usual}
 
     def to_json(self) -> str:
         """JSON text, indented, ending in a newline."""

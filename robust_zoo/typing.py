@@ -8,3 +8,4 @@ Tensor: TypeAlias = Any
 Precision = Literal["float32", "bfloat16"]
 """What the steps of an attack compute in."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+LICENSE_FORM = r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$"  # of an SPDX identifier

@@ -226,7 +226,9 @@ CHECKS = [{"name": "logit_scale", "passed": True, "value": 1.0, "explanation": "
         ({"name": "a\nb"}, "printable, on one line"),
         ({"dataset": {"name": "\x1b[31m", "version": "", "split": ""}}, "printable, on one line"),
         ({"versions": {"ker\u202eas": "3"}}, "printable, on one line"),
-        ({"license": "x" * 5001}, "at most 5,000 characters"),
+        ({"versions": {"keras": "x" * 5001}}, "at most 5,000 characters"),
+        ({"license": "no sale"}, "license: String should match pattern"),
+        ({"notice": "x" * 5001}, "notice: String should have at most 5000 characters"),
         ({"parameters": 10**30}, "parameters: Input should be less than"),
     ],
 )

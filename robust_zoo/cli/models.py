@@ -111,6 +111,13 @@ def publish(
         ),
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Name for this version, such as v1.")] = None,
+    accept_license: Annotated[
+        bool,
+        typer.Option(
+            "--accept-license",
+            help="Publish weights whose license does not let everybody pass them on.",
+        ),
+    ] = False,
 ) -> None:
     """Publishes a model with its record, recipe and card; prints the handle that loads just this version.
 
@@ -123,10 +130,15 @@ def publish(
     if not every:
         if handle is None:
             raise ValueError("HANDLE must be given, hf://org/name or file:///path/name.")
-        print(publishing.publish(directory, handle, private=private, tag=tag))
+        pinned = publishing.publish(
+            directory, handle, private=private, tag=tag, accept_license=accept_license
+        )
+        print(pinned)
         return
-    if handle is not None or tag is not None:
-        raise ValueError("--all takes one argument, the hub, and no --tag.")
+    if handle is not None or tag is not None or accept_license:
+        raise ValueError(
+            "--all takes one argument, the hub, and neither --tag nor --accept-license."
+        )
     for pinned in publishing.publish_zoo(directory, private=private):
         print(pinned, flush=True)
 

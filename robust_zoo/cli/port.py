@@ -2,12 +2,32 @@
 
 import ast
 import pathlib
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robust_zoo.cli.common import quiet
+from robust_zoo.cli.common import needs_epsilon, parse_attack, print_record, quiet
+from robust_zoo.cli.evaluate import (
+    Attacks,
+    Count,
+    Epsilon,
+    NormName,
+    Seed,
+    check_asked,
+    open_data,
+    planned,
+)
+from robust_zoo.typing import LICENSE_FORM
+
+if TYPE_CHECKING:
+    import keras
+
+    from robust_zoo.attacks import Attack
+    from robust_zoo.porting import Published
+    from robust_zoo.record import Accuracy, Reported
 
 _FIRST = ("depth", "width")  # what may stand behind the architecture without its name
 _ALLOWED = 0.5  # points of accuracy between what is claimed and what is measured
@@ -52,43 +72,70 @@ def port(
     dataset: Annotated[
         str,
         typer.Option(
-            help="To measure clean accuracy on, which must be that of --expect-clean or --from."
+            help="To measure on, with the record that has the license: a TFDS name, an .npz file or a folder of images. "
+            "Needed with --from, --license and --attack."
         ),
     ] = "",
     expect_clean: Annotated[
-        float | None, typer.Option(help="Clean accuracy in percent that is claimed.")
+        float | None,
+        typer.Option(help="Clean accuracy in percent that is claimed; --from says its own."),
     ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the weights, an SPDX identifier such as MIT; unknown by default. --from says its own."
+        ),
+    ] = None,
+    attack: Attacks = None,
+    epsilon: Epsilon = None,
+    norm: NormName = None,
+    n: Count = None,
+    seed: Seed = 0,
 ) -> None:
-    """Writes a PyTorch network's weights as a checkpoint, compared with the network in PyTorch; then evaluate --save."""
+    """Writes others' weights as a checkpoint: compared with the network in PyTorch, measured, with their license.
+
+    Attacks are those that are asked for (--attack), as in `evaluate`; without any the record has clean accuracy alone.
+    """
     if bool(source) == bool(architecture):
         raise ValueError("--architecture or --from is needed, and not both.")
-    if source and (settings or expect_clean is not None):
+    if source and (settings or expect_clean is not None or license or epsilon or norm):
         raise ValueError(
-            "--from says the architecture's settings and clean accuracy: give neither."
+            "--from says the architecture's settings, clean accuracy, license, epsilon and norm: give none of them."
         )
-    if expect_clean is not None and not dataset:
-        raise ValueError("--expect-clean needs --dataset, to measure on.")
-    if dataset and expect_clean is None and not source:
-        raise ValueError("--dataset needs --expect-clean or --from, to compare with.")
+    if not dataset:
+        asked = {
+            "--from": bool(source),
+            "--license": bool(license),
+            "--attack": bool(attack),
+            "--expect-clean": expect_clean is not None,
+            "--n": n is not None,
+        }
+        for option in (option for option, given in asked.items() if given):
+            raise ValueError(f"{option} needs --dataset, to measure on.")
     if expect_clean is not None and not 0 < expect_clean <= 100:
         raise ValueError(
             f"--expect-clean must be percent, above 0 and up to 100, got {expect_clean:g}."
         )
+    if license and not re.fullmatch(LICENSE_FORM, license):
+        raise ValueError(f"--license must be an SPDX identifier such as MIT, got {license!r}.")
+    check_asked("", attack or [], epsilon, None, norm, n, 1, "float32")
     from robust_zoo.zoo.layout import check_target
 
     check_target(output)
-    if source:
-        from robust_zoo.porting.robustbench import find_published
-
-        try:
-            known = find_published(source)
-        except ValueError as error:
-            raise ValueError(str(error).replace("handle must", "--from must", 1)) from None
+    known = _known(source) if source else None
+    if known is not None:
         name, options, entry = known.architecture, known.options, entry or known.entry
-        expect_clean = known.clean if dataset else None
         file = file or _downloaded(known.sources)
+        claims = _Claims(
+            source=f"{known.handle.partition(':')[2]} of RobustBench",
+            license=known.license,
+            clean=known.clean,
+            autoattack=known.autoattack,
+            places=known.sources,
+        )
     else:
         name, options = read_architecture(architecture, settings or [])
+        claims = _Claims("" if file is None else file.name, license or "unknown", expect_clean)
     if file is None:
         raise ValueError("FILE is needed without --from.")
     with quiet():
@@ -102,17 +149,90 @@ def port(
             else f"logits within {report.difference:.1g} of PyTorch's"
         )
     )
-    if expect_clean is not None:
-        data = rz.load_dataset(dataset, "test")
-        found = rz.evaluation.clean_accuracy(model, data.images, data.labels)
-        print(f"clean accuracy {100 * found.accuracy:.2f}% of {len(data):,} images")
-        if abs(100 * found.accuracy - expect_clean) > _ALLOWED:
-            raise ValueError(
-                f"the clean accuracy that is claimed, {expect_clean:g}%, is not within {_ALLOWED:g} of the "
-                f"{100 * found.accuracy:.2f}% that are measured: the normalisation (mean, deviation), or what else no "
-                "tensor tells, is another."
-            )
-    print(f"written to {rz.save_model(model, output)}")
+    record = None
+    if dataset:
+        data = open_data(model, str(output), dataset, "test")
+        names = attack or []
+        told: dict[str, Any] = {
+            "seed": seed,
+            "name": output.name,
+            "architecture": name,
+            "reported": claims.reported(),
+            "license": claims.license,
+            "notice": claims.notice(file, report.sha256),
+        }
+        record = rz.evaluate(
+            model, data, checks=not names, n=n if claims.clean is None else None, **told
+        )
+        _check_clean(record.clean, claims.clean)
+        if names:
+            attacks = _attacks(model, names, epsilon, norm, known)
+            record = rz.evaluate(model, data, attacks=attacks, n=n, **told)
+        print_record(record)
+    print(f"written to {rz.save_model(model, output, record)}")
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """What is said of weights: by whom, under what license they are, and with which accuracies in percent."""
+
+    source: str
+    license: str
+    clean: float | None = None
+    autoattack: float | None = None
+    places: tuple[str, ...] = ()
+
+    def reported(self) -> list["Reported"]:
+        from robust_zoo.record import Reported
+
+        said = {"clean": self.clean, "AutoAttack": self.autoattack}
+        return [
+            Reported(source=self.source, setting=setting, accuracy=round(value / 100, 6))
+            for setting, value in said.items()
+            if value is not None
+        ]
+
+    def notice(self, file: pathlib.Path, digest: str) -> str:
+        where = f", from {' or '.join(self.places)}" if self.places else ""
+        return (
+            f"These weights were not trained by whoever made this checkpoint: they are those of {self.source}{where}, file "
+            f"{file.name} with sha256 {digest}, in another layout. Their license is {self.license}."
+        )
+
+
+def _attacks(
+    model: "keras.Model",
+    names: list[str],
+    epsilon: str | None,
+    norm: str | None,
+    known: "Published | None",
+) -> list["Attack"]:
+    if known is None:
+        return planned(model, model.name, names, epsilon, None, norm)[1][0]
+    return [
+        parse_attack(name, known.epsilon, known.norm if needs_epsilon(name) else None)
+        for name in names
+    ]
+
+
+def _known(source: str) -> "Published":
+    from robust_zoo.porting.robustbench import find_published
+
+    try:
+        return find_published(source)
+    except ValueError as error:
+        raise ValueError(str(error).replace("handle must", "--from must", 1)) from None
+
+
+def _check_clean(found: "Accuracy", claimed: float | None) -> None:
+    """Refuses a clean accuracy that is far from what is claimed."""
+    percent = 100 * found.accuracy
+    print(f"clean accuracy {percent:.2f}% of {found.n_examples:,} images")
+    if claimed is not None and abs(percent - claimed) > _ALLOWED:
+        raise ValueError(
+            f"the clean accuracy that is claimed, {claimed:g}%, is not within {_ALLOWED:g} of the {percent:.2f}% that "
+            "are measured: the normalisation (mean, deviation), or what else no tensor tells, is another."
+        )
 
 
 def _downloaded(sources: Sequence[str]) -> pathlib.Path:

@@ -50,13 +50,15 @@ def evaluate(
     reported: Sequence[Reported] = (),
     training: Training | None = None,
     base_model: BaseModelInfo | None = None,
+    license: str | None = None,
+    notice: str = "",
 ) -> RobustnessRecord:
     """Measures a classifier, in float32, and returns the numbers with their evidence.
 
     Args:
         model: classifier, images in [0, 1] to logits. If it carries the record of the very weights it
-            now has, name, architecture, defense, reported numbers, training and base model are taken from
-            there.
+            now has, name, architecture, defense, reported numbers, training, base model, license and notice are
+            taken from there.
         data: a `Dataset` or `StoredDataset`; a name for `open_dataset` (its test split; images of a folder, or of
             several sizes, are resized to the model's input); arrays (images, labels); or a stream of batches of them,
             a tf.data.Dataset or a `PyDataset`, of which the first `n` examples are taken (all by default). Of large
@@ -89,6 +91,10 @@ def evaluate(
         training: how, where and how long it was trained.
         base_model: what it was fine-tuned from; by default what `load_model` made it of, if its weights are
             no longer those.
+        license: of the weights, an SPDX identifier such as "MIT"; by default that of what it was fine-tuned from, and
+            "Apache-2.0" for weights of one's own.
+        notice: what must go with weights of others, a line of text, for the checkpoint's file NOTICE; by default that of what it was
+            fine-tuned from.
 
     Raises:
         TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses; attacks of different threat
@@ -120,6 +126,8 @@ def evaluate(
         reported=reported,
         training=training,
         base_model=base_model,
+        license=license,
+        notice=notice,
     )
     where: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
     parts = measure_tasks(plan, plan.tasks, folder=state_directory, progress=progress, **where)

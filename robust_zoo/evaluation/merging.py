@@ -84,6 +84,8 @@ def merged(
         reported=plan.reported,
         training=plan.training,
         base_model=plan.base_model,
+        license=plan.license,
+        notice=plan.notice,
         config=plan.config,
         weights=plan.weights,
         versions=found.versions,

@@ -142,8 +142,11 @@ def carried_by(model: keras.Model, config: Configuration, weights: Weights) -> d
     record = getattr(model, "robustness", None)
     if record is not None and (record.config, record.weights) == (config, weights):
         keys = ("name", "architecture", "defense", "reported", "training", "base_model")
-        return {key: getattr(record, key) for key in keys}
-    carried = {"base_model": getattr(model, "base_model", None)}
+        return {key: getattr(record, key) for key in (*keys, "license", "notice")}
+    base = getattr(model, "base_model", None)
+    carried: dict[str, Any] = {"base_model": base}
+    if base is not None:
+        carried |= {"license": base.license, "notice": base.notice}
     origin = getattr(model, "origin", None)
     if origin is not None and origin.weights == variables_sha256(model):
         carried |= {"defense": origin.defense, "training": origin.training}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self, cast
@@ -35,13 +36,16 @@ from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
 from robust_zoo.evaluation.curve import N_EXAMPLES as _ON_CURVE
 from robust_zoo.evaluation.outcomes import carried_by, defense_info
 from robust_zoo.record import (
+    LICENSE,
     LONGEST_FILE,
     LONGEST_NAME,
+    LONGEST_NOTICE,
     BaseModelInfo,
     Configuration,
     DatasetInfo,
     DefenseInfo,
     Input,
+    License,
     Norm,
     Reported,
     Settings,
@@ -50,7 +54,7 @@ from robust_zoo.record import (
     Weights,
 )
 from robust_zoo.sentences import one_line
-from robust_zoo.typing import Precision
+from robust_zoo.typing import LICENSE_FORM, Precision
 from robust_zoo.weights import describe_weights
 
 TASK_SIZE = 256  # images in a task
@@ -136,6 +140,8 @@ class EvaluationPlan(_Part):
     reported: tuple[Reported, ...] = ()
     training: Training | None = None
     base_model: BaseModelInfo | None = None
+    license: License = LICENSE
+    notice: str = ""
 
     @pydantic.model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -282,6 +288,8 @@ def plan_evaluation(
     reported: Sequence[Reported] = (),
     training: Training | None = None,
     base_model: BaseModelInfo | None = None,
+    license: str | None = None,
+    notice: str = "",
 ) -> EvaluationPlan:
     """What `evaluate` measures, without measuring it: for many processes or machines.
 
@@ -302,6 +310,8 @@ def plan_evaluation(
         reported: see `evaluate`.
         training: see `evaluate`.
         base_model: see `evaluate`.
+        license: see `evaluate`.
+        notice: see `evaluate`.
 
     Returns:
         The plan, bound to the model and the data. `measure(plan, task)` measures each of `plan.tasks`, anywhere, and
@@ -344,6 +354,15 @@ def plan_evaluation(
             raise ValueError(
                 f"{argument} must be one line of text of at most {LONGEST_NAME} characters, got {one_line(text)!r}."
             )
+    license = license or carried.get("license") or LICENSE
+    if not re.fullmatch(LICENSE_FORM, license):
+        raise ValueError(
+            f"license must be an SPDX identifier such as 'MIT', got {one_line(license)!r}."
+        )
+    if not notice.isprintable() or len(notice) > LONGEST_NOTICE:
+        raise ValueError(
+            f"notice must be one line of text of at most {LONGEST_NOTICE} characters, got {one_line(notice)!r}."
+        )
     plan = EvaluationPlan(
         name=name,
         architecture=architecture,
@@ -379,6 +398,8 @@ def plan_evaluation(
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
         base_model=base_model or carried["base_model"],
+        license=license,
+        notice=notice or carried.get("notice", ""),
     )
     return plan.with_bound(bound)
 

@@ -15,6 +15,7 @@ from robust_zoo import architectures
 from robust_zoo.inference import predict
 from robust_zoo.porting.layouts import LAYOUTS, Layout
 from robust_zoo.porting.tensors import PortError, read_tensors
+from robust_zoo.weights import sha256
 
 _SHOWN = 8  # names in an error, at most
 _ALLOWED = 1e-3  # difference of the logits, over the largest
@@ -36,6 +37,7 @@ class Report:
         layout: whose names the file has.
         used: how many tensors are weights of the model.
         dropped: how many the network does not use.
+        sha256: of the file.
         difference: of the logits from those of the network in PyTorch, the largest, over the largest logit; None where
             PyTorch is not installed.
     """
@@ -43,6 +45,7 @@ class Report:
     layout: str
     used: int
     dropped: int
+    sha256: str
     difference: float | None
 
 
@@ -94,7 +97,7 @@ def port(
                 f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
                 f"in PyTorch, by more than {_ALLOWED:g}."
             )
-    return model, Report(layout.name, used, len(tensors) - used, difference)
+    return model, Report(layout.name, used, len(tensors) - used, sha256(file), difference)
 
 
 def _check_normalisation(tensors: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:

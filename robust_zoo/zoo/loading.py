@@ -7,7 +7,7 @@ import keras
 
 from robust_zoo.copies import with_new_head
 from robust_zoo.places import MODEL_FILES, RECORD, checkpoints_directory
-from robust_zoo.record import BaseModelInfo, RobustnessRecord
+from robust_zoo.record import LICENSE, BaseModelInfo, RobustnessRecord
 from robust_zoo.zoo import hub
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.registry import check_indexed, resolve
@@ -81,4 +81,11 @@ def load_model(handle: str | pathlib.Path, *, num_classes: int | None = None) ->
 def _as_base(record: RobustnessRecord | None, handle: str) -> BaseModelInfo | None:
     if record is None:
         return None
-    return BaseModelInfo(name=record.name, weights_sha256=record.weights.sha256, handle=handle)
+    others = bool(record.notice) or record.license != LICENSE
+    return BaseModelInfo(
+        name=record.name,
+        weights_sha256=record.weights.sha256,
+        handle=handle,
+        license=record.license if others else "",
+        notice=record.notice,
+    )

@@ -14,6 +14,37 @@ from robust_zoo.zoo.hub import hub_of, with_pin
 from robust_zoo.zoo.index import read_index, write_index
 from robust_zoo.zoo.layout import read_record
 
+# SPDX identifiers of licenses under which everybody may pass a work on, for any purpose.
+_FREE = {
+    *(
+        "apache-2.0",
+        "mit",
+        "mit-0",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "isc",
+        "zlib",
+        "0bsd",
+        "unlicense",
+        "bsl-1.0",
+    ),
+    *(
+        "cc0-1.0",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "mpl-2.0",
+        "eupl-1.2",
+        "artistic-2.0",
+    ),
+    *(
+        f"{name}{end}"
+        for name in ("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0")
+        for end in ("", "-only", "-or-later")
+    ),
+}
+
 
 def publish(
     directory: str | pathlib.Path,
@@ -21,6 +52,7 @@ def publish(
     *,
     private: bool | None = None,
     tag: str | None = None,
+    accept_license: bool = False,
 ) -> str:
     """Publishes a checkpoint directory with its evidence.
 
@@ -37,14 +69,16 @@ def publish(
             agree with one that exists. Not for "file://".
         tag: name for this version, such as "v1". One that exists must name the same content: tags do not move.
             It is set after the commit. Not for "file://".
+        accept_license: publishes weights whose license does not let everybody pass them on, such as a non-commercial
+            or an unknown one: whoever sets this has looked into it. Default False.
 
     Returns:
         The handle pinned to what was published, its commit (hf://) and its record, for `load_model`.
 
     Raises:
         ValueError: not a handle, one with a revision, or an option that the hub does not have.
-        CheckpointError: a directory without a record, a record of other weights, or anything that `load_model`
-            refuses.
+        CheckpointError: a directory without a record, a record of other weights, anything that `load_model`
+            refuses, or a license that is to be accepted.
         HubError: the hub refused, did not answer, or changed meanwhile; or no space left to prepare it.
 
     Example:
@@ -55,6 +89,13 @@ def publish(
     directory = pathlib.Path(directory)
     hub.check_publishable(handle, private=private, tag=tag)
     with _staged(directory, handle) as staged:
+        found = read_record(staged).license
+        if found.lower() not in _FREE and not accept_license:
+            raise CheckpointError(
+                f"the license of {str(directory)!r} must be one that lets everybody pass its weights on, such as MIT or "
+                f"Apache-2.0, got {found!r}: if you may publish them all the same, give accept_license "
+                "(--accept-license)."
+            )
         pinned = hub.publish(staged, handle, private=private, tag=tag)
         return with_pin(pinned, read_record(staged))
 

@@ -11,7 +11,7 @@ from robust_zoo.contract import check_classifier
 from robust_zoo.copies import agree, copy_state, in_float32, probe_images
 from robust_zoo.files import atomic_directory, check_written
 from robust_zoo.layers import layers_of
-from robust_zoo.places import CONFIG, RECIPE, RECORD
+from robust_zoo.places import CONFIG, NOTICE, RECIPE, RECORD
 from robust_zoo.record import RecordError, RobustnessRecord
 from robust_zoo.report.card import write_card
 from robust_zoo.weights import describe_weights, model_files
@@ -75,6 +75,8 @@ def save_model(
         files[RECIPE] = recipe
     if record is not None:
         files[RECORD] = record.to_json().encode()
+        if record.notice:
+            files[NOTICE] = f"{record.notice}\n".encode()
     with atomic_directory(directory) as partial:
         for name, data in files.items():
             (partial / name).write_bytes(data)

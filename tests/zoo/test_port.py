@@ -1,5 +1,6 @@
 """Files of PyTorch's in each layout's names, with random weights, ported and compared."""
 
+import hashlib
 import inspect
 import pathlib
 import pickle
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from robust_zoo import architectures
-from robust_zoo.datasets import Dataset, load_dataset
-from robust_zoo.evaluation import clean_accuracy
+from robust_zoo.datasets import load_dataset
+from robust_zoo.evaluation import clean_accuracy, evaluate
 from robust_zoo.inference import predict
 from robust_zoo.porting import PortError, find_published, port, read_tensors
 from robust_zoo.porting.convert import expected_names, guess
@@ -334,7 +335,7 @@ def test_safetensors_and_onnx(tmp_path):
 
 
 @pytest.mark.long
-def test_the_command(command, tmp_path, monkeypatch):
+def test_the_command(command, tmp_path):
     file, output = tmp_path / "model.pt", tmp_path / "ported"
     torch.save(state_of("DeepMind"), file)
     asked = [file, "--output", output, "--architecture", "wide_resnet:10,1"]
@@ -351,17 +352,39 @@ def test_the_command(command, tmp_path, monkeypatch):
     )
 
     labels = predict(model, x, 3).argmax(1).astype("int32")
-    data = Dataset("mine", "1", "test", x, labels, tuple("abcdefghij"))
-    monkeypatch.setattr("robust_zoo.load_dataset", lambda name, split: data, raising=False)
-    monkeypatch.setattr("robust_zoo.datasets.load_dataset", lambda name, split: data)
-    claimed = ["--dataset", "mine", "--expect-clean"]
+    np.savez(tmp_path / "mine.npz", images=x, labels=labels)
+    claimed = ["--dataset", tmp_path / "mine.npz", "--expect-clean"]
     other = tmp_path / "other"
     asked[2] = other
     status, _, err = command("port", *asked, *claimed, 70)
     assert status == 1
     assert "the clean accuracy that is claimed, 70%, is not within 0.5 of the 100.00% that" in err
     assert not other.exists()
-    assert command("port", *asked, *claimed, 99.7)[0] == 0
+    attack = ["--attack", "fgsm", "--epsilon", 0.01, "--n", 2]
+    status, _, err = command("port", *asked, *claimed, 99.7, "--license", "CC-BY-NC-4.0", *attack)
+    assert status == 0, err
+    record = load_model(other).robustness
+    assert record.architecture == "wide_resnet"
+    assert (record.license, record.clean.n_examples) == ("CC-BY-NC-4.0", 2)
+    assert [part.name for part in record.attacks] == ["FGSM"]
+    assert [(part.source, part.accuracy) for part in record.reported] == [("model.pt", 0.997)]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in record.notice
+    assert (other / "NOTICE").read_text() == f"{record.notice}\n"
+    assert "license: cc-by-nc-4.0" in (other / "README.md").read_text()
+
+    published = f"file://{tmp_path}/hub/other"
+    status, _, err = command("publish", other, published)
+    assert status == 1
+    assert "must be one that lets everybody pass its weights on" in err
+    assert "got 'CC-BY-NC-4.0': if you may publish them all the same, give accept_license" in err
+    assert command("publish", other, published, "--accept-license")[0] == 0
+    loaded = load_model(published)
+    base = loaded.base_model
+    assert (base.license, base.notice) == (record.license, record.notice)
+    assert any(path.name == "NOTICE" for path in (tmp_path / "hub").rglob("*"))
+    loaded.get_layer("logits").bias.assign(np.ones(10, "float32"))
+    tuned = evaluate(loaded, (x, labels), checks=False)
+    assert (tuned.license, tuned.notice) == (record.license, record.notice)
 
 
 @pytest.mark.parametrize(
@@ -371,11 +394,24 @@ def test_the_command(command, tmp_path, monkeypatch):
         (["--architecture", "vgg"], "--architecture must be one of wide_resnet, preact_resnet"),
         (["--architecture", "resnet", "--set", "depth"], "--set must be NAME=VALUE"),
         (["--architecture", "resnet", "--expect-clean", "90"], "--expect-clean needs --dataset"),
-        (["--architecture", "resnet", "--dataset", "digits"], "--dataset needs --expect-clean or"),
-        ([], "--architecture or --from is needed, and not both"),
-        (["--from", "robustbench:Rice2020"], "such as Rice2020Overfitting, got 'robustbench:Rice"),
+        (["--architecture", "resnet", "--license", "MIT"], "--license needs --dataset"),
+        (["--architecture", "resnet", "--attack", "pgd"], "--attack needs --dataset"),
+        (["--from", "robustbench:Rice2020Overfitting"], "--from needs --dataset"),
         (
-            ["--from", "robustbench:Gowal2020Uncovering"],
+            ["--architecture", "resnet", "--dataset", "digits", "--license", "no sale"],
+            "--license must be an SPDX identifier such as MIT, got 'no sale'",
+        ),
+        (
+            ["--from", "robustbench:X", "--dataset", "digits", "--license", "MIT"],
+            "--from says the architecture's settings, clean accuracy, license, epsilon and norm",
+        ),
+        ([], "--architecture or --from is needed, and not both"),
+        (
+            ["--from", "robustbench:Rice2020", "--dataset", "cifar10"],
+            "such as Rice2020Overfitting, got 'robustbench:Rice",
+        ),
+        (
+            ["--from", "robustbench:Gowal2020Uncovering", "--dataset", "cifar10"],
             "--from must say which of the models of that name: robustbench:cifar10/l2/Gow.* or robus",
         ),
         (
@@ -396,10 +432,16 @@ def test_the_command_refuses(command, tmp_path, arguments, message):
 def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeypatch):
     file, asked = tmp_path / "cached.pt", []
     torch.save({"last": state_of("Rice"), "best": state_of("Rice", seed=1)}, file)
+    x = np.random.default_rng(0).random((50, 32, 32, 3), dtype="float32")
+    labels = np.arange(50) % 10
+    np.savez(tmp_path / "mine.npz", images=x, labels=labels)
+    again, _ = port(file, "preact_resnet", entry="last", width=4)
+    clean = 100 * clean_accuracy(again, x, labels).accuracy
     known = find_published("robustbench:cifar10/l2/Rice2020Overfitting").model_copy(
         update={
             "options": {"width": 4},
             "entry": "last",
+            "clean": clean,
             "sources": ("hf://me/robust:models/rice.pt", "https://example.org/rice.pt"),
         }
     )
@@ -408,11 +450,19 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
         "huggingface_hub.hf_hub_download", lambda *where: asked.append(where) or str(file)
     )
     arguments = ["--from", "robustbench:Rice2020Overfitting", "--output", tmp_path / "out"]
+    arguments += ["--dataset", tmp_path / "mine.npz", "--attack", "fgsm"]
     status, out, err = command("port", *arguments)
     assert status == 0, err
     assert asked == [("me/robust", "models/rice.pt")]
     assert "tensors in Rice's names" in out
-    assert load_model(tmp_path / "out").name == "preact_resnet"
+    record = load_model(tmp_path / "out").robustness
+    assert (record.architecture, record.license) == ("preact_resnet", "MIT")
+    assert (record.threat_model.norm, record.threat_model.epsilon) == ("l2", 0.5)
+    assert [(part.setting, part.accuracy) for part in record.reported] == [
+        ("clean", pytest.approx(clean / 100)),
+        ("AutoAttack", 0.6768),
+    ]
+    assert "cifar10/l2/Rice2020Overfitting of RobustBench, from hf://me/robust:" in record.notice
 
     elsewhere = known.model_copy(update={"sources": ("https://example.org/rice.pt",)})
     monkeypatch.setattr("robust_zoo.porting.robustbench.published", lambda: (elsewhere,))
