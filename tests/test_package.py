@@ -22,7 +22,7 @@ LAYERS = [
     {"architectures", "copies", "datasets", "describe", "inference", "weights"},
     {"classifier"},
     {"attacks"},
-    {"defenses", "evaluation", "porting"},
+    {"defenses", "evaluation", "exporting", "porting"},
     {"testing"},
     {"report"},
     {"zoo"},

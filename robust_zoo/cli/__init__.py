@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robust_zoo import __version__
-from robust_zoo.cli import evaluate, models, plan, plot, port, reproduce, train, verify
+from robust_zoo.cli import evaluate, export, models, plan, plot, port, reproduce, train, verify
 from robust_zoo.cli.common import InterruptedRunError, in_flags
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command()(plan.merge)
 app.command()(verify.verify)
 app.command()(train.train)
 app.command()(port.port)
+app.command()(export.export)
 app.command()(models.publish)
 app.command()(reproduce.reproduce)
 app.command()(models.index)
