@@ -33,6 +33,12 @@ class Metric:
     found: Accuracy
 
 
+def accuracy_of(part: Accuracy) -> str:
+    """In percent, with that of the five most likely classes where it was measured."""
+    top5 = "" if part.top5 is None else f" (top 5: {percent(part.top5)})"
+    return f"{percent(part.accuracy)}{top5}"
+
+
 def accuracies(record: RobustnessRecord) -> list[Metric]:
     """Every accuracy of a record: clean, under each attack, in the worst case."""
     found = [Metric("clean", "", record.clean)]

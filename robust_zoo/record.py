@@ -16,6 +16,8 @@ from robust_zoo.sentences import one_line
 from robust_zoo.typing import LICENSE_FORM, Precision
 
 SCHEMA_VERSION: Final = 1
+TOP5_CLASSES: Final = 100
+"""From which on records tell of the five most likely classes."""
 LICENSE: Final = "Apache-2.0"
 """Of weights whose license nobody names."""
 
@@ -157,12 +159,25 @@ Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
 
 
 class Accuracy(_Part):
-    """A proportion of correct predictions, with its count and its 95% Wilson interval."""
+    """A proportion of correct predictions, with its count and its 95% Wilson interval.
+
+    `top5` is the share whose class is among the five most likely, of clean images and of those that an attack ends with;
+    only of models of 100 classes and more, and left out of the JSON of others.
+    """
 
     accuracy: Fraction
     ci95: Interval
     correct: int = Field(ge=0)
     n_examples: int = Field(ge=1, le=_LARGEST)
+    top5: Fraction | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_is_not_measured(
+        self, handler: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return {
+            key: value for key, value in handler(self).items() if value is not None or key != "top5"
+        }
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -170,6 +185,8 @@ class Accuracy(_Part):
             raise ValueError(
                 f"accuracy {self.accuracy} is not {self.correct} correct of {self.n_examples}"
             )
+        if self.top5 is not None and self.top5 < self.accuracy:
+            raise ValueError(f"top5 {self.top5} is below the accuracy {self.accuracy}")
         expected = wilson_interval(self.correct, self.n_examples)
         if not all(
             math.isclose(a, b, abs_tol=1e-9) for a, b in zip(self.ci95, expected, strict=True)

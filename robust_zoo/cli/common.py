@@ -309,6 +309,7 @@ def print_record(record: "RobustnessRecord") -> None:
     from robust_zoo.describe import (
         FAILED,
         accuracies,
+        accuracy_of,
         check_rows,
         distance_rows,
         facts,
@@ -325,7 +326,7 @@ def print_record(record: "RobustnessRecord") -> None:
     results = Table("attack", "accuracy", "95% interval", "n")
     for metric in accuracies(record):
         part = metric.found
-        results.add_row(metric.name, percent(part.accuracy), interval(part), str(part.n_examples))
+        results.add_row(metric.name, accuracy_of(part), interval(part), str(part.n_examples))
         for component, accuracy in getattr(part, "components", {}).items():
             results.add_row(f"  after {component}", percent(accuracy), "", "")
     out.print(results)

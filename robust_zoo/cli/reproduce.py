@@ -1,5 +1,6 @@
 """The command `reproduce`."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -17,6 +18,12 @@ def reproduce(
         int | None,
         typer.Option(help="Test examples; by default all, in madry-table1 and pgn-table3 1,000."),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the images of kurakin-imagenet and kurakin-imagenet-transfer lie: a folder of ImageNet's classes."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Integer seed for the sample and for all randomness of the attacks.")
     ] = 0,
@@ -28,7 +35,10 @@ def reproduce(
     with quiet():
         from robust_zoo.papers import comparison as comparisons
 
-    found = comparisons.reproduce(name, n=n, seed=seed)
+    try:
+        found = comparisons.reproduce(name, n=n, seed=seed, dataset=dataset)
+    except ValueError as error:
+        raise ValueError(re.sub("^dataset of", "--dataset of", str(error))) from None
     if as_json:
         print(found.model_dump_json(indent=2))
         return

@@ -15,7 +15,13 @@ from robust_zoo.evaluation.checks import (
     reaches_chance,
 )
 from robust_zoo.evaluation.curve import Evidence, accuracy_curve
-from robust_zoo.evaluation.outcomes import evidence_of, minimum_norm, outcome_of, worst_case
+from robust_zoo.evaluation.outcomes import (
+    evidence_of,
+    minimum_norm,
+    outcome_of,
+    top5_of,
+    worst_case,
+)
 from robust_zoo.evaluation.parts import Part
 from robust_zoo.evaluation.plan import EvaluationPlan
 from robust_zoo.record import Accuracy, AttackOutcome, Check, Curve, RobustnessRecord
@@ -75,7 +81,7 @@ def merged(
         defense=plan.defense,
         threat_model=plan.threat_model,
         precision=plan.precision,
-        clean=Accuracy.count(int(found.clean.sum()), plan.n),
+        clean=Accuracy.count(int(found.clean.sum()), plan.n, **top5_of(found.of("clean")[0])),
         attacks=tuple(outcomes),
         worst_case=worst_case(outcomes, survivors) if outcomes else None,
         minimum_norm=tuple(distances),

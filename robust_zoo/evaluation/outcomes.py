@@ -56,7 +56,13 @@ def outcome_of(
         max_distance=float(arrays["distance"].max()),
         seconds=round(seconds, 3),
         components=left,
+        **top5_of(arrays),
     )
+
+
+def top5_of(arrays: dict[str, np.ndarray]) -> dict[str, float]:
+    """Of images on which the five most likely classes were looked at."""
+    return {"top5": float(arrays["among_five"].mean())} if "among_five" in arrays else {}
 
 
 def lengths(attack: Attack, x: np.ndarray) -> np.ndarray:

@@ -17,7 +17,9 @@ from robust_zoo.evaluation.curve import broken_at, curve_attack, curve_radii
 from robust_zoo.evaluation.outcomes import lengths, versions
 from robust_zoo.evaluation.parts import Part
 from robust_zoo.evaluation.plan import EvaluationPlan, Task
+from robust_zoo.evaluation.top_k import ranks
 from robust_zoo.inference import forget, predict
+from robust_zoo.record import TOP5_CLASSES
 
 _COMPARED = 64  # images on which compiled and uncompiled logits are compared
 
@@ -60,9 +62,9 @@ def _clean(
     plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
 ) -> dict[str, Any]:
     model = plan.bound.model
-    predicted = predict(model, x, plan.batch_size).argmax(1)
+    logits = predict(model, x, plan.batch_size)
     return {
-        "arrays": {"predicted": predicted, "labels": y},
+        "arrays": {"predicted": logits.argmax(1), "labels": y, **_among_five(logits, y)},
         "notes": {"range_hint": range_hint(model)},
     }
 
@@ -82,9 +84,11 @@ def _attack(
         **_options(plan),
     )
     # A second look at what the attack returned.
-    seen = predict(model, result.x_adv, plan.batch_size).argmax(1)
+    seen_logits = predict(model, result.x_adv, plan.batch_size)
+    seen = seen_logits.argmax(1)
     arrays = {"distance": result.distance}
     if isinstance(attack, FixedBudgetAttack):
+        arrays |= _among_five(seen_logits, y)
         arrays["stands"] = ~result.success & (seen == y)
         if isinstance(result, AutoAttackResult):
             arrays["broken_by"] = result.broken_by
@@ -100,6 +104,13 @@ def _attack(
         "checks": result.flags,
         "seconds": result.seconds,
     }
+
+
+def _among_five(logits: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Whether the label is among the five most likely classes, of models of many."""
+    if logits.shape[1] < TOP5_CLASSES:
+        return {}
+    return {"among_five": ranks(logits, y) < 5}
 
 
 def _flags(

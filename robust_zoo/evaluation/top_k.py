@@ -47,6 +47,13 @@ class LabelLeaking:
     n_examples: int
 
 
+def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes come before the label, (n,): more likely, or as likely and of a lower number."""
+    own = logits[np.arange(len(labels)), labels][:, None]
+    lower = np.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > own) | ((logits == own) & lower)).sum(1)
+
+
 def top_k(
     make_attack: Callable[..., FixedBudgetAttack],
     model: keras.Model,
@@ -83,20 +90,16 @@ def top_k(
     if not all(epsilon > 0 for epsilon in epsilons):
         raise ValueError(f"epsilons must be above 0, got {tuple(epsilons)}.")
 
-    def ranks(images: np.ndarray) -> np.ndarray:
-        """How many classes come before the label, (n,): more likely, or as likely and of a lower number."""
-        logits = predict(model, images, batch_size)
-        own = logits[np.arange(len(y)), y][:, None]
-        lower = np.arange(classes) < y[:, None]
-        return ((logits > own) | ((logits == own) & lower)).sum(1)
+    def ranks_of(images: np.ndarray) -> np.ndarray:
+        return ranks(predict(model, images, batch_size), y)
 
-    clean = ranks(x)
+    clean = ranks_of(x)
     found = []
     for epsilon in (0.0, *epsilons):
         rank = clean
         if epsilon:
             attack = make_attack(epsilon=epsilon)
-            rank = ranks(craft(attack, model, x, y, seed=seed, batch_size=batch_size))
+            rank = ranks_of(craft(attack, model, x, y, seed=seed, batch_size=batch_size))
         for count in k:
             right, before = int((rank < count).sum()), int((clean < count).sum())
             ratio = right / before if before else None

@@ -44,7 +44,9 @@ class Comparison(pydantic.BaseModel):
     seed: int
 
 
-def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
+def reproduce(
+    name: str, *, n: int | None = None, seed: int = 0, dataset: str | None = None
+) -> Comparison:
     """Measures the models of a paper's table.
 
     Args:
@@ -52,23 +54,31 @@ def reproduce(name: str, *, n: int | None = None, seed: int = 0) -> Comparison:
         n: test examples, drawn with `seed`, at most the test split; None (default) is the table's own number: all, or
             1,000 where there are attacks with restarts.
         seed: integer seed for the sample and for all randomness of the attacks; default 0.
+        dataset: where the images lie, for a table on data that are not free, such as a folder of ImageNet's classes; None
+            (default) for all others.
 
     Returns:
         The paper's numbers and ours; models that the zoo lacks are listed in `missing`.
 
     Raises:
-        ValueError: an unknown name, or an `n` out of range.
+        ValueError: an unknown name, an `n` out of range, or a dataset that is missing or not asked for.
         DatasetError: a dataset that is not prepared on this machine.
+        ImportError: a package is not installed that models are in.
     """
     folder, paper = find_table(name)
     ours: Table = importlib.import_module(f"robust_zoo.papers.{folder}.tables").TABLES[name]
-    test = load_dataset(ours.dataset, "test")
+    if bool(ours.dataset) == bool(dataset):
+        wanted = (
+            f"left out, it is {ours.dataset}" if ours.dataset else "a folder of images, or a name"
+        )
+        raise ValueError(f"dataset of {name!r} must be {wanted}, got {dataset!r}.")
+    test = load_dataset(dataset or ours.dataset, "test", image_shape=ours.image_shape)
     n = ours.n if n is None else n
     test = test if n is None else test.sample(n, seed)
     models, missing = {}, []
     for model in paper["models"]:
         try:
-            models[model] = load_model(model)
+            models[model] = load_model(model) if ours.load is None else ours.load(model)
         except UnknownModelError:
             missing.append(model)
     nothing = [None] * len(paper["columns"])

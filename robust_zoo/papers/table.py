@@ -15,14 +15,18 @@ class Table(NamedTuple):
     """How a table is measured; `TABLES` of a paper's tables.py has them by name.
 
     Attributes:
-        dataset: name for `load_dataset`.
+        dataset: name for `load_dataset`; "" if whoever measures has to say where it lies.
         n: test examples unless asked otherwise; None is all.
         measure: makes `Rows` of models by name, the test examples (a `Dataset`) and a seed.
+        load: makes a model, by name, that is none of the zoo; None (default) where all are.
+        image_shape: (height, width, channels) of the images of a folder; by default their own.
     """
 
     dataset: str
     n: int | None
     measure: Callable[[dict[str, Any], Any, int], Rows]
+    load: Callable[[str], Any] | None = None
+    image_shape: tuple[int, int, int] | None = None
 
 
 def papers() -> dict[str, dict[str, dict]]:

@@ -12,6 +12,7 @@ import pydantic
 from robust_zoo.describe import (
     FAILED,
     accuracies,
+    accuracy_of,
     check_rows,
     describe_attack,
     describe_threat,
@@ -75,7 +76,7 @@ def _results(record: RobustnessRecord) -> list[str]:
         part, name = metric.found, metric.name
         distance = f"{part.max_distance:.6g}" if isinstance(part, AttackOutcome) else ""
         title = f"**{name}, per example**" if part is record.worst_case else name
-        row = [title, percent(part.accuracy), interval(part), str(part.n_examples), distance]
+        row = [title, accuracy_of(part), interval(part), str(part.n_examples), distance]
         rows.append([*row, reported.pop(name, "")])
     rows += [
         [f"{setting} (not measured here)", "", "", "", "", theirs]

