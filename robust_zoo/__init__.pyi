@@ -14,6 +14,9 @@ from .evaluation import measure as measure
 from .evaluation import merge as merge
 from .evaluation import plan_evaluation as plan_evaluation
 from .evaluation import verify as verify
+from .exporting import export as export
+from .exporting import measure_export as measure_export
+from .exporting import open_export as open_export
 from .porting import port as port
 from .record import RobustnessRecord as RobustnessRecord
 from .report import plots as plots

@@ -64,6 +64,19 @@ DatasetName = Annotated[
         help="digits, a TFDS name, an .npz file or a folder of images; by default the record's.",
     ),
 ]
+CentralCrop = Annotated[
+    float,
+    typer.Option(
+        help="Share of the sides of pictures of several sizes that is kept, in the middle, before they are resized: "
+        "0.875 is ImageNet's 224 of 256."
+    ),
+]
+SkipCorrupt = Annotated[
+    bool,
+    typer.Option(
+        "--skip-corrupt", help="Leave out pictures of a folder that cannot be read, and name them."
+    ),
+]
 Split = Annotated[str, typer.Option(help="Split of the dataset.")]
 Seed = Annotated[
     int, typer.Option(help="Integer seed for the sample and for all randomness of the attacks.")
@@ -110,6 +123,8 @@ def evaluate(
     n: Count = None,
     dataset: DatasetName = None,
     split: Split = "test",
+    central_crop: CentralCrop = 1.0,
+    skip_corrupt: SkipCorrupt = False,
     seed: Seed = 0,
     batch_size: BatchSize = 128,
     precision: PrecisionName = "float32",
@@ -153,6 +168,8 @@ def evaluate(
         check_asked(model, names, epsilon, epsilons, norm, n, batch_size, precision)
         forms.append(model_form(model, input_range, output, data_format))
     check_count(workers, "--workers")
+    if not 0 < central_crop <= 1:
+        raise ValueError(f"--central-crop must be above 0 and at most 1, got {central_crop:g}.")
     if engine not in ("process", "ray"):
         raise ValueError(f"--engine must be one of process, ray, got {engine!r}.")
     if save is not None:
@@ -188,7 +205,9 @@ def evaluate(
         with quiet():
             opened = open_model(model, form)
         budgets, plans = planned(opened, model, names, epsilon, epsilons, norm)
-        data = open_data(opened, model, dataset, split)
+        data = open_data(
+            opened, model, dataset, split, central_crop=central_crop, skip_corrupt=skip_corrupt
+        )
         folder = state if state is None or len(models) == 1 else state / f"model_{place}"
         with interruptible(kept):
             found = _measured(opened, data, budgets, plans, state_directory=folder, **options)
@@ -277,7 +296,9 @@ def planned(
     return budgets, plans
 
 
-def open_data(opened: "keras.Model", model: str, dataset: str | None, split: str) -> "Examples":
+def open_data(
+    opened: "keras.Model", model: str, dataset: str | None, split: str, **options: Any
+) -> "Examples":
     """The split to measure on, by default of the dataset that the model's record names."""
     from robust_zoo.datasets import open_dataset
 
@@ -286,7 +307,7 @@ def open_data(opened: "keras.Model", model: str, dataset: str | None, split: str
         if record is None:
             raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
         dataset = record.dataset.name
-    return open_dataset(dataset, split, image_shape=opened.input_shape[1:])
+    return open_dataset(dataset, split, image_shape=opened.input_shape[1:], **options)
 
 
 def model_form(

@@ -1,6 +1,7 @@
 """Datasets in folders of images, a subfolder a class."""
 
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from robust_zoo.datasets.reading import decoded, in_order, picture, prepared, re
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
+_NAMED = 5  # of the pictures that cannot be read, in a sentence
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
@@ -39,13 +41,21 @@ class Folder(Source):
     Args:
         path: the folder.
         image_shape: (height, width, channels) that all images get; a side or None is taken from the first one.
+        central_crop: see `open_dataset`.
+        skip_corrupt: see `open_dataset`.
     """
 
     def __init__(
-        self, path: str | pathlib.Path, image_shape: tuple[int | None, ...] | None = None
+        self,
+        path: str | pathlib.Path,
+        image_shape: tuple[int | None, ...] | None = None,
+        *,
+        central_crop: float = 1.0,
+        skip_corrupt: bool = False,
     ) -> None:
         super().__init__(path)
         self.path, self.image_shape = pathlib.Path(path), image_shape
+        self.central_crop, self.skip_corrupt = central_crop, skip_corrupt
 
     def load(self, split: str) -> Dataset:
         return self._stored(split, self.image_shape).take(slice(None))
@@ -79,8 +89,15 @@ class Folder(Source):
 
     def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
         reader, classes = self._reader(split, image_shape)
-        about = (self.path.name, "", split, reader, np.arange(len(reader.paths)))
-        return StoredDataset(*about, classes, prepared(reader.image_shape[:2]))
+        numbers = np.arange(len(reader.paths))
+        preparation = prepared(reader.image_shape[:2], self.central_crop)
+        if self.skip_corrupt and (corrupt := reader.corrupt(numbers)):
+            numbers = np.setdiff1d(numbers, list(corrupt))
+            warnings.warn(f"{_told(reader, corrupt)}; left out.", stacklevel=4)
+            preparation += f"; {len(corrupt)} that cannot be read left out"
+        if not len(numbers):
+            raise DatasetError(f"{str(self.path)!r} has no picture that can be read.")
+        return StoredDataset(self.path.name, "", split, reader, numbers, classes, preparation)
 
     def _reader(
         self, split: str, image_shape: tuple[int | None, ...] | None
@@ -106,9 +123,18 @@ class Folder(Source):
             raise DatasetError(
                 f"{str(directory)!r} has no images in its subfolders: they must end in {', '.join(_SUFFIXES)}."
             )
-        shape = _whole(image_shape or (None, None, None), files[0][0])
+        shape = self._shape(image_shape or (None, None, None), [file for file, _ in files])
         paths, labels = zip(*files, strict=True)
-        return FolderReader(paths, labels, shape), classes
+        return FolderReader(paths, labels, shape, self.central_crop), classes
+
+    def _shape(self, asked: tuple[int | None, ...], files: list[str]) -> tuple[int, ...]:
+        """What is asked for, with the sides of the first picture where it says None."""
+        for file in files[:-1] if self.skip_corrupt else []:
+            try:
+                return _whole(asked, file)
+            except DatasetError:
+                continue
+        return _whole(asked, files[-1] if self.skip_corrupt else files[0])
 
 
 class FolderReader:
@@ -118,29 +144,45 @@ class FolderReader:
         paths: of the files.
         labels: of each.
         image_shape: (height, width, channels) that all get.
+        central_crop: see `open_dataset`.
     """
 
     def __init__(
-        self, paths: Sequence[str], labels: Sequence[int], image_shape: tuple[int, ...]
+        self,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        image_shape: tuple[int, ...],
+        central_crop: float = 1.0,
     ) -> None:
         self.paths, self.labels, self.image_shape = list(paths), list(labels), image_shape
+        self.central_crop = central_crop
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         paths, labels = ([part[i] for i in numbers] for part in (self.paths, self.labels))
         try:
             return decoded(self.decode, paths, labels)
         except Exception as error:  # of whatever library reads that kind of picture
-            for path in paths:
-                try:
-                    decoded(self.decode, [path], [0])
-                except Exception as cause:
-                    raise _no_picture(path, cause) from error
-            raise
+            corrupt = self.corrupt(numbers)
+            if not corrupt:
+                raise
+            raise DatasetError(
+                f"{_told(self, corrupt)}: skip_corrupt (--skip-corrupt) leaves out what cannot be read."
+            ) from error
+
+    def corrupt(self, numbers: np.ndarray) -> dict[int, str]:
+        """Those that cannot be read, each with the reason."""
+        found = {}
+        for number in numbers:
+            try:
+                decoded(self.decode, [self.paths[number]], [0])
+            except Exception as error:  # of whatever library reads that kind of picture
+                found[int(number)] = one_line(error)
+        return found
 
     def decode(self, path: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """A float32 image in [0, 1] and its label, by TensorFlow operations."""
         image = picture(path, self.image_shape[2])
-        return resizing(self.image_shape[:2])(image) / 255, label
+        return resizing(self.image_shape[:2], self.central_crop)(image) / 255, label
 
 
 def _whole(shape: tuple[int | None, ...], path: str) -> tuple[int, ...]:
@@ -158,6 +200,15 @@ def _whole(shape: tuple[int | None, ...], path: str) -> tuple[int, ...]:
 
 def _no_picture(path: str, error: Exception) -> DatasetError:
     return DatasetError(f"{path!r} is no picture that can be read: {one_line(error)}.")
+
+
+def _told(reader: FolderReader, corrupt: dict[int, str]) -> str:
+    """Which pictures cannot be read, the first ones by name."""
+    names = [repr(reader.paths[number]) for number in list(corrupt)[:_NAMED]]
+    others = f" and {len(corrupt) - _NAMED} others" if len(corrupt) > _NAMED else ""
+    if len(corrupt) == 1:
+        return f"{names[0]} is no picture that can be read: {next(iter(corrupt.values()))}"
+    return f"{', '.join(names)}{others} are no pictures that can be read"
 
 
 def _subfolders(directory: pathlib.Path) -> list[str]:

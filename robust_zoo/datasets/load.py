@@ -49,6 +49,8 @@ def open_dataset(
     *,
     data_dir: str | None = None,
     image_shape: tuple[int | None, ...] | None = None,
+    central_crop: float = 1.0,
+    skip_corrupt: bool = False,
 ) -> Examples:
     """Opens one split: in memory if its images take up to 1 GiB as float32, else to be read as they are needed.
 
@@ -58,13 +60,28 @@ def open_dataset(
         data_dir: see `load_dataset`.
         image_shape: (height, width, channels) that the images of a folder, or of a TFDS dataset of several sizes, get:
             resized, and cropped to that aspect ratio.
+        central_crop: share of an image's sides that is kept of it, in the middle, before it is resized, in (0, 1]: 0.875
+            is ImageNet's usual 224 of 256; default 1. For folders and TFDS datasets of several sizes.
+        skip_corrupt: whether pictures of a folder that cannot be read are left out, with a warning that names them, and
+            with their number in the record; by default (False) they are an error where they are met. All pictures are
+            read once to find them.
 
     Raises:
-        DatasetError: as `load_dataset`.
+        DatasetError: as `load_dataset`, or a picture that cannot be read.
+        ValueError: a `central_crop` out of range.
     """
+    if not 0 < central_crop <= 1:
+        raise ValueError(f"central_crop must be above 0 and at most 1, got {central_crop!r}.")
     if _CLASSES.search(str(name)):
         return load_dataset(name, split, data_dir=data_dir)
-    return source_of(name, data_dir=data_dir, image_shape=image_shape).open(split, image_shape)
+    source = source_of(
+        name,
+        data_dir=data_dir,
+        image_shape=image_shape,
+        central_crop=central_crop,
+        skip_corrupt=skip_corrupt,
+    )
+    return source.open(split, image_shape)
 
 
 def stream_dataset(
@@ -104,13 +121,18 @@ def stream_dataset(
 
 
 def source_of(
-    name: str, *, data_dir: str | None = None, image_shape: tuple[int | None, ...] | None = None
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_shape: tuple[int | None, ...] | None = None,
+    central_crop: float = 1.0,
+    skip_corrupt: bool = False,
 ) -> Source:
-    """Where the dataset of a name comes from; the arguments are those of `load_dataset`."""
+    """Where the dataset of a name comes from; the arguments are those of `open_dataset`."""
     if name == "digits":
         return Digits()
     if str(name).endswith(".npz"):
         return NpzFile(name)
     if is_folder(name):
-        return Folder(name, image_shape)
-    return Tfds(name, data_dir)
+        return Folder(name, image_shape, central_crop=central_crop, skip_corrupt=skip_corrupt)
+    return Tfds(name, data_dir, central_crop=central_crop)

@@ -14,17 +14,32 @@ from robust_zoo.typing import Tensor
 _RECORDS = 16  # read in one go
 
 
-def resizing(size: Sequence[int]) -> keras.layers.Layer:
-    """Resizes an image to (height, width), cropped to that aspect ratio."""
+def resizing(size: Sequence[int], central_crop: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """Resizes an image to (height, width): the largest part of that aspect ratio in its middle, or a share of its sides."""
     height, width = size
-    return keras.layers.Resizing(height, width, crop_to_aspect_ratio=True, dtype="float32")
+    resize = keras.layers.Resizing(height, width, crop_to_aspect_ratio=True, dtype="float32")
+    if central_crop == 1:
+        return resize
+
+    def cropped(image: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        found = tf.cast(tf.shape(image)[:2], "float32")
+        scale = central_crop * tf.reduce_min(found / tf.constant([height, width], "float32"))
+        sides = tf.cast(tf.round(scale * tf.constant([height, width], "float32")), "int32")
+        first = (tf.shape(image)[:2] - sides) // 2
+        part = image[first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]]
+        return resize(part)
+
+    return cropped
 
 
-def prepared(size: tuple[int | None, ...] | None) -> str:
+def prepared(size: tuple[int | None, ...] | None, central_crop: float = 1.0) -> str:
     """What `resizing` did, for a record; "" for None."""
     if size is None:
         return ""
-    return f"resized to {size[0]} x {size[1]}, cropped to that aspect ratio"
+    share = "" if central_crop == 1 else f"the middle {central_crop:g} "
+    return f"{share}resized to {size[0]} x {size[1]}, cropped to that aspect ratio"
 
 
 def picture(path: Tensor, channels: int) -> Tensor:

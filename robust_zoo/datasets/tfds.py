@@ -32,14 +32,18 @@ class Tfds(Source):
     Args:
         name: "mnist", "cifar10:3.0.2" and so on.
         data_dir: where TFDS looks; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        central_crop: see `open_dataset`; of images of one size nothing is cropped.
 
     Raises:
         DatasetError: an unknown name, or a dataset that is not prepared here or is none of classified images.
     """
 
-    def __init__(self, name: str, data_dir: str | None = None) -> None:
+    def __init__(
+        self, name: str, data_dir: str | None = None, *, central_crop: float = 1.0
+    ) -> None:
         super().__init__(name)
         self._builder, self._data_dir = _builder(name, data_dir), data_dir
+        self._central_crop = central_crop
 
     def load(self, split: str) -> Dataset:
         if None in self._builder.info.features["image"].shape:
@@ -57,7 +61,8 @@ class Tfds(Source):
         reader = self._reader(split, image_shape[:2] if several and image_shape else None)
         names = tuple(self._builder.info.features["label"].names)
         about = (self.name, str(self._builder.version), split, reader, np.arange(reader.count))
-        return StoredDataset(*about, names, prepared(reader.image_shape[:2] if several else None))
+        size = reader.image_shape[:2] if several else None
+        return StoredDataset(*about, names, prepared(size, self._central_crop))
 
     def stream(
         self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
@@ -76,7 +81,9 @@ class Tfds(Source):
             )
         self._check_split(split)
         whole = (*(size or shape[:2]), shape[2])
-        return TfdsReader(self.name, self._data_dir, self._split(split), whole, size is not None)
+        resized = size is not None
+        origin = (self.name, self._data_dir, self._split(split))
+        return TfdsReader(*origin, whole, resized, self._central_crop if resized else 1.0)
 
     def _check_split(self, split: str) -> None:
         builder = self._builder
@@ -117,6 +124,7 @@ class TfdsReader:
         split: in TFDS's words.
         image_shape: of what is read.
         resized: whether images must be resized to it.
+        central_crop: see `open_dataset`.
     """
 
     def __init__(
@@ -126,12 +134,14 @@ class TfdsReader:
         split: str,
         image_shape: tuple[int, ...],
         resized: bool,
+        central_crop: float = 1.0,
     ) -> None:
         self._origin = (name, data_dir, split)
         self.image_shape, self._resized = image_shape, resized
+        self._central_crop = central_crop
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self._origin, self.image_shape, self._resized)
+        return type(self), (*self._origin, self.image_shape, self._resized, self._central_crop)
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -148,7 +158,7 @@ class TfdsReader:
         example = self._builder.info.features.deserialize_example(record)
         image = example["image"]
         if self._resized:
-            image = resizing(self.image_shape[:2])(image)
+            image = resizing(self.image_shape[:2], self._central_crop)(image)
         return keras.layers.Rescaling(1 / 255, dtype="float32")(image), example["label"]
 
     def contents(self, numbers: np.ndarray) -> list[bytes]:

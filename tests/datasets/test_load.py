@@ -5,6 +5,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from robust_zoo.datasets import (
     SPLITS,
@@ -12,6 +13,7 @@ from robust_zoo.datasets import (
     DatasetError,
     flip_and_crop,
     load_dataset,
+    open_dataset,
     stream_dataset,
 )
 
@@ -363,3 +365,61 @@ def test_a_picture_that_is_none_is_named(tmp_path, bad):
     ) as info:
         load_dataset(str(tmp_path))
     assert "\n" not in str(info.value)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three classes, one of them empty, with a grey, a transparent and two broken pictures."""
+    for label in ("ant", "bee", "cat"):
+        (tmp_path / label).mkdir()
+    rng = np.random.default_rng(0)
+    for place, (mode, channels) in {
+        "ant/grey.png": ("L", 0), "ant/plain.jpg": ("RGB", 3), "cat/clear.png": ("RGBA", 4),
+    }.items():  # fmt: skip
+        shape = (8, 12, channels) if channels else (8, 12)
+        Image.fromarray(rng.integers(0, 256, shape, dtype="uint8"), mode).save(tmp_path / place)
+    (tmp_path / "ant/a_broken.jpg").write_bytes(b"no picture")
+    whole = (tmp_path / "ant/plain.jpg").read_bytes()
+    (tmp_path / "cat/cut.jpg").write_bytes(whole[: len(whole) // 3])
+    return tmp_path
+
+
+@pytest.mark.home
+def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
+    with pytest.raises(
+        DatasetError,
+        match=r"a_broken.jpg', .*cut.jpg' are no pictures that can be read: skip_corrupt \(--skip-cor",
+    ):
+        open_dataset(str(pictures), image_shape=(4, 4, 3))
+    with pytest.warns(UserWarning, match=r"a_broken.jpg', .*cut.jpg' are no pictures .*; left out"):
+        data = open_dataset(str(pictures), image_shape=(8, 12, 3), skip_corrupt=True)
+    assert data.preparation.endswith("; 2 that cannot be read left out")
+    assert data.class_names == ("ant", "bee", "cat")
+    assert data.labels.tolist() == [0, 0, 2]
+    grey, _, clear = data.images
+    assert (grey[..., :1] == grey).all()
+    with Image.open(pictures / "cat/clear.png") as opened:
+        expected = np.asarray(opened.convert("RGB"), "float32") / 255
+    np.testing.assert_allclose(clear, expected, atol=1e-6)
+    with pytest.warns(UserWarning, match="left out"):
+        own = open_dataset(str(pictures), skip_corrupt=True)
+    assert own.images.shape == (3, 8, 12, 3)
+
+
+@pytest.mark.home
+def test_the_middle_of_a_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("ant", "bee"):
+        (tmp_path / label).mkdir()
+        image = rng.integers(0, 256, (32, 48, 3), dtype="uint8")
+        Image.fromarray(image).save(tmp_path / label / "0.png")
+    data = open_dataset(str(tmp_path), image_shape=(28, 28, 3), central_crop=0.875)
+    assert data.preparation == "the middle 0.875 resized to 28 x 28, cropped to that aspect ratio"
+    np.testing.assert_allclose(
+        data.images[1], image[2:30, 10:38].astype("float32") / 255, atol=1e-6
+    )
+    whole = open_dataset(str(tmp_path), image_shape=(28, 28, 3))
+    assert np.abs(whole.images - data.images).max() > 0.1
+    for share in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="central_crop must be above 0 and at most 1, got"):
+            open_dataset(str(tmp_path), central_crop=share)
