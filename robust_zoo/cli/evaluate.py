@@ -168,8 +168,6 @@ def evaluate(
         check_asked(model, names, epsilon, epsilons, norm, n, batch_size, precision)
         forms.append(model_form(model, input_range, output, data_format))
     check_count(workers, "--workers")
-    if not 0 < central_crop <= 1:
-        raise ValueError(f"--central-crop must be above 0 and at most 1, got {central_crop:g}.")
     if engine not in ("process", "ray"):
         raise ValueError(f"--engine must be one of process, ray, got {engine!r}.")
     if save is not None:
@@ -302,6 +300,10 @@ def open_data(
     """The split to measure on, by default of the dataset that the model's record names."""
     from robust_zoo.datasets import open_dataset
 
+    if not 0 < options.get("central_crop", 1) <= 1:
+        raise ValueError(
+            f"--central-crop must be above 0 and at most 1, got {options['central_crop']:g}."
+        )
     if not dataset:
         record = getattr(opened, "robustness", None)
         if record is None:

@@ -10,6 +10,7 @@ from robust_zoo.cli.common import check_count, check_writable, print_record, qui
 from robust_zoo.cli.evaluate import (
     Attacks,
     BatchSize,
+    CentralCrop,
     Count,
     DataFormat,
     DatasetName,
@@ -20,6 +21,7 @@ from robust_zoo.cli.evaluate import (
     Output,
     PrecisionName,
     Seed,
+    SkipCorrupt,
     Split,
     Workers,
     check_asked,
@@ -41,6 +43,8 @@ def plan(
     n: Count = None,
     dataset: DatasetName = None,
     split: Split = "test",
+    central_crop: CentralCrop = 1.0,
+    skip_corrupt: SkipCorrupt = False,
     seed: Seed = 0,
     batch_size: BatchSize = 128,
     precision: PrecisionName = "float32",
@@ -61,7 +65,9 @@ def plan(
 
         opened = open_model(model, form)
     _, (attacks,) = planned(opened, model, names, epsilon, None, norm)
-    data = open_data(opened, model, dataset, split)
+    data = open_data(
+        opened, model, dataset, split, central_crop=central_crop, skip_corrupt=skip_corrupt
+    )
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
     made = rz.plan_evaluation(opened, data, attacks=attacks, n=n, task_size=task_size, **options)
     write_text(
@@ -83,13 +89,15 @@ def measure(
     number, count = _shard(shard)
     check_count(workers, "--workers")
     with quiet():
+        from robust_zoo.datasets import options_of
         from robust_zoo.evaluation.engines import measure_tasks
         from robust_zoo.evaluation.plan import EvaluationPlan
 
         read = EvaluationPlan.from_json(plan.read_bytes(), str(plan))
         model = open_model(read.handle, read.form)
     source = read.source or read.dataset.name
-    data = open_data(model, read.handle, source, read.dataset.split)
+    asked = options_of(read.dataset.preparation)
+    data = open_data(model, read.handle, source, read.dataset.split, **asked)
     bound = read.bind(model, data)
     tasks = bound.tasks[number - 1 :: count]
     parts = measure_tasks(bound, tasks, folder=out, workers=workers)

@@ -31,6 +31,7 @@ def verify(
     check_count(batch_size, "--batch-size")
     with quiet():
         import robust_zoo as rz
+        from robust_zoo.datasets import options_of
         from robust_zoo.describe import percent
     from rich.table import Table
 
@@ -39,7 +40,10 @@ def verify(
         raise ValueError(f"{model!r} has no record: there is nothing to verify.")
     split = loaded.robustness.dataset.split
     shape = loaded.input_shape[1:]
-    data = None if dataset is None else rz.open_dataset(dataset, split, image_shape=shape)
+    options = options_of(loaded.robustness.dataset.preparation)
+    data = (
+        None if dataset is None else rz.open_dataset(dataset, split, image_shape=shape, **options)
+    )
     kept = "nothing is kept: give --state FOLDER"
     if state is not None:
         kept = "the same command resumes from there"

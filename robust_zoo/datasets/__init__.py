@@ -9,6 +9,7 @@ from robust_zoo.datasets.augment import flip_and_crop
 from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Examples, StoredDataset
 from robust_zoo.datasets.folder import is_folder
 from robust_zoo.datasets.load import load_dataset, open_dataset, stream_dataset
+from robust_zoo.datasets.reading import options_of
 
 __all__ = [
     "SPLITS",
@@ -22,5 +23,6 @@ __all__ = [
     "is_folder",
     "load_dataset",
     "open_dataset",
+    "options_of",
     "stream_dataset",
 ]

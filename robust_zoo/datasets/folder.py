@@ -16,7 +16,7 @@ from robust_zoo.datasets.dataset import (
     Source,
     StoredDataset,
 )
-from robust_zoo.datasets.reading import decoded, in_order, picture, prepared, resizing
+from robust_zoo.datasets.reading import LEFT_OUT, decoded, in_order, picture, prepared, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
@@ -94,7 +94,7 @@ class Folder(Source):
         if self.skip_corrupt and (corrupt := reader.corrupt(numbers)):
             numbers = np.setdiff1d(numbers, list(corrupt))
             warnings.warn(f"{_told(reader, corrupt)}; left out.", stacklevel=4)
-            preparation += f"; {len(corrupt)} that cannot be read left out"
+            preparation += f"; {len(corrupt)} {LEFT_OUT}"
         if not len(numbers):
             raise DatasetError(f"{str(self.path)!r} has no picture that can be read.")
         return StoredDataset(self.path.name, "", split, reader, numbers, classes, preparation)

@@ -3,6 +3,7 @@
 TensorFlow is imported where it is needed: other backends need it for nothing else.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from robust_zoo.typing import Tensor
 
+LEFT_OUT = "that cannot be read left out"
 _RECORDS = 16  # read in one go
 
 
@@ -38,8 +40,17 @@ def prepared(size: tuple[int | None, ...] | None, central_crop: float = 1.0) -> 
     """What `resizing` did, for a record; "" for None."""
     if size is None:
         return ""
-    share = "" if central_crop == 1 else f"the middle {central_crop:g} "
+    share = "" if central_crop == 1 else f"the middle {central_crop!r} "
     return f"{share}resized to {size[0]} x {size[1]}, cropped to that aspect ratio"
+
+
+def options_of(preparation: str) -> dict[str, Any]:
+    """Of `open_dataset`, for what a record says of its images."""
+    share = re.match(r"the middle (0\.\d+) resized", preparation)
+    return {
+        "central_crop": float(share[1]) if share else 1.0,
+        "skip_corrupt": LEFT_OUT in preparation,
+    }
 
 
 def picture(path: Tensor, channels: int) -> Tensor:

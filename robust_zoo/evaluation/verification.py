@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from robust_zoo.datasets import Examples, open_dataset
+from robust_zoo.datasets import Examples, open_dataset, options_of
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.measuring import evaluate
 from robust_zoo.evaluation.plan import attack_of_record
@@ -117,7 +117,8 @@ def _recorded_data(record: RobustnessRecord) -> Examples:
         raise ValueError(
             f"data must be given: the record was measured on {one_line(name)!r}, which is not public by that name."
         )
-    return open_dataset(name, record.dataset.split, image_shape=record.input.shape)
+    options = options_of(record.dataset.preparation)
+    return open_dataset(name, record.dataset.split, image_shape=record.input.shape, **options)
 
 
 def _check_data(record: RobustnessRecord, data: Examples, seed: int) -> None:

@@ -14,6 +14,7 @@ from robust_zoo.datasets import (
     flip_and_crop,
     load_dataset,
     open_dataset,
+    options_of,
     stream_dataset,
 )
 
@@ -394,6 +395,7 @@ def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
     with pytest.warns(UserWarning, match=r"a_broken.jpg', .*cut.jpg' are no pictures .*; left out"):
         data = open_dataset(str(pictures), image_shape=(8, 12, 3), skip_corrupt=True)
     assert data.preparation.endswith("; 2 that cannot be read left out")
+    assert options_of(data.preparation) == {"central_crop": 1.0, "skip_corrupt": True}
     assert data.class_names == ("ant", "bee", "cat")
     assert data.labels.tolist() == [0, 0, 2]
     grey, _, clear = data.images
@@ -418,7 +420,9 @@ def test_the_middle_of_a_picture(tmp_path):
     np.testing.assert_allclose(
         data.images[1], image[2:30, 10:38].astype("float32") / 255, atol=1e-6
     )
+    assert options_of(data.preparation) == {"central_crop": 0.875, "skip_corrupt": False}
     whole = open_dataset(str(tmp_path), image_shape=(28, 28, 3))
+    assert options_of(whole.preparation) == {"central_crop": 1.0, "skip_corrupt": False}
     assert np.abs(whole.images - data.images).max() > 0.1
     for share in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="central_crop must be above 0 and at most 1, got"):
