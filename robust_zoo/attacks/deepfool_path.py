@@ -20,7 +20,13 @@ from robust_zoo.typing import Tensor
 
 
 def find_path(
-    logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, steps: int, overshoot: float
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    overshoot: float,
+    candidates: int | None = None,
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
     """Which of the examples are correct, (batch,), and DeepFool's choices in each iteration.
 
@@ -34,15 +40,30 @@ def find_path(
         y: int32 (batch,).
         steps: iterations.
         overshoot: >= 0.
+        candidates: only so many classes are looked at, the likeliest ones of `x`, `y` being one of them; None (default) for
+            all.
     """
+    seen, classes = logits, None
+    if candidates is not None:
+        classes = _likeliest(logits(x), y, candidates)
+
+        def seen(x_adv: Tensor) -> Tensor:
+            return ops.take_along_axis(logits(x_adv), classes, axis=1)
+
+    def number(place: Tensor) -> Tensor:
+        """The class at a place among those that are looked at."""
+        return place if classes is None else at(classes, place)
+
     change, path = ops.zeros_like(x), []
     moves = ops.ones((ops.shape(x)[0],), "bool")
     correct = None
-    for number in range(steps):
-        values, jacobian = backend.input_jacobian(logits, x + change)
+    # Where `y` stands among the classes: the first, if they are chosen.
+    own_place = y if classes is None else ops.zeros_like(y)
+    for step in range(steps):
+        values, jacobian = backend.input_jacobian(seen, x + change)
         predicted = _argmax(values)
-        correct = predicted == y if correct is None else correct
-        base = ops.where(correct, y, predicted)
+        correct = predicted == own_place if correct is None else correct
+        base = ops.where(correct, own_place, predicted)
         rows = ops.reshape(jacobian, (ops.shape(x)[0], values.shape[1], -1))
         gaps = values - at(values, base)[:, None]
         left = at(rows, base)
@@ -50,12 +71,13 @@ def find_path(
         distances = ops.abs(gaps) / sizes
         own = ops.one_hot(base, values.shape[1], dtype="bool")
         distances = ops.where(own, np.inf, distances)
-        target = ops.where(correct, ops.cast(ops.argmin(distances, axis=1), "int32"), y)
-        path.append((base, target, moves))
-        if number < steps - 1:
+        nearest = ops.cast(ops.argmin(distances, axis=1), "int32")
+        target = ops.where(correct, nearest, own_place)
+        path.append((number(base), number(target), moves))
+        if step < steps - 1:
             normal = ops.reshape(at(rows, target) - left, ops.shape(x))
-            step = _step(at(gaps, target), normal)
-            change = change + ops.where(over_images(moves, x), step, 0.0)
+            moved = _step(at(gaps, target), normal)
+            change = change + ops.where(over_images(moves, x), moved, 0.0)
             now = _argmax(logits(x + (1 + overshoot) * change))
             crossed = ops.where(correct, now != y, now == y)
             moves = ops.logical_and(moves, ops.logical_not(crossed))
@@ -86,6 +108,13 @@ def length(x: Tensor) -> Tensor:
     """L2 norm of each example, (batch,), differentiable at zero."""
     squares = ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))
     return ops.sqrt(ops.maximum(squares, 1e-12))
+
+
+def _likeliest(values: Tensor, y: Tensor, count: int) -> Tensor:
+    """The class `y` and behind it those of the highest logits, int32 (batch, count)."""
+    own = ops.one_hot(y, values.shape[1], dtype="bool")
+    _, found = ops.top_k(ops.where(own, np.inf, values), count)
+    return ops.cast(found, "int32")
 
 
 def _argmax(logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), 
 """
 
 from robust_zoo.datasets.arrays import arrays_dataset, collect
-from robust_zoo.datasets.augment import flip_and_crop
+from robust_zoo.datasets.augment import flip_and_crop, random_resized_crop
 from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Examples, StoredDataset
 from robust_zoo.datasets.folder import is_folder
 from robust_zoo.datasets.load import load_dataset, open_dataset, stream_dataset
@@ -24,5 +24,6 @@ __all__ = [
     "load_dataset",
     "open_dataset",
     "options_of",
+    "random_resized_crop",
     "stream_dataset",
 ]

@@ -45,6 +45,8 @@ class DeepDefense(NaturalTraining):
         steps: iterations of DeepFool, >= 1; default 5.
         overshoot: >= 0, default 0.02; the perturbation is (1 + overshoot) times the sum of all steps, and each
             iteration tests that point for whether the boundary is crossed. Nothing is clipped to [0, 1].
+        candidates: DeepFool looks at so many classes, the likeliest ones and the true one, >= 2: its time and memory grow
+            with them. None (default) for all.
         behind: name of a layer of the classifier, such as a fixed whitening, behind which the perturbation and x are
             taken; None (default) for pixels. Weights up to there get no gradient of the penalty.
         layers: names of the classifier's layers whose weights get the penalty's gradient (the paper's layer-wise
@@ -62,6 +64,7 @@ class DeepDefense(NaturalTraining):
         d: float = 5.0,
         steps: int = 5,
         overshoot: float = 0.02,
+        candidates: int | None = None,
         behind: str | None = None,
         layers: tuple[str, ...] | None = None,
         attack: FixedBudgetAttack | None = None,
@@ -72,6 +75,14 @@ class DeepDefense(NaturalTraining):
         self.c, self.d = check_number("c", c, least=0), check_number("d", d, least=0)
         self.steps = check_count("steps", steps, least=1)
         self.overshoot = check_number("overshoot", overshoot, least=0)
+        self.candidates = candidates
+        if candidates is not None:
+            classes = self.classifier.output_shape[1]
+            self.candidates = check_count("candidates", candidates, least=2)
+            if self.candidates > classes:
+                raise ValueError(
+                    f"candidates must be at most {classes}, the classifier's classes, got {candidates!r}."
+                )
         self.behind = behind
         self._front, self._logits = _halves(self.classifier, behind)
         names = [
@@ -89,7 +100,12 @@ class DeepDefense(NaturalTraining):
         labels = integer_labels(y)
         begin = self._front(batch["clean"])
         correct, path = find_path(
-            self._logits, begin, labels, steps=self.steps, overshoot=self.overshoot
+            self._logits,
+            begin,
+            labels,
+            steps=self.steps,
+            overshoot=self.overshoot,
+            candidates=self.candidates,
         )
         with_path: PathBatch = {**batch, "begin": begin, "correct": correct, "path": path}
         return with_path, y, sample_weight

@@ -54,6 +54,32 @@ def found(model, x, y, steps):
     return backend.function(find, model)(x, y)
 
 
+def test_candidates(smooth):
+    """All of them are the same as none; with two, the class is the likeliest other one, or the true one."""
+    x, y = batch(smooth)
+
+    def found_with(candidates):
+        def find(x, y):
+            correct, path = find_path(smooth, x, y, steps=3, overshoot=0.02, candidates=candidates)
+            return correct, [part for step in path for part in step]
+
+        return backend.function(find, smooth)(x, y)
+
+    whole, every, two = (found_with(candidates) for candidates in (None, 4, 2))
+    for a, b in zip([whole[0], *whole[1]], [every[0], *every[1]], strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+    logits, labels = (ops.convert_to_numpy(part) for part in (smooth(x), y))
+    order = np.argsort(-logits, axis=1)
+    correct, (base, target, _) = ops.convert_to_numpy(two[0]), map(ops.convert_to_numpy, two[1][:3])
+    np.testing.assert_array_equal(correct, order[:, 0] == labels)
+    np.testing.assert_array_equal(base, order[:, 0])
+    np.testing.assert_array_equal(target, np.where(correct, order[:, 1], labels))
+    assert (ops.convert_to_numpy(whole[1][1]) != target).any()
+    for wrong in (1, 5):
+        with pytest.raises(ValueError, match="candidates must be"):
+            DeepDefense(smooth, candidates=wrong)
+
+
 def test_a_linear_model_in_closed_form(linear, images):
     """One step reaches the boundary; more do not move an example that has crossed."""
     model, kernel, bias = linear
