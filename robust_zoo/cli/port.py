@@ -3,7 +3,6 @@
 import ast
 import pathlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,11 +33,12 @@ _ALLOWED = 0.5  # points of accuracy between what is claimed and what is measure
 
 
 def port(
-    file: Annotated[
-        pathlib.Path | None,
+    weights: Annotated[
+        str | None,
         typer.Argument(
-            help="A .pt, .pth, .th, .tar, .ckpt, .bin, .safetensors, .npz or .onnx file; may be left out with --from "
-            "where the hub has it.",
+            metavar="[FILE]",
+            help="A .pt, .pth, .th, .tar, .ckpt, .bin, .safetensors, .npz or .onnx file, or hf://owner/repository:file on "
+            "the Hugging Face hub; may be left out with --from where the hub has it.",
         ),
     ] = None,
     *,
@@ -125,7 +125,12 @@ def port(
     known = _known(source) if source else None
     if known is not None:
         name, options, entry = known.architecture, known.options, entry or known.entry
-        file = file or _downloaded(known.sources)
+        if weights is None:
+            weights = next((place for place in known.sources if place.startswith("hf://")), None)
+        if weights is None:
+            raise ValueError(
+                f"FILE is needed: download {' or '.join(known.sources)} in a browser, and give the file."
+            )
         claims = _Claims(
             source=f"{known.handle.partition(':')[2]} of RobustBench",
             license=known.license,
@@ -135,12 +140,15 @@ def port(
         )
     else:
         name, options = read_architecture(architecture, settings or [])
-        claims = _Claims("" if file is None else file.name, license or "unknown", expect_clean)
-    if file is None:
-        raise ValueError("FILE is needed without --from.")
+        if weights is None:
+            raise ValueError("FILE is needed without --from.")
+        on_hub = weights.startswith("hf://")
+        claims = _Claims(
+            weights if on_hub else pathlib.Path(weights).name, license or "unknown", expect_clean
+        )
     with quiet():
         import robust_zoo as rz
-    model, report = rz.port(file, name, entry=entry, **options)
+    model, report = rz.port(weights, name, entry=entry, **options)
     print(
         f"{report.used} tensors in {report.layout}'s names, {report.dropped} of no use; "
         + (
@@ -159,7 +167,7 @@ def port(
             "architecture": name,
             "reported": claims.reported(),
             "license": claims.license,
-            "notice": claims.notice(file, report.sha256),
+            "notice": claims.notice(report.file, report.sha256),
         }
         record = rz.evaluate(
             model, data, checks=not names, n=n if claims.clean is None else None, **told
@@ -192,11 +200,11 @@ class _Claims:
             if value is not None
         ]
 
-    def notice(self, file: pathlib.Path, digest: str) -> str:
+    def notice(self, file: str, digest: str) -> str:
         where = f", from {' or '.join(self.places)}" if self.places else ""
         return (
             f"These weights were not trained by whoever made this checkpoint: they are those of {self.source}{where}, file "
-            f"{file.name} with sha256 {digest}, in another layout. Their license is {self.license}."
+            f"{file} with sha256 {digest}, in another layout. Their license is {self.license}."
         )
 
 
@@ -233,23 +241,6 @@ def _check_clean(found: "Accuracy", claimed: float | None) -> None:
             f"the clean accuracy that is claimed, {claimed:g}%, is not within {_ALLOWED:g} of the {percent:.2f}% that "
             "are measured: the normalisation (mean, deviation), or what else no tensor tells, is another."
         )
-
-
-def _downloaded(sources: Sequence[str]) -> pathlib.Path:
-    """A file that is on the Hugging Face hub, in its client's cache.
-
-    Raises:
-        ValueError: it is not there; with what is to be downloaded.
-    """
-    for place in sources:
-        if place.startswith("hf://"):
-            from huggingface_hub import hf_hub_download
-
-            repository, _, name = place.removeprefix("hf://").partition(":")
-            return pathlib.Path(hf_hub_download(repository, name))
-    raise ValueError(
-        f"FILE is needed: download {' or '.join(sources)} in a browser, and give the file."
-    )
 
 
 def read_architecture(text: str, settings: list[str]) -> tuple[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from robust_zoo import architectures
 from robust_zoo.inference import predict
+from robust_zoo.porting.download import local_file
 from robust_zoo.porting.layouts import LAYOUTS, Layout
 from robust_zoo.porting.tensors import PortError, read_tensors
 from robust_zoo.weights import sha256
@@ -37,6 +38,7 @@ class Report:
         layout: whose names the file has.
         used: how many tensors are weights of the model.
         dropped: how many the network does not use.
+        file: its name.
         sha256: of the file.
         difference: of the logits from those of the network in PyTorch, the largest, over the largest logit; None where
             PyTorch is not installed.
@@ -45,6 +47,7 @@ class Report:
     layout: str
     used: int
     dropped: int
+    file: str
     sha256: str
     difference: float | None
 
@@ -59,7 +62,7 @@ def port(
     measure the clean accuracy.
 
     Args:
-        file: see `read_tensors`.
+        file: see `read_tensors`; or "hf://owner/repository:file" on the Hugging Face hub, which is downloaded.
         architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet", "resnet",
             "vnn_resnet", "alexnet", "inception_v3", "efficientnet_lite0", "small_cnn", "lenet" or "strided_cnn".
         entry: see `read_tensors`.
@@ -80,6 +83,7 @@ def port(
     unknown = set(options) - set(inspect.signature(build).parameters)
     if unknown:
         raise ValueError(f"{architecture} has no {', '.join(sorted(unknown))}.")
+    file = local_file(file)
     model = build(**options)
     tensors = read_tensors(file, entry=entry)
     layout, names = _layout(model, architecture, tensors)
@@ -97,7 +101,9 @@ def port(
                 f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
                 f"in PyTorch, by more than {_ALLOWED:g}."
             )
-    return model, Report(layout.name, used, len(tensors) - used, sha256(file), difference)
+    return model, Report(
+        layout.name, used, len(tensors) - used, file.name, sha256(file), difference
+    )
 
 
 def _check_normalisation(tensors: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:

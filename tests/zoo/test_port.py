@@ -464,6 +464,20 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
     ]
     assert "cifar10/l2/Rice2020Overfitting of RobustBench, from hf://me/robust:" in record.notice
 
+    monkeypatch.setattr(
+        "huggingface_hub.list_repo_files",
+        lambda repository: {"me/one": ["README.md", "a.safetensors"]}.get(
+            repository, ["b.pt", "c.pt"]
+        ),
+    )
+    asked.clear()
+    plain = ["--architecture", "preact_resnet", "--set", "width=4", "--entry", "last"]
+    status, _, err = command("port", "hf://me/one", *plain, "--output", tmp_path / "one")
+    assert (status, asked) == (0, [("me/one", "a.safetensors")]), err
+    status, _, err = command("port", "hf://me/two", *plain, "--output", tmp_path / "two")
+    assert status == 1
+    assert "must be one of those in hf://me/two, as hf://owner/repository:file: b.pt, c.pt" in err
+
     elsewhere = known.model_copy(update={"sources": ("https://example.org/rice.pt",)})
     monkeypatch.setattr("robust_zoo.porting.robustbench.published", lambda: (elsewhere,))
     status, _, err = command("port", *arguments)
