@@ -17,6 +17,7 @@ FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tf_saved_model": ("", ("tensorflow",)),
     "torch": (".pt2", ("torch",)),
 }
+_SAVED_MODEL = "saved_model.pb"  # in its directory
 _LARGEST_BATCH = 4096  # that a program of PyTorch's takes
 
 
@@ -27,8 +28,8 @@ def export(
 
     Args:
         model: functional `keras.Model`.
-        path: file that ends as its format does, ".onnx", ".tflite" or ".pt2", or the directory of a SavedModel. What is
-            there is replaced.
+        path: file that ends as its format does, ".onnx", ".tflite" or ".pt2", or the directory of a SavedModel. A
+            file or a SavedModel that is there is replaced.
         to: "onnx" (extra `export`), "litert" (formerly TensorFlow Lite), "tf_saved_model" or "torch" (`torch.export`).
         quantized: of "litert", whether weights are stored in 8 bits; default False. That changes logits, and may mask
             gradients: measure the file with `measure_export`.
@@ -40,7 +41,8 @@ def export(
         ValueError: another format, a path that does not end as it does, a backend that does not write it, or quantized with
             another than "litert".
         ImportError: the library that writes the format is not installed.
-        FileExistsError: a directory where a file is to be, or the other way round.
+        FileExistsError: a directory where a file is to be, or the other way round; a directory of something else.
+        FileNotFoundError: no directory to write into.
     """
     check_export(path, to, quantized=quantized)
     path = pathlib.Path(path)
@@ -86,5 +88,9 @@ def check_export(path: str | pathlib.Path, to: str, *, quantized: bool) -> None:
     if path.exists() and path.is_dir() == bool(ending):
         there = "directory" if ending else "file"
         raise FileExistsError(f"path must not be a {there} for {to!r}, got {str(path)!r}.")
+    if path.is_dir() and any(path.iterdir()) and not (path / _SAVED_MODEL).is_file():
+        raise FileExistsError(
+            f"path must be a new directory or a SavedModel, which is replaced, got {str(path)!r}."
+        )
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"path must be in a directory that exists, got {str(path)!r}.")

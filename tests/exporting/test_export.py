@@ -85,6 +85,12 @@ def test_what_cannot_be_exported(tmp_path):
             export(model, tmp_path / f"model{FORMATS[to][0]}", to=to)
         with pytest.raises(ValueError, match=f"quantized is for 'litert', got {to!r}"):
             export(model, tmp_path / f"other{FORMATS[to][0]}", to=to, quantized=True)
+    if "tf_saved_model" in WRITTEN:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+        with pytest.raises(FileExistsError, match="path must be a new directory or a SavedModel"):
+            export(model, tmp_path / "mine", to="tf_saved_model")
+        assert (tmp_path / "mine" / "thesis.txt").is_file()
     with pytest.raises(ValueError, match="to must be one of onnx, litert, tf_saved_model, torch"):
         export(model, tmp_path / "model.bin", to="coreml")
     (missing,) = {"torch", "litert"} - set(WRITTEN) if len(WRITTEN) > 1 else {"torch"}
