@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import pydantic
 from pydantic import AfterValidator, Field
@@ -375,6 +375,18 @@ class BaseModelInfo(_Part):
         return {
             key: value for key, value in found.items() if value or key not in ("license", "notice")
         }
+
+
+class Terms(NamedTuple):
+    """On which weights of others may be passed on, for the record of a model with these weights.
+
+    Attributes:
+        license: see `RobustnessRecord`.
+        notice: see `RobustnessRecord`.
+    """
+
+    license: str
+    notice: str
 
 
 class Training(_Part):

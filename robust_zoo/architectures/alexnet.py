@@ -7,6 +7,8 @@ from keras import layers
 
 from robust_zoo.architectures.residual import normalised
 
+_SMALLEST = 63  # side of an image that the last pooling has a pixel of
+
 
 def alexnet(
     input_shape: Sequence[int] = (224, 224, 3),
@@ -28,8 +30,12 @@ def alexnet(
         deviation: of all channels or of each, that it is divided by; with `mean`.
 
     Raises:
-        ValueError: a normalisation that there is not.
+        ValueError: sides that are too small, or a normalisation that there is not.
     """
+    if any(side < _SMALLEST for side in input_shape[:2]):
+        raise ValueError(
+            f"input_shape must be at least {_SMALLEST} x {_SMALLEST}, got {tuple(input_shape)}."
+        )
     inputs = keras.Input(input_shape)
     x = layers.ZeroPadding2D(2)(normalised(inputs, mean, deviation))
     x = layers.Conv2D(64, 11, 4, activation="relu", name="conv0")(x)

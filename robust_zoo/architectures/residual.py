@@ -11,6 +11,14 @@ from robust_zoo.architectures.activations import ReluDecay, activation_layer
 BORDERS = ("all", "end")
 
 
+def check_sides(input_shape: Sequence[int | None], divisor: int) -> None:
+    """Raises ValueError for sides of an image that all strides together do not divide."""
+    if any(side is not None and side % divisor for side in input_shape[:2]):
+        raise ValueError(
+            f"input_shape must have sides divisible by {divisor}, got {tuple(input_shape)}."
+        )
+
+
 def normalised(
     x: keras.KerasTensor,
     mean: float | Sequence[float] | None,

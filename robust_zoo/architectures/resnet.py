@@ -7,6 +7,7 @@ from keras import layers
 
 from robust_zoo.architectures.residual import (
     batch_normalisation,
+    check_sides,
     convolution,
     more_channels,
     normalised,
@@ -42,7 +43,8 @@ def resnet(
     weights that take every second pixel and have zeros in their new channels (option A); 269,722 parameters at depth 20.
 
     Args:
-        input_shape: image shape (height, width, channels), sides divisible by 8, or by 32 with the large stem.
+        input_shape: image shape (height, width, channels), sides divisible by 8 (by 4 with three stages), and by four
+            times that with the large stem.
         num_classes: number of logits.
         depth: 18 (default), 34 or 50; 20, 32, 44 or 56.
         width: filters of the first stage, >= 1; None (default) for 64, or 16 with three stages.
@@ -52,7 +54,7 @@ def resnet(
         synchronized: see `preact_resnet`.
 
     Raises:
-        ValueError: another depth or stem, a width below 1, or a normalisation that there is not.
+        ValueError: another depth or stem, a width below 1, sides that the strides do not divide, or a normalisation that there is not.
     """
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
@@ -62,8 +64,10 @@ def resnet(
         width = 64 if projects else 16
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width!r}.")
+    divisor = 2 ** (len(blocks) - 1) * (4 if stem == "large" else 1)
     if stem not in ("small", "large"):
         raise ValueError(f"stem must be 'small' or 'large', got {stem!r}.")
+    check_sides(input_shape, divisor)
 
     def convolved(
         x: keras.KerasTensor, filters: int, size: int, strides: int, name: str, *, relu: bool = True

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from robust_zoo.architectures.residual import check_sides
+
 
 def strided_cnn(
     input_shape: Sequence[int] = (28, 28, 1),
@@ -20,7 +22,11 @@ def strided_cnn(
         num_classes: number of logits.
         filters: of the 4 x 4 convolutions with strides of 2; default (16, 32).
         dense: units of the dense layer behind them; default 100.
+
+    Raises:
+        ValueError: sides that the strides do not divide.
     """
+    check_sides(input_shape, 2 ** len(filters))
     inputs = x = keras.Input(input_shape)
     for number, count in enumerate(filters):
         x = layers.ZeroPadding2D(1)(x)

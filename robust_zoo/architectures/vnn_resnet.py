@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from robust_zoo.architectures.residual import convolution, normalised
+from robust_zoo.architectures.residual import check_sides, convolution, normalised
 
 
 def vnn_resnet(
@@ -30,11 +30,12 @@ def vnn_resnet(
         deviation: of all channels or of each, that it is divided by; with `mean`.
 
     Raises:
-        ValueError: a width or number of blocks below 1, or a normalisation that there is not.
+        ValueError: a width or number of blocks below 1, sides that the strides do not divide, or a normalisation that there is not.
     """
     for name, value in (("width", width), ("blocks", blocks)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value!r}.")
+    check_sides(input_shape, 4)
     inputs = keras.Input(input_shape)
     x = convolution(normalised(inputs, mean, deviation), width, 3, 2, bias=True, name="stem")
     x = layers.ReLU(name="stem_activation")(x)

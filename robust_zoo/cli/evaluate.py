@@ -65,10 +65,10 @@ DatasetName = Annotated[
     ),
 ]
 CentralCrop = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="Share of the sides of pictures of several sizes that is kept, in the middle, before they are resized: "
-        "0.875 is ImageNet's 224 of 256."
+        "0.875 is ImageNet's 224 of 256. By default the record's, of its own dataset, else 1."
     ),
 ]
 SkipCorrupt = Annotated[
@@ -123,7 +123,7 @@ def evaluate(
     n: Count = None,
     dataset: DatasetName = None,
     split: Split = "test",
-    central_crop: CentralCrop = 1.0,
+    central_crop: CentralCrop = None,
     skip_corrupt: SkipCorrupt = False,
     seed: Seed = 0,
     batch_size: BatchSize = 128,
@@ -295,21 +295,36 @@ def planned(
 
 
 def open_data(
-    opened: "keras.Model", model: str, dataset: str | None, split: str, **options: Any
+    opened: "keras.Model",
+    model: str,
+    dataset: str | None,
+    split: str,
+    *,
+    central_crop: float | None = None,
+    skip_corrupt: bool = False,
 ) -> "Examples":
-    """The split to measure on, by default of the dataset that the model's record names."""
-    from robust_zoo.datasets import open_dataset
+    """The split to measure on, by default of the dataset that the model's record names, prepared as it says."""
+    from robust_zoo.datasets import open_dataset, options_of
 
-    if not 0 < options.get("central_crop", 1) <= 1:
-        raise ValueError(
-            f"--central-crop must be above 0 and at most 1, got {options['central_crop']:g}."
-        )
+    if central_crop is not None and not 0 < central_crop <= 1:
+        raise ValueError(f"--central-crop must be above 0 and at most 1, got {central_crop:g}.")
+    record = getattr(opened, "robustness", None)
+    if not dataset and record is None:
+        raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
+    options: dict[str, Any] = {"central_crop": central_crop or 1.0, "skip_corrupt": skip_corrupt}
     if not dataset:
-        record = getattr(opened, "robustness", None)
-        if record is None:
-            raise ValueError(f"--dataset is needed: {model!r} has no record that says which.")
+        assert record is not None  # refused above
         dataset = record.dataset.name
-    return open_dataset(dataset, split, image_shape=opened.input_shape[1:], **options)
+        recorded = options_of(record.dataset.preparation)
+        options = {
+            "central_crop": central_crop or recorded["central_crop"],
+            "skip_corrupt": skip_corrupt or recorded["skip_corrupt"],
+        }
+    try:
+        return open_dataset(dataset, split, image_shape=opened.input_shape[1:], **options)
+    except ValueError as error:
+        sentence = str(error).replace("central_crop", "--central-crop")
+        raise type(error)(sentence.replace("skip_corrupt is", "--skip-corrupt is")) from None
 
 
 def model_form(

@@ -1,7 +1,7 @@
 """The command `export`."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +14,13 @@ from robust_zoo.cli.common import (
 )
 from robust_zoo.cli.evaluate import (
     BatchSize,
+    CentralCrop,
     DatasetName,
     Epsilon,
     Model,
     NormName,
     Seed,
+    SkipCorrupt,
     check_asked,
     open_data,
     planned,
@@ -54,11 +56,23 @@ def export(
     epsilon: Epsilon = None,
     norm: NormName = None,
     dataset: DatasetName = None,
+    central_crop: CentralCrop = None,
+    skip_corrupt: SkipCorrupt = False,
     seed: Seed = 0,
     batch_size: BatchSize = 128,
 ) -> None:
     """Writes a model for another runtime, and measures what is left of its robustness there."""
     check_count(verify, "--verify")
+    if verify is None:
+        unused = {
+            "--epsilon": epsilon,
+            "--norm": norm,
+            "--dataset": dataset,
+            "--seed": seed or None,
+        }
+        unused |= {"--attack": None if attack == "pgd" else attack}
+        for option in (option for option, given in unused.items() if given is not None):
+            raise ValueError(f"{option} is for measuring: give --verify, too.")
     check_asked(model, [attack], epsilon, None, norm, verify, batch_size, "float32")
     if not needs_epsilon(attack):
         raise ValueError(f"--attack must be one with a budget, got {attack!r}.")
@@ -73,24 +87,28 @@ def export(
         import robust_zoo as rz
         from robust_zoo import exporting
         from robust_zoo.exporting.formats import check_export
+        from robust_zoo.exporting.runtimes import check_runtime
         from robust_zoo.files import replacing, write_text
     try:
         check_export(output, to, quantized=quantized)
     except (ValueError, OSError) as error:
-        words = {
-            "to must": "--to must",
-            "path must": "--output must",
-            "quantized is": "--quantized is",
-        }
-        text = str(error)
-        for ours, theirs in words.items():
-            text = f"{theirs}{text.removeprefix(ours)}" if text.startswith(ours) else text
-        raise type(error)(text) from None
+        sentence = str(error).replace("path must", "--output must", 1)
+        raise type(error)(sentence.replace("quantized is", "--quantized is", 1)) from None
+    if verify is not None:
+        check_runtime(to)
     with quiet():
         opened = rz.load_model(model)
     if verify is not None:
         made = planned(opened, model, [attack], epsilon, None, norm)[1][0][0]
-        data = open_data(opened, model, dataset, "test")
+        data = open_data(
+            opened, model, dataset, "test", central_crop=central_crop, skip_corrupt=skip_corrupt
+        )
+        if verify > len(data):
+            raise ValueError(
+                f"--verify must be at most {len(data)}, the test images, got {verify}."
+            )
+    for old in (figures_file, images_file):  # of a file that is replaced
+        old.unlink(missing_ok=True)
     with quiet():
         exporting.export(opened, output, to=to, quantized=quantized)
     print(f"written to {output}")
@@ -99,8 +117,9 @@ def export(
     figures, images = exporting.measure_export(
         output, opened, data, attack=made, n=verify, seed=seed, batch_size=batch_size
     )
+    named: dict[str, Any] = dict(images)
     with replacing(images_file) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **images)
+        np.savez_compressed(file, **named)
     write_text(figures_file, figures.to_json())
     _print(figures)
 

@@ -43,7 +43,7 @@ def plan(
     n: Count = None,
     dataset: DatasetName = None,
     split: Split = "test",
-    central_crop: CentralCrop = 1.0,
+    central_crop: CentralCrop = None,
     skip_corrupt: SkipCorrupt = False,
     seed: Seed = 0,
     batch_size: BatchSize = 128,

@@ -13,7 +13,7 @@ import numpy as np
 from robust_zoo.contract import check_images, check_labels
 
 SPLITS = ("train", "validation", "test")
-_HELD_OUT = {"cifar10": 1000}  # validation examples, where not 5,000
+_HELD_OUT = {"cifar10": 1000, "imagenet2012": 1000}  # validation examples, where not 5,000
 _IN_MEMORY = 2**30  # bytes of float32 images, beyond which they are read as they are needed
 _READ_AT_ONCE = 256
 
@@ -200,8 +200,9 @@ def _chosen(data: Examples, n: int | None, seed: int) -> np.ndarray:
 class Source:
     """Where a dataset comes from.
 
-    Where it has no validation split, the last tenth of its training split (at most 5,000 examples, 1,000 of CIFAR-10)
-    is held out as "validation" and is not part of "train"; no split ever shares an example with "test".
+    Where it has no validation split, the last tenth of its training split (at most 5,000 examples, 1,000 of CIFAR-10
+    and ImageNet) is held out as "validation" and is not part of "train"; no split ever shares an example with "test".
+    Where only "train" and "validation" have labels, as of ImageNet, "test" is that validation split.
 
     Args:
         name: as given to `load_dataset`.

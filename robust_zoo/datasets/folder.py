@@ -1,5 +1,6 @@
 """Datasets in folders of images, a subfolder a class."""
 
+import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -166,7 +167,8 @@ class FolderReader:
             if not corrupt:
                 raise
             raise DatasetError(
-                f"{_told(self, corrupt)}: skip_corrupt (--skip-corrupt) leaves out what cannot be read."
+                f"{_told(self, corrupt)}: open_dataset(skip_corrupt=True), or --skip-corrupt of evaluate, plan, port and "
+                "export, leaves out what cannot be read."
             ) from error
 
     def corrupt(self, numbers: np.ndarray) -> dict[int, str]:
@@ -174,8 +176,10 @@ class FolderReader:
         found = {}
         for number in numbers:
             try:
-                decoded(self.decode, [self.paths[number]], [0])
+                picture(self.paths[number], self.image_shape[2])
             except Exception as error:  # of whatever library reads that kind of picture
+                if not os.access(self.paths[number], os.R_OK):  # no fault of the picture
+                    raise
                 found[int(number)] = one_line(error)
         return found
 

@@ -7,6 +7,7 @@ from robust_zoo.datasets.dataset import Dataset, DatasetError, Examples, Source
 from robust_zoo.datasets.digits import Digits
 from robust_zoo.datasets.folder import Folder, is_folder
 from robust_zoo.datasets.npz import NpzFile
+from robust_zoo.datasets.reading import options_of
 from robust_zoo.datasets.tfds import Tfds
 
 _CLASSES = re.compile(r":(\d+(?:,\d+)*)$")  # behind a name: some of its classes
@@ -72,7 +73,12 @@ def open_dataset(
     """
     if not 0 < central_crop <= 1:
         raise ValueError(f"central_crop must be above 0 and at most 1, got {central_crop!r}.")
+    central_crop = float(central_crop)
     if _CLASSES.search(str(name)):
+        if central_crop != 1 or skip_corrupt:
+            raise ValueError(
+                f"central_crop and skip_corrupt are for folders and TFDS datasets of several sizes, got {name!r}."
+            )
         return load_dataset(name, split, data_dir=data_dir)
     source = source_of(
         name,
@@ -81,7 +87,14 @@ def open_dataset(
         central_crop=central_crop,
         skip_corrupt=skip_corrupt,
     )
-    return source.open(split, image_shape)
+    if skip_corrupt and not isinstance(source, Folder):
+        raise ValueError(f"skip_corrupt is for folders of images, got the dataset {name!r}.")
+    data = source.open(split, image_shape)
+    if central_crop != 1 and options_of(data.preparation)["central_crop"] != central_crop:
+        raise ValueError(
+            f"central_crop is for folders and for TFDS datasets of several sizes, of which {name!r} is none."
+        )
+    return data
 
 
 def stream_dataset(

@@ -46,7 +46,7 @@ def prepared(size: tuple[int | None, ...] | None, central_crop: float = 1.0) -> 
 
 def options_of(preparation: str) -> dict[str, Any]:
     """Of `open_dataset`, for what a record says of its images."""
-    share = re.match(r"the middle (0\.\d+) resized", preparation)
+    share = re.match(r"the middle (\S+) resized", preparation)
     return {
         "central_crop": float(share[1]) if share else 1.0,
         "skip_corrupt": LEFT_OUT in preparation,

@@ -23,6 +23,7 @@ from robust_zoo.datasets.reading import decoded, in_order, prepared, records, re
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
+_UNLABELLED = ("imagenet2012",)  # whose TFDS split "test" has the label -1 throughout
 _NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*][\w.*]*)?")  # name/config:version
 
 
@@ -99,9 +100,16 @@ class Tfds(Source):
             ) from error
 
     def _split(self, split: str) -> str:
-        """Our split in TFDS's words, the validation part cut off the training split where there is none."""
+        """Our split in TFDS's words.
+
+        The validation part is cut off the training split where there is none, or where it has to serve as the test
+        split, whose labels nobody publishes.
+        """
         builder = self._builder
         available = tuple(builder.info.splits)
+        labelled = "test" in available and builder.name not in _UNLABELLED
+        if not labelled and {"train", "validation"} <= set(available) and split in SPLITS:
+            return "validation" if split == "test" else self._part_of_train(split)
         if (split in available and split != "train") or split not in SPLITS:
             return split
         if "train" not in available or split == "test":
@@ -110,6 +118,10 @@ class Tfds(Source):
             )
         if "validation" in available:
             return "train"
+        return self._part_of_train(split)
+
+    def _part_of_train(self, split: str) -> str:
+        builder = self._builder
         kept = builder.info.splits["train"].num_examples
         kept -= held_out(kept, builder.name)
         return f"train[:{kept}]" if split == "train" else f"train[{kept}:]"

@@ -149,10 +149,10 @@ def carried_by(model: keras.Model, config: Configuration, weights: Weights) -> d
     if record is not None and (record.config, record.weights) == (config, weights):
         keys = ("name", "architecture", "defense", "reported", "training", "base_model")
         return {key: getattr(record, key) for key in (*keys, "license", "notice")}
-    base = getattr(model, "base_model", None)
-    carried: dict[str, Any] = {"base_model": base}
-    if base is not None:
-        carried |= {"license": base.license, "notice": base.notice}
+    carried: dict[str, Any] = {"base_model": getattr(model, "base_model", None)}
+    terms = getattr(model, "terms", None)
+    if terms is not None:
+        carried |= {"license": terms.license, "notice": terms.notice}
     origin = getattr(model, "origin", None)
     if origin is not None and origin.weights == variables_sha256(model):
         carried |= {"defense": origin.defense, "training": origin.training}

@@ -354,7 +354,10 @@ def plan_evaluation(
             raise ValueError(
                 f"{argument} must be one line of text of at most {LONGEST_NAME} characters, got {one_line(text)!r}."
             )
-    license = license or carried.get("license") or LICENSE
+    base = base_model or carried["base_model"]
+    if license is None:
+        license = carried.get("license") or (base.license if base else "") or LICENSE
+    notice = notice or carried.get("notice", "") or (base.notice if base else "")
     if not re.fullmatch(LICENSE_FORM, license):
         raise ValueError(
             f"license must be an SPDX identifier such as 'MIT', got {one_line(license)!r}."
@@ -397,9 +400,9 @@ def plan_evaluation(
         defense=defense_info(defense, model) or carried.get("defense"),
         reported=tuple(reported) or carried.get("reported", ()),
         training=training or carried.get("training"),
-        base_model=base_model or carried["base_model"],
+        base_model=base,
         license=license,
-        notice=notice or carried.get("notice", ""),
+        notice=notice,
     )
     return plan.with_bound(bound)
 

@@ -1,11 +1,24 @@
 """Exported files in the runtimes that they are for."""
 
+import importlib.util
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
 Run = Callable[[np.ndarray], np.ndarray]
+
+
+_RUNTIMES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}  # that not every backend brings
+
+
+def check_runtime(to: str) -> None:
+    """Raises ImportError if what runs files of a format is not installed."""
+    needed = _RUNTIMES.get(to)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise ImportError(
+            f"{needed} runs {to} files, and is not installed: pip install 'robust-zoo[export]'."
+        )
 
 
 def open_export(path: str | pathlib.Path) -> Run:
@@ -32,24 +45,18 @@ def open_export(path: str | pathlib.Path) -> Run:
 
 
 def _onnx(path: pathlib.Path) -> Run:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ImportError(
-            "ONNX Runtime runs .onnx files, and is not installed: pip install 'robust-zoo[export]'."
-        ) from None
+    check_runtime("onnx")
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 
 
 def _litert(path: pathlib.Path) -> Run:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        raise ImportError(
-            "LiteRT runs .tflite files, and is not installed: pip install 'robust-zoo[export]'."
-        ) from None
+    check_runtime("litert")
+    from ai_edge_litert.interpreter import Interpreter
+
     interpreter = Interpreter(str(path))
     place, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 

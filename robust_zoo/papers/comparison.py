@@ -1,11 +1,12 @@
 """A paper's table beside ours: measured, and put in words."""
 
 import importlib
+from typing import Any
 
 import keras
 import pydantic
 
-from robust_zoo.datasets import load_dataset
+from robust_zoo.datasets import Examples, is_folder, load_dataset, open_dataset
 from robust_zoo.papers.table import Table, find_table
 from robust_zoo.record import Accuracy
 from robust_zoo.weights import describe_weights
@@ -72,15 +73,22 @@ def reproduce(
             f"left out, it is {ours.dataset}" if ours.dataset else "a folder of images, or a name"
         )
         raise ValueError(f"dataset of {name!r} must be {wanted}, got {dataset!r}.")
-    test = load_dataset(dataset or ours.dataset, "test", image_shape=ours.image_shape)
-    n = ours.n if n is None else n
-    test = test if n is None else test.sample(n, seed)
     models, missing = {}, []
     for model in paper["models"]:
         try:
             models[model] = load_model(model) if ours.load is None else ours.load(model)
         except UnknownModelError:
             missing.append(model)
+    if ours.dataset:
+        data: Examples = load_dataset(ours.dataset, "test")
+    else:
+        assert dataset is not None  # refused above
+        options: dict[str, Any] = {"image_shape": ours.image_shape}
+        if is_folder(dataset):
+            options["central_crop"] = ours.central_crop
+        data = open_dataset(dataset, "test", **options)
+    n = ours.n if n is None else n
+    test = (data if n is None else data.sample(n, seed)).take(slice(None))
     nothing = [None] * len(paper["columns"])
     return Comparison(
         title=paper["title"],

@@ -19,7 +19,8 @@ class Table(NamedTuple):
         n: test examples unless asked otherwise; None is all.
         measure: makes `Rows` of models by name, the test examples (a `Dataset`) and a seed.
         load: makes a model, by name, that is none of the zoo; None (default) where all are.
-        image_shape: (height, width, channels) of the images of a folder; by default their own.
+        image_shape: (height, width, channels) that the images of a folder get; by default their own.
+        central_crop: of a folder, see `open_dataset`.
     """
 
     dataset: str
@@ -27,6 +28,7 @@ class Table(NamedTuple):
     measure: Callable[[dict[str, Any], Any, int], Rows]
     load: Callable[[str], Any] | None = None
     image_shape: tuple[int, int, int] | None = None
+    central_crop: float = 1.0
 
 
 def papers() -> dict[str, dict[str, dict]]:

@@ -16,6 +16,7 @@ from robust_zoo.inference import predict
 from robust_zoo.porting.download import local_file
 from robust_zoo.porting.layouts import LAYOUTS, Layout
 from robust_zoo.porting.tensors import PortError, read_tensors
+from robust_zoo.record import Terms
 from robust_zoo.weights import sha256
 
 _SHOWN = 8  # names in an error, at most
@@ -38,7 +39,6 @@ class Report:
         layout: whose names the file has.
         used: how many tensors are weights of the model.
         dropped: how many the network does not use.
-        file: its name.
         sha256: of the file.
         difference: of the logits from those of the network in PyTorch, the largest, over the largest logit; None where
             PyTorch is not installed.
@@ -47,13 +47,18 @@ class Report:
     layout: str
     used: int
     dropped: int
-    file: str
     sha256: str
     difference: float | None
 
 
 def port(
-    file: str | pathlib.Path, architecture: str, *, entry: str = "", **options: Any
+    file: str | pathlib.Path,
+    architecture: str,
+    *,
+    entry: str = "",
+    license: str = "unknown",
+    origin: str = "",
+    **options: Any,
 ) -> tuple[keras.Model, Report]:
     """A model of the zoo's architecture with the weights of a file of PyTorch's.
 
@@ -66,6 +71,9 @@ def port(
         architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet", "resnet",
             "vnn_resnet", "alexnet", "inception_v3", "efficientnet_lite0", "small_cnn", "lenet" or "strided_cnn".
         entry: see `read_tensors`.
+        license: of the weights, an SPDX identifier such as "MIT"; by default "unknown". `evaluate` writes it, and a notice,
+            into the model's record.
+        origin: whose weights they are, and where they are from, for that notice; by default the file's place.
         **options: of the architecture, such as depth=28, width=10, activation="silu", mean=..., deviation=....
 
     Returns:
@@ -83,15 +91,21 @@ def port(
     unknown = set(options) - set(inspect.signature(build).parameters)
     if unknown:
         raise ValueError(f"{architecture} has no {', '.join(sorted(unknown))}.")
-    file = local_file(file)
+    path, place = local_file(file), str(file) if str(file).startswith("hf://") else "a file"
     model = build(**options)
-    tensors = read_tensors(file, entry=entry)
+    tensors = read_tensors(path, entry=entry)
     layout, names = _layout(model, architecture, tensors)
     given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
     given |= options
     if "mean" in given:
         _check_normalisation(tensors, given)
     assign(model, tensors, names)
+    digest = sha256(path)
+    model.terms = Terms(
+        license,
+        f"These weights were not trained by whoever made this checkpoint: they are those of {origin or place}, file "
+        f"{path.name} with sha256 {digest}, in another layout. Their license is {license}.",
+    )
     used = sum(map(len, names.values()))
     difference = None
     if importlib.util.find_spec("torch") is not None:
@@ -101,9 +115,7 @@ def port(
                 f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
                 f"in PyTorch, by more than {_ALLOWED:g}."
             )
-    return model, Report(
-        layout.name, used, len(tensors) - used, file.name, sha256(file), difference
-    )
+    return model, Report(layout.name, used, len(tensors) - used, digest, difference)
 
 
 def _check_normalisation(tensors: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ def local_file(place: str | pathlib.Path) -> pathlib.Path:
     if not str(place).startswith("hf://"):
         return pathlib.Path(place)
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     repository, _, name = str(place).removeprefix("hf://").partition(":")
     try:
@@ -32,5 +31,9 @@ def local_file(place: str | pathlib.Path) -> pathlib.Path:
                 )
             (name,) = files
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise PortError(f"{place} cannot be downloaded: {one_line(error)}.") from error
+    except PortError:
+        raise
+    except Exception as error:  # of whatever the client stumbles over on the way
+        raise PortError(
+            f"file must be one that can be downloaded, got {str(place)!r}: {one_line(error)}."
+        ) from error

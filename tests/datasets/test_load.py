@@ -389,7 +389,7 @@ def pictures(tmp_path):
 def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
     with pytest.raises(
         DatasetError,
-        match=r"a_broken.jpg', .*cut.jpg' are no pictures that can be read: skip_corrupt \(--skip-cor",
+        match=r"a_broken.jpg', .*cut.jpg' are no pictures that can be read: open_dataset\(skip_cor",
     ):
         open_dataset(str(pictures), image_shape=(4, 4, 3))
     with pytest.warns(UserWarning, match=r"a_broken.jpg', .*cut.jpg' are no pictures .*; left out"):
@@ -427,3 +427,12 @@ def test_the_middle_of_a_picture(tmp_path):
     for share in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="central_crop must be above 0 and at most 1, got"):
             open_dataset(str(tmp_path), central_crop=share)
+
+
+def test_crops_of_data_that_have_one_size():
+    with pytest.raises(ValueError, match="central_crop is for folders and for TFDS datasets of"):
+        open_dataset("digits", central_crop=0.5)
+    with pytest.raises(ValueError, match="skip_corrupt is for folders of images, got"):
+        open_dataset("digits", skip_corrupt=True)
+    with pytest.raises(ValueError, match="central_crop and skip_corrupt are for folders"):
+        open_dataset("digits:1,2", central_crop=0.5)

