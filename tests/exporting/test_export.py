@@ -118,7 +118,15 @@ def test_the_command(command, tmp_path):
         (["--to", "litert"], "--output must end in .tflite for 'litert'"),
         (["--to", "tf_saved_model", "--quantized"], "--quantized is for 'litert'"),
         (["--to", "tf_saved_model", "--verify", 0], "--verify must be"),
-        (["--to", "tf_saved_model", "--attack", "deepfool"], "--attack must be one with a budget"),
+        (
+            ["--to", "tf_saved_model", "--verify", 5, "--attack", "deepfool"],
+            "--attack must be one with a budget",
+        ),
+        (["--to", "tf_saved_model", "--epsilon", 0.1], "--epsilon is for measuring: give --verify"),
+        (
+            ["--to", "tf_saved_model", "--verify", 99999],
+            "--verify must be at most 500, the test im",
+        ),
     ):
         status, _, err = command(*asked, *arguments)
         assert status == 1
