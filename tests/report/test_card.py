@@ -317,7 +317,7 @@ def test_text_of_a_record_is_only_ever_text(record, tmp_path):
         update={"explanation": HOSTILE, "name": HOSTILE, "passed": False}
     )
     told = {
-        "name": HOSTILE, "architecture": HOSTILE, "license": HOSTILE, "training": training, "checks": (check,),
+        "name": HOSTILE, "architecture": HOSTILE, "notice": HOSTILE, "training": training, "checks": (check,),
         "dataset": record.dataset.model_copy(update={"name": HOSTILE, "version": HOSTILE}),
         "reported": (Reported(source=HOSTILE, setting=HOSTILE, accuracy=0.5),),
     }  # fmt: skip
