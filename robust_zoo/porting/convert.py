@@ -91,7 +91,9 @@ def port(
     unknown = set(options) - set(inspect.signature(build).parameters)
     if unknown:
         raise ValueError(f"{architecture} has no {', '.join(sorted(unknown))}.")
-    path, place = local_file(file), str(file) if str(file).startswith("hf://") else "a file"
+    path = local_file(file)
+    if not origin and str(file).startswith("hf://"):
+        origin = str(file)
     model = build(**options)
     tensors = read_tensors(path, entry=entry)
     layout, names = _layout(model, architecture, tensors)
@@ -103,8 +105,8 @@ def port(
     digest = sha256(path)
     model.terms = Terms(
         license,
-        f"These weights were not trained by whoever made this checkpoint: they are those of {origin or place}, file "
-        f"{path.name} with sha256 {digest}, in another layout. Their license is {license}.",
+        f"These weights were not trained by whoever made this checkpoint: they are those of {origin}{', ' if origin else ''}"
+        f"the file {path.name} with sha256 {digest}, in another layout. Their license is {license}.",
     )
     used = sum(map(len, names.values()))
     difference = None

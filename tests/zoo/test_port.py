@@ -347,7 +347,7 @@ def test_the_command(command, tmp_path):
     labels = predict(ported, x, 3).argmax(1).astype("int32")
     own = evaluate(ported, (x, labels), checks=False)
     assert own.license == "unknown"
-    assert "those of a file, file model.pt with sha256" in own.notice
+    assert "those of the file model.pt with sha256" in own.notice
     np.savez(tmp_path / "mine.npz", images=x, labels=labels)
     asked += ["--dataset", tmp_path / "mine.npz"]
     status, out, err = command("port", *asked)
