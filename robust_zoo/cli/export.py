@@ -107,10 +107,10 @@ def export(
             raise ValueError(
                 f"--verify must be at most {len(data)}, the test images, got {verify}."
             )
-    for old in (figures_file, images_file):  # of a file that is replaced
-        old.unlink(missing_ok=True)
     with quiet():
         exporting.export(opened, output, to=to, quantized=quantized)
+    for old in (figures_file, images_file):  # of the file that was replaced
+        old.unlink(missing_ok=True)
     print(f"written to {output}")
     if verify is None:
         return

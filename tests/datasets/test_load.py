@@ -1,5 +1,6 @@
 import io
 import shutil
+import types
 import zipfile
 
 import keras
@@ -17,6 +18,7 @@ from robust_zoo.datasets import (
     options_of,
     stream_dataset,
 )
+from robust_zoo.datasets.tfds import Tfds
 
 
 def rows(images):
@@ -436,3 +438,23 @@ def test_crops_of_data_that_have_one_size():
         open_dataset("digits", skip_corrupt=True)
     with pytest.raises(ValueError, match="central_crop and skip_corrupt are for folders"):
         open_dataset("digits:1,2", central_crop=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("imagenet2012", {"train": 100_000, "validation": 500, "test": 700}),  # no labels in "test"
+        ("imagenette", {"train": 9_000, "validation": 500}),
+    ],
+)
+def test_the_labelled_validation_split_is_the_test_split(name, splits):
+    source = Tfds.__new__(Tfds)
+    info = types.SimpleNamespace(
+        splits={key: types.SimpleNamespace(num_examples=count) for key, count in splits.items()}
+    )
+    source._builder = types.SimpleNamespace(name=name, info=info)
+    assert source._split("test") == "validation"
+    kept = 99_000 if name == "imagenet2012" else 8_100
+    assert source._split("train") == f"train[:{kept}]"
+    assert source._split("validation") == f"train[{kept}:]"
+    assert source._split("validation[:10]") == "validation[:10]"
