@@ -14,7 +14,7 @@ import pytest
 
 from robust_zoo import architectures, backend
 from robust_zoo.attacks import FGSM, PGD, FixedBudgetAttack, MinimumNormAttack
-from robust_zoo.datasets import flip_and_crop, load_dataset
+from robust_zoo.datasets import Batches, flip_and_crop, load_dataset
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining, with_weight_decay
 from robust_zoo.evaluation import Part
 from robust_zoo.layers import layers_of
@@ -30,7 +30,6 @@ from robust_zoo.recipe import (
     run,
 )
 from robust_zoo.recipe.building import build
-from robust_zoo.recipe.fitting import Epochs
 from robust_zoo.zoo import list_models, load_attack, load_model, load_record
 
 
@@ -128,18 +127,18 @@ def test_natural_training_has_no_defense(recipe, tmp_path):
 @pytest.mark.long
 def test_an_interrupted_run_resumes_to_the_same_weights(recipe, tmp_path, monkeypatch):
     run(recipe, tmp_path / "whole", verbose=0)
-    begin = Epochs.begin
+    begin = Batches.begin
 
     def power_cut(self, epoch):
         if epoch == 2:
             raise KeyboardInterrupt
         begin(self, epoch)
 
-    monkeypatch.setattr(Epochs, "begin", power_cut)
+    monkeypatch.setattr(Batches, "begin", power_cut)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path / "cut", verbose=0)
     assert not (tmp_path / "cut").exists()
-    monkeypatch.setattr(Epochs, "begin", begin)
+    monkeypatch.setattr(Batches, "begin", begin)
     with pytest.raises(RecipeError, match=r"seed must be 0, as in the interrupted run, got 5\."):
         run(recipe.model_copy(update={"seed": 5}), tmp_path / "cut", resume=True, verbose=0)
     file = tmp_path / ".cut.training" / "training.npz"
@@ -274,14 +273,14 @@ def test_a_fixed_set_is_made_of_the_training_split(recipe, tmp_path):
 
 def test_augmentation_depends_on_seed_epoch_and_batch():
     data = load_dataset("digits", "train")
-    batches = Epochs(data, 64, 0, lambda images, rng: flip_and_crop(images, rng, pad=1))
+    batches = Batches(data, 64, 0, lambda images, rng: flip_and_crop(images, rng, pad=1))
     found = []
     for epoch in (0, 1, 0):
         batches.begin(epoch)
         found.append(batches[3][0])
     np.testing.assert_array_equal(found[0], found[2])
     assert not np.array_equal(found[0], found[1])
-    plain = Epochs(data, 64, 0)
+    plain = Batches(data, 64, 0)
     assert not np.array_equal(plain[3][0], found[0])
     np.testing.assert_array_equal(plain[3][1], batches[3][1])
 
@@ -299,11 +298,11 @@ def test_a_killed_run_loses_the_current_epoch_at_most(name, tmp_path, capsys, mo
     code = (
         f"{QUICK}import tensorflow as tf\n"
         "tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})\n"  # as here
-        "get = fitting.Epochs.__getitem__\n"
+        "get = fitting.Batches.__getitem__\n"
         "def item(self, index):\n"
         "    if self.first == 2 * len(self) and index == 9: os.kill(os.getpid(), 9)\n"
         "    return get(self, index)\n"
-        "fitting.Epochs.__getitem__ = item\n"
+        "fitting.Batches.__getitem__ = item\n"
         "r.run(quick(sys.argv[2], 4), sys.argv[1], verbose=0)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "cut"), name]
@@ -364,7 +363,7 @@ def test_mixed_precision_is_only_for_training(recipe, tmp_path):
 
 def test_every_epoch_has_an_order_of_its_own_and_all_examples_get_a_turn():
     data = load_dataset("digits", "train")
-    batches = Epochs(data, 64, seed=0)
+    batches = Batches(data, 64, seed=0)
     orders = []
     for epoch in (0, 1, 0):
         batches.begin(epoch)

@@ -1,16 +1,24 @@
 """Recipes whose training images are read as they are needed."""
 
 import functools
+import json
 
 import keras
 import numpy as np
 import pytest
 
 from robust_zoo.attacks import FGSM, DeepFool
-from robust_zoo.datasets import StoredDataset, dataset, flip_and_crop, open_dataset
+from robust_zoo.datasets import (
+    Batches,
+    RandomResizedCrop,
+    StoredDataset,
+    dataset,
+    flip_and_crop,
+    open_dataset,
+)
 from robust_zoo.defenses import AdversarialTraining, FixedSetTraining
 from robust_zoo.recipe import Recipe, RecipeError, execution, resolved, run
-from robust_zoo.recipe.fitting import Epochs, TimeLimitError
+from robust_zoo.recipe.fitting import TimeLimitError
 from robust_zoo.zoo import load_model
 
 pytestmark = [pytest.mark.home, pytest.mark.slow]
@@ -63,7 +71,12 @@ def asked(monkeypatch, pictures):
     found = []
     kind = type(open_dataset(pictures, "train").reader)
     original = kind.read
-    monkeypatch.setattr(kind, "read", lambda self, n: found.append(len(n)) or original(self, n))
+
+    def read(self, numbers, parts=None):
+        found.append(len(numbers))
+        return original(self, numbers, parts)
+
+    monkeypatch.setattr(kind, "read", read)
     return found
 
 
@@ -83,8 +96,8 @@ def test_a_host_reads_its_own_rows(pictures, asked):
     data = open_dataset(pictures, "train", image_shape=(8, 8, 3))
     assert isinstance(data, StoredDataset)
     augment = functools.partial(flip_and_crop, pad=2)
-    whole = Epochs(data.take(slice(None)), 8, 3, augment)
-    hosts = [Epochs(data, 8, 3, augment, rows=slice(4 * i, 4 * i + 4)) for i in (0, 1)]
+    whole = Batches(data.take(slice(None)), 8, 3, augment)
+    hosts = [Batches(data, 8, 3, augment, rows=slice(4 * i, 4 * i + 4)) for i in (0, 1)]
     asked.clear()
     for epoch in (0, 4):
         for part in (whole, *hosts):
@@ -100,13 +113,36 @@ def test_a_host_reads_its_own_rows(pictures, asked):
 def test_parts_of_a_pass_are_its_batches(pictures):
     data = open_dataset(pictures, "train", image_shape=(8, 8, 3))
     augment = functools.partial(flip_and_crop, pad=2)
-    whole, parts = Epochs(data, 8, 3, augment), Epochs(data, 8, 3, augment, steps=2)
+    whole, parts = Batches(data, 8, 3, augment), Batches(data, 8, 3, augment, steps=2)
     assert (len(whole), len(parts)) == (3, 2)
     for number in range(6):  # two passes
         whole.begin(number // 3)
         parts.begin(number // 2)
         for one, other in zip(whole[number % 3], parts[number % 2], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_parts_are_cut_of_pictures_as_they_are_stored(pictures, tmp_path, monkeypatch):
+    """Though they are few, none of those trained on is in memory; those measured on are the middle of each."""
+    monkeypatch.setattr(execution, "evaluate", functools.partial(execution.evaluate, checks=False))
+    read = []
+    original = StoredDataset.take
+    monkeypatch.setattr(
+        StoredDataset,
+        "take",
+        lambda self, rows, parts=None: read.append(parts) or original(self, rows, parts),
+    )
+    cropped = recipe(pictures, augment=RandomResizedCrop((0.2, 1.0)), central_crop=0.75, epochs=1)
+    record = run(cropped.override({"augment.ratio": "(0.5, 2.0)"}), tmp_path / "out", verbose=0)
+    parts = np.concatenate([each for each in read if each is not None])
+    assert len(parts) >= SIZES["train"]
+    assert parts[:, 0].min() > 0.2
+    assert 0.5 <= parts[:, 1].min() < 0.7
+    assert "the middle 0.75 resized to 8 x 8" in record.dataset.preparation
+    told = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert told["augment"]["name"] == "robust_zoo.datasets.augment.RandomResizedCrop"
+    assert (told["augment"]["area"], told["augment"]["ratio"]) == ([0.2, 1.0], [0.5, 2.0])
+    assert told["central_crop"] == 0.75
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -112,8 +112,15 @@ class Reader(Protocol):
 
     image_shape: tuple[int, ...]
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 images (n, height, width, channels) in [0, 1] and integer labels (n,), in the order asked for."""
+    def read(
+        self, numbers: np.ndarray, parts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 images (n, height, width, channels) in [0, 1] and integer labels (n,), in the order asked for.
+
+        Args:
+            numbers: of the examples.
+            parts: of each image, what `RandomResizedCrop.drawn` makes; None is the whole, or the middle of it.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +164,9 @@ class StoredDataset:
         for first in range(0, len(self), _READ_AT_ONCE):
             yield self.take(slice(first, first + _READ_AT_ONCE))
 
-    def take(self, rows: slice | np.ndarray) -> Dataset:
-        """The examples at some places, in that order, in memory."""
-        images, labels = self.reader.read(self.numbers[rows])
+    def take(self, rows: slice | np.ndarray, parts: np.ndarray | None = None) -> Dataset:
+        """The examples at some places, in that order, in memory; parts of their images as `RandomResizedCrop` draws them."""
+        images, labels = self.reader.read(self.numbers[rows], parts)
         about = (self.name, self.version, self.split)
         return Dataset(*about, images, labels, self.class_names, self.preparation)
 
@@ -216,16 +223,8 @@ class Source:
         raise NotImplementedError
 
     def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
-        """One split, in memory if it is small; images of other shapes are resized if the source can do that."""
+        """One split, to be read as it is needed if the source can do that; likewise images of other shapes are resized."""
         return self.load(split)
-
-    def stream(
-        self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
-    ) -> Any:
-        """A split as a tf.data stream of single examples (float32 image in [0, 1], int label)."""
-        raise DatasetError(
-            f"{self.name!r} is small: use load_dataset; streams are for TFDS datasets and folders."
-        )
 
     def check_split(self, split: str) -> None:
         """Raises DatasetError unless the split is one of `SPLITS`."""

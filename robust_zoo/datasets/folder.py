@@ -4,7 +4,6 @@ import os
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,11 +12,10 @@ from robust_zoo.datasets.dataset import (
     SPLITS,
     Dataset,
     DatasetError,
-    Examples,
     Source,
     StoredDataset,
 )
-from robust_zoo.datasets.reading import LEFT_OUT, decoded, in_order, picture, prepared, resizing
+from robust_zoo.datasets.reading import LEFT_OUT, cut, decoded, picture, prepared, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
@@ -59,17 +57,19 @@ class Folder(Source):
         self.central_crop, self.skip_corrupt = central_crop, skip_corrupt
 
     def load(self, split: str) -> Dataset:
-        return self._stored(split, self.image_shape).take(slice(None))
+        return self.open(split, None).take(slice(None))
 
-    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
-        return self._stored(split, image_shape or self.image_shape).loaded_if_small()
-
-    def stream(
-        self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
-    ) -> Any:
-        reader, _ = self._reader(split, None if image_size is None else (*image_size, None))
-        files = in_order((reader.paths, reader.labels), shuffle_seed)
-        return files.map(reader.decode, num_parallel_calls=-1)
+    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
+        reader, classes = self._reader(split, image_shape or self.image_shape)
+        numbers = np.arange(len(reader.paths))
+        preparation = prepared(reader.image_shape[:2], self.central_crop)
+        if self.skip_corrupt and (corrupt := reader.corrupt(numbers)):
+            numbers = np.setdiff1d(numbers, list(corrupt))
+            warnings.warn(f"{_told(reader, corrupt)}; left out.", stacklevel=3)
+            preparation += f"; {len(corrupt)} {LEFT_OUT}"
+        if not len(numbers):
+            raise DatasetError(f"{str(self.path)!r} has no picture that can be read.")
+        return StoredDataset(self.path.name, "", split, reader, numbers, classes, preparation)
 
     def _of_split(self, split: str) -> pathlib.Path:
         path = self.path
@@ -87,18 +87,6 @@ class Folder(Source):
                 f"split of {str(path)!r} must be one of {tuple(parts)}, got {split!r}."
             )
         return path / split
-
-    def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
-        reader, classes = self._reader(split, image_shape)
-        numbers = np.arange(len(reader.paths))
-        preparation = prepared(reader.image_shape[:2], self.central_crop)
-        if self.skip_corrupt and (corrupt := reader.corrupt(numbers)):
-            numbers = np.setdiff1d(numbers, list(corrupt))
-            warnings.warn(f"{_told(reader, corrupt)}; left out.", stacklevel=4)
-            preparation += f"; {len(corrupt)} {LEFT_OUT}"
-        if not len(numbers):
-            raise DatasetError(f"{str(self.path)!r} has no picture that can be read.")
-        return StoredDataset(self.path.name, "", split, reader, numbers, classes, preparation)
 
     def _reader(
         self, split: str, image_shape: tuple[int | None, ...] | None
@@ -158,10 +146,12 @@ class FolderReader:
         self.paths, self.labels, self.image_shape = list(paths), list(labels), image_shape
         self.central_crop = central_crop
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        paths, labels = ([part[i] for i in numbers] for part in (self.paths, self.labels))
+    def read(
+        self, numbers: np.ndarray, parts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        paths, labels = ([values[i] for i in numbers] for values in (self.paths, self.labels))
         try:
-            return decoded(self.decode, paths, labels)
+            return decoded(self.decode, paths, labels, parts)
         except Exception as error:  # of whatever library reads that kind of picture
             corrupt = self.corrupt(numbers)
             if not corrupt:
@@ -183,10 +173,15 @@ class FolderReader:
                 found[int(number)] = one_line(error)
         return found
 
-    def decode(self, path: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """A float32 image in [0, 1] and its label, by TensorFlow operations."""
-        image = picture(path, self.image_shape[2])
-        return resizing(self.image_shape[:2], self.central_crop)(image) / 255, label
+    def decode(
+        self, path: Tensor, label: Tensor, part: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A float32 image in [0, 1], or a part of it, and its label, by TensorFlow operations."""
+        image, size = picture(path, self.image_shape[2]), self.image_shape[:2]
+        resized = (
+            resizing(size, self.central_crop)(image) if part is None else cut(image, part, size)
+        )
+        return resized / 255, label
 
 
 def _whole(shape: tuple[int | None, ...], path: str) -> tuple[int, ...]:

@@ -1,9 +1,8 @@
 """Datasets by name."""
 
 import re
-from typing import Any
 
-from robust_zoo.datasets.dataset import Dataset, DatasetError, Examples, Source
+from robust_zoo.datasets.dataset import Dataset, Examples, Source, StoredDataset
 from robust_zoo.datasets.digits import Digits
 from robust_zoo.datasets.folder import Folder, is_folder
 from robust_zoo.datasets.npz import NpzFile
@@ -52,6 +51,7 @@ def open_dataset(
     image_shape: tuple[int | None, ...] | None = None,
     central_crop: float = 1.0,
     skip_corrupt: bool = False,
+    in_memory: bool = True,
 ) -> Examples:
     """Opens one split: in memory if its images take up to 1 GiB as float32, else to be read as they are needed.
 
@@ -66,6 +66,9 @@ def open_dataset(
         skip_corrupt: whether pictures of a folder that cannot be read are left out, with a warning that names them, and
             with their number in the record; by default (False) they are an error where they are met. All pictures are
             read once to find them.
+        in_memory: whether images that take up to 1 GiB are loaded (default); False reads them as they are needed, too,
+            which `RandomResizedCrop` needs to cut parts of them in the size in which they are stored. For folders and
+            TFDS datasets; others are in memory always.
 
     Raises:
         DatasetError: as `load_dataset`, or a picture that cannot be read.
@@ -94,43 +97,7 @@ def open_dataset(
         raise ValueError(
             f"central_crop is for folders and for TFDS datasets of several sizes, of which {name!r} is none."
         )
-    return data
-
-
-def stream_dataset(
-    name: str,
-    split: str = "train",
-    *,
-    batch_size: int,
-    image_size: tuple[int, int] | None = None,
-    shuffle_seed: int | None = None,
-    drop_remainder: bool = False,
-    data_dir: str | None = None,
-) -> Any:
-    """A split as a tf.data stream of batches that never holds the whole set in memory.
-
-    Args:
-        name: TFDS image dataset, or a folder of images as in `load_dataset`.
-        split: "train" (default), "validation" or "test"; for TFDS also any split it understands.
-        batch_size: examples in a batch, >= 1 (the global batch under a strategy).
-        image_size: (height, width) to resize to, cropping to the aspect ratio. None (default) is, for a folder, the
-            size of its first image; a TFDS dataset whose images have several sizes needs it.
-        shuffle_seed: integer seed that shuffles the examples, anew each epoch; None (default) keeps their order.
-        drop_remainder: whether to leave out a last batch that is not full; False by default.
-        data_dir: as in `load_dataset`.
-
-    Returns:
-        tf.data.Dataset of (float32 (batch, height, width, channels) in [0, 1], integer (batch,)).
-
-    Raises:
-        DatasetError: a name of data that is small ("digits", .npz files, some classes of a dataset): use
-            `load_dataset`; an unknown name or split; or a missing `image_size`.
-    """
-    if _CLASSES.search(str(name)):
-        raise DatasetError(f"{name!r} is small: use load_dataset; streams are of all classes.")
-    source = source_of(name, data_dir=data_dir)
-    examples = source.stream(split, image_size=image_size, shuffle_seed=shuffle_seed)
-    return examples.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
+    return data.loaded_if_small() if in_memory and isinstance(data, StoredDataset) else data
 
 
 def source_of(

@@ -13,7 +13,6 @@ import numpy as np
 from robust_zoo.typing import Tensor
 
 LEFT_OUT = "that cannot be read left out"
-_RECORDS = 16  # read in one go
 
 
 def resizing(size: Sequence[int], central_crop: float = 1.0) -> Callable[[Tensor], Tensor]:
@@ -34,6 +33,20 @@ def resizing(size: Sequence[int], central_crop: float = 1.0) -> Callable[[Tensor
         return resize(part)
 
     return cropped
+
+
+def cut(image: Tensor, part: Tensor, size: Sequence[int]) -> Tensor:
+    """A part of an image, as `RandomResizedCrop.drawn` describes it, resized to (height, width)."""
+    import tensorflow as tf
+
+    share, ratio, down, right = tf.unstack(tf.cast(part, "float32"))
+    sides = tf.cast(tf.shape(image)[:2], "float32")
+    lengths = tf.sqrt(share * tf.reduce_prod(sides) * tf.stack([1 / ratio, ratio]))
+    lengths = tf.clip_by_value(tf.round(lengths), 1, sides)
+    first = tf.cast(tf.round(tf.stack([down, right]) * (sides - lengths)), "int32")
+    end = first + tf.cast(lengths, "int32")
+    found = image[first[0] : end[0], first[1] : end[1]]
+    return keras.layers.Resizing(*size, dtype="float32")(found)
 
 
 def prepared(size: tuple[int | None, ...] | None, central_crop: float = 1.0) -> str:
@@ -62,35 +75,15 @@ def picture(path: Tensor, channels: int) -> Tensor:
     return image
 
 
-def decoded(decode: Callable[..., Any], *values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """What `decode` makes of values one by one, on all cores: images in [0, 1] and labels."""
+def decoded(
+    decode: Callable[..., Any], *values: Sequence[Any] | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `decode` makes of values one by one, on all cores: images in [0, 1] and labels. None is left out."""
     import tensorflow as tf
 
-    stream = tf.data.Dataset.from_tensor_slices(tuple(map(list, values)))
+    given = tuple(list(each) for each in values if each is not None)
+    stream = tf.data.Dataset.from_tensor_slices(given)
     stream = stream.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    images, labels = stream.batch(len(values[0])).get_single_element()
+    images, labels = stream.batch(len(given[0])).get_single_element()
     # Bilinear resizing may leave the range by a rounding error.
     return np.clip(images.numpy(), 0, 1), labels.numpy()
-
-
-def in_order(values: Any, seed: int | None) -> Any:
-    """A tf.data stream of (nested) values, all of which are shuffled, anew each epoch, if there is a seed."""
-    import tensorflow as tf
-
-    stream = tf.data.Dataset.from_tensor_slices(values)
-    if seed is None:
-        return stream
-    return stream.shuffle(len(stream), seed=seed, reshuffle_each_iteration=True)
-
-
-def records(numbers: Any, contents: Callable[[np.ndarray], list[bytes]]) -> Any:
-    """A tf.data stream of the records that `contents` reads for a stream of numbers."""
-    import tensorflow as tf
-
-    def read(some: np.ndarray) -> np.ndarray:
-        return np.array(contents(some), dtype=object)
-
-    def strings(some: Tensor) -> Tensor:
-        return tf.ensure_shape(tf.numpy_function(read, [some], tf.string), [None])
-
-    return numbers.batch(_RECORDS).map(strings).unbatch()

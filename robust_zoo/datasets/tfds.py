@@ -14,12 +14,11 @@ from robust_zoo.datasets.dataset import (
     SPLITS,
     Dataset,
     DatasetError,
-    Examples,
     Source,
     StoredDataset,
     held_out,
 )
-from robust_zoo.datasets.reading import decoded, in_order, prepared, records, resizing
+from robust_zoo.datasets.reading import cut, decoded, prepared, resizing
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import Tensor
 
@@ -49,15 +48,11 @@ class Tfds(Source):
     def load(self, split: str) -> Dataset:
         if None in self._builder.info.features["image"].shape:
             raise DatasetError(
-                f"the images of {self.name!r} have several sizes: use open_dataset or stream_dataset with image_size."
+                f"the images of {self.name!r} have several sizes: use open_dataset with image_shape."
             )
-        return self._stored(split, None).take(slice(None))
+        return self.open(split, None).take(slice(None))
 
-    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> Examples:
-        return self._stored(split, image_shape).loaded_if_small()
-
-    def _stored(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
-        """A split; the shape is that of its images where they have several sizes."""
+    def open(self, split: str, image_shape: tuple[int | None, ...] | None) -> StoredDataset:
         several = None in self._builder.info.features["image"].shape
         reader = self._reader(split, image_shape[:2] if several and image_shape else None)
         names = tuple(self._builder.info.features["label"].names)
@@ -65,20 +60,12 @@ class Tfds(Source):
         size = reader.image_shape[:2] if several else None
         return StoredDataset(*about, names, prepared(size, self._central_crop))
 
-    def stream(
-        self, split: str, *, image_size: tuple[int, int] | None, shuffle_seed: int | None
-    ) -> Any:
-        reader = self._reader(split, image_size)
-        # Numbers are shuffled, so that no image waits in memory.
-        stream = records(in_order(np.arange(reader.count), shuffle_seed), reader.contents)
-        return stream.map(reader.decode, num_parallel_calls=-1)
-
     def _reader(self, split: str, size: tuple[int | None, ...] | None) -> "TfdsReader":
         """Of a split, its images resized to `size` if that is not None."""
         shape = self._builder.info.features["image"].shape
         if None in (size or shape):
             raise DatasetError(
-                f"image_shape or image_size is needed: the images of {self.name!r} have several sizes."
+                f"image_shape is needed: the images of {self.name!r} have several sizes."
             )
         self._check_split(split)
         whole = (*(size or shape[:2]), shape[2])
@@ -155,9 +142,11 @@ class TfdsReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (*self._origin, self.image_shape, self._resized, self._central_crop)
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, numbers: np.ndarray, parts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return decoded(self.decode, self.contents(numbers))
+            return decoded(self.decode, self.contents(numbers), parts)
         except DatasetError:
             raise
         except Exception as error:  # of whatever reads or decodes it
@@ -165,11 +154,13 @@ class TfdsReader:
                 f"{self._origin[0]!r} in {self._builder.data_dir} cannot be read: {one_line(error)}. Prepare it again."
             ) from error
 
-    def decode(self, record: Tensor) -> tuple[Tensor, Tensor]:
-        """A float32 image in [0, 1] and its label, by TensorFlow operations."""
+    def decode(self, record: Tensor, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A float32 image in [0, 1], or a part of it, and its label, by TensorFlow operations."""
         example = self._builder.info.features.deserialize_example(record)
         image = example["image"]
-        if self._resized:
+        if part is not None:
+            image = cut(image, part, self.image_shape[:2])
+        elif self._resized:
             image = resizing(self.image_shape[:2], self._central_crop)(image)
         return keras.layers.Rescaling(1 / 255, dtype="float32")(image), example["label"]
 

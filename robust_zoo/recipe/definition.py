@@ -39,7 +39,8 @@ class Recipe(pydantic.BaseModel):
             weights are what is watched and kept, with batch-norm statistics of their own.
         label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1); default 0.
         augment: changes a batch of training images, each independently, given the images and a random generator; None
-            (default) leaves them as they are.
+            (default) leaves them as they are. `RandomResizedCrop` cuts images that have several sizes as they are stored.
+        central_crop: of validation and test images of several sizes, see `open_dataset`; default 1.
         epochs: how often the state is saved and the validation split looked at, >= 1; an epoch is a pass over the
             training split, or `steps_per_epoch` steps.
         steps_per_epoch: >= 1, where passes take hours: the next epoch goes on where the last one ended. Default: None.
@@ -69,6 +70,7 @@ class Recipe(pydantic.BaseModel):
     paper: str = ""
     optimizer: Callable[[int], Any]
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+    central_crop: float = pydantic.Field(1.0, gt=0, le=1)
     label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
     epochs: int = pydantic.Field(ge=1)
     steps_per_epoch: int | None = pydantic.Field(None, ge=1)

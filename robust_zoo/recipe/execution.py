@@ -12,7 +12,7 @@ import filelock
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.datasets import open_dataset
+from robust_zoo.datasets import RandomResizedCrop, open_dataset
 from robust_zoo.defenses import Defense
 from robust_zoo.defenses.training_state import load_trainer, save_trainer
 from robust_zoo.evaluation import evaluate
@@ -134,10 +134,11 @@ def _train(
     recipe: Recipe, state: pathlib.Path, limit: TimeLimit, resume: bool, verbose: int
 ) -> _Trained:
     shape, commit = recipe.classifier().input_shape[1:], _commit()
-    train, validation = (
-        open_dataset(recipe.dataset, split, image_shape=shape) for split in ("train", "validation")
-    )
-    validation = validation.take(slice(None))
+    as_stored = isinstance(recipe.augment, RandomResizedCrop)
+    train = open_dataset(recipe.dataset, "train", image_shape=shape, in_memory=not as_stored)
+    validation = open_dataset(
+        recipe.dataset, "validation", image_shape=shape, central_crop=recipe.central_crop
+    ).take(slice(None))
     in_a_pass = len(train) // recipe.batch_size
     if in_a_pass < 1:
         raise RecipeError(
@@ -177,9 +178,10 @@ def _measure(
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         reloaded = load_checkpoint(save_model(classifier, pathlib.Path(scratch) / "model"))
+    shape = reloaded.input_shape[1:]
     record = evaluate(
         reloaded,
-        recipe.dataset,
+        open_dataset(recipe.dataset, image_shape=shape, central_crop=recipe.central_crop),
         attacks=recipe.attacks,
         n=recipe.n,
         state_directory=state / "attacks",

@@ -1,10 +1,8 @@
 """Training as a recipe says: batches, callbacks, and going on after an interruption."""
 
 import dataclasses
-import functools
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +10,7 @@ import numpy as np
 
 from robust_zoo import backend
 from robust_zoo.architectures import ZCAWhitening
-from robust_zoo.datasets import Dataset, Examples
+from robust_zoo.datasets import Batches, Dataset, Examples
 from robust_zoo.defenses import (
     AveragedWeights,
     Defense,
@@ -29,61 +27,6 @@ LOCK = "lock"  # in the folder of a run's state
 
 class TimeLimitError(RuntimeError):
     """Training stopped at its time limit; the last finished epoch is kept, and `resume` continues from it."""
-
-
-class Epochs(keras.utils.PyDataset):
-    """Full batches of a split, pass after pass, each in an order (and augmented in ways) that its number and the seed
-    determine.
-
-    Of data that are read as they are needed, two batches are read ahead.
-
-    Args:
-        data: what they are made of.
-        batch_size: examples in each.
-        seed: of the order and the augmentation.
-        augment: changes a batch of images, given them and a random generator; None leaves them.
-        rows: of each batch; all by default.
-        steps: batches in an epoch, which goes on where the last one ended; default: one pass.
-    """
-
-    def __init__(
-        self,
-        data: Examples,
-        batch_size: int,
-        seed: int,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
-        rows: slice = slice(None),
-        steps: int | None = None,
-    ) -> None:
-        ahead = {} if isinstance(data, Dataset) else {"workers": 2, "max_queue_size": 2}
-        super().__init__(**ahead)
-        self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
-        self.rows, self.in_a_pass = rows, len(data) // batch_size
-        self.steps = self.in_a_pass if steps is None else steps
-        # Two, since an epoch may begin in one pass and end in the next.
-        self._order = functools.lru_cache(2)(self._drawn)
-        self.begin(0)
-
-    def begin(self, epoch: int) -> None:
-        self.first = epoch * self.steps
-
-    def _drawn(self, number: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, number)).permutation(len(self.data))
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        number, place = divmod(self.first + index, self.in_a_pass)
-        rows = self._order(number)[place * self.batch_size : (place + 1) * self.batch_size]
-        mine = self.data.take(rows[self.rows])
-        if self.augment is None:
-            return mine.images, mine.labels
-        # Each image is changed as in the whole batch, of which others' images are read elsewhere.
-        images = np.zeros((len(rows), *mine.images.shape[1:]), "float32")
-        images[self.rows] = mine.images
-        images = self.augment(images, np.random.default_rng((self.seed, number, place)))
-        return images[self.rows], mine.labels
 
 
 class TimeLimit(keras.callbacks.Callback):
@@ -140,13 +83,13 @@ def fit(
         )
     settings = (recipe.batch_size, recipe.seed, recipe.augment)
     steps = recipe.steps_per_epoch
-    batches = Epochs(train, *settings, rows=backend.local_rows(recipe.batch_size), steps=steps)
-    whole = Epochs(train, *settings, steps=steps)
+    batches = Batches(train, *settings, rows=backend.local_rows(recipe.batch_size), steps=steps)
+    whole = Batches(train, *settings, steps=steps)
     average = [AveragedWeights(whole)] if trainer.optimizer.use_ema else []
     # Whole batches only: under a strategy a replica must never be left without examples.
     watched = min(recipe.batch_size, len(validation))
     watched -= watched % backend.device_count(trainer)
-    watching = Epochs(validation, watched, recipe.seed, rows=backend.local_rows(watched))
+    watching = Batches(validation, watched, recipe.seed, rows=backend.local_rows(watched))
     robust = None
     if recipe.validation_attack is not None:
         data = (validation.images, validation.labels)

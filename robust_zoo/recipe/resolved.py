@@ -66,6 +66,7 @@ def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Datas
             **_function(recipe.augment),
             "code_sha256": fingerprint(recipe.augment),
         },
+        "central_crop": recipe.central_crop,
         "epochs": recipe.epochs,
         "steps_per_epoch": recipe.steps_per_epoch or len(train) // recipe.batch_size,
         "batch_size": recipe.batch_size,
@@ -116,9 +117,11 @@ def _plain(node: Any) -> Any:
 
 
 def _function(function: Callable[..., Any]) -> dict:
-    """A function's name, and the arguments that a `functools.partial` gives it."""
+    """A function's name, and the arguments that a `functools.partial` gives it; of an object, its configuration."""
     if isinstance(function, functools.partial):
         return {**_function(function.func), **function.keywords}
+    if not hasattr(function, "__qualname__") and hasattr(function, "get_config"):
+        return {**_function(type(function)), **function.get_config()}
     return {"name": f"{function.__module__}.{function.__qualname__}"}
 
 

@@ -16,7 +16,6 @@ from robust_zoo.datasets import (
     load_dataset,
     open_dataset,
     options_of,
-    stream_dataset,
 )
 from robust_zoo.datasets.tfds import Tfds
 
@@ -163,30 +162,6 @@ def test_mnist_splits():
     assert not rows(train.images) & rows(validation.images)
 
 
-@pytest.mark.slow
-@pytest.mark.mnist
-def test_mnist_stream_is_the_same_data():
-    data = load_dataset("mnist", "validation")
-    stream = stream_dataset("mnist", "validation", batch_size=600, drop_remainder=True)
-    batches = [(np.asarray(x), np.asarray(y)) for x, y in stream]
-    assert [len(x) for x, _ in batches] == [600] * 8
-    np.testing.assert_allclose(batches[0][0], data.images[:600], atol=1e-7)
-    np.testing.assert_array_equal(batches[-1][1], data.labels[4200:4800])
-
-
-@pytest.mark.slow
-@pytest.mark.mnist
-def test_streams_shuffle_and_resize():
-    stream = stream_dataset(
-        "mnist", "validation", batch_size=5_000, shuffle_seed=0, image_size=(14, 14)
-    )
-    (first_x, first_y), (_, second_y) = next(iter(stream)), next(iter(stream))
-    assert first_x.shape == (5_000, 14, 14, 1)
-    assert not np.array_equal(first_y, second_y)
-    expected = np.bincount(load_dataset("mnist", "validation").labels)
-    np.testing.assert_array_equal(np.bincount(first_y), expected)
-
-
 @pytest.mark.mnist
 def test_a_dataset_that_is_not_prepared(tmp_path):
     with pytest.raises(DatasetError, match=r"'cifar100' is not prepared in .*tfds\.load"):
@@ -266,15 +241,6 @@ def test_a_class_keeps_its_number_where_a_split_lacks_it(folder):
     data = load_dataset(str(folder), "test", image_shape=(8, 8, 3))
     assert data.class_names == ("bright", "dark")
     assert data.labels.tolist() == [1, 1, 1]
-
-
-@pytest.mark.home
-def test_a_folder_is_a_stream(folder):
-    stream = stream_dataset(str(folder), "train", batch_size=4, image_size=(8, 8))
-    batches = [(x.numpy(), y.numpy()) for x, y in stream]
-    assert [x.shape for x, _ in batches] == [(4, 8, 8, 3), (2, 8, 8, 3)]
-    assert np.concatenate([y for _, y in batches]).tolist() == [0, 0, 0, 1, 1, 1]
-    assert max(x.max() for x, _ in batches) == pytest.approx(202 / 255)
 
 
 @pytest.mark.home

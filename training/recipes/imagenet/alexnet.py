@@ -38,6 +38,7 @@ def get_recipe() -> Recipe:
         optimizer=lambda total_steps: keras.optimizers.SGD(1e-4, momentum=0.9),
         augment=functools.partial(flip_and_crop, pad=0),
         epochs=10,
+        central_crop=227 / 256,
         batch_size=256,
         attacks=(
             FGSM(epsilon=1 / 255),
@@ -49,6 +50,7 @@ def get_recipe() -> Recipe:
         reported=(Reported(source="Yan et al. 2018, Table 1", setting="clean", accuracy=0.5711),),
         deviations=(
             "AlexNet of torchvision, in one column and without response normalisation, not Caffe's",
+            "the middle of each photograph is trained on, mirrored at random, not a random part of it",
             "DeepFool looks at 10 classes; biases do not decay",
         ),
     )

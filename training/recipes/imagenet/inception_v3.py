@@ -12,7 +12,7 @@ import keras
 
 from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, AutoAttack, BasicIterative
-from robust_zoo.datasets import random_resized_crop
+from robust_zoo.datasets import RandomResizedCrop
 from robust_zoo.defenses import AdversarialTraining, with_weight_decay
 from robust_zoo.recipe import Recipe
 from robust_zoo.record import Reported
@@ -62,9 +62,10 @@ def get_recipe(defense: Literal[DEFENSES] = "step_ll", devices: int = 50) -> Rec
         paper="arXiv:1611.01236",
         optimizer=optimizer,
         label_smoothing=0.1,
-        augment=random_resized_crop,
+        augment=RandomResizedCrop(),
         epochs=STEPS // 500,
         steps_per_epoch=500,
+        central_crop=0.875,
         batch_size=32 * devices,
         attacks=(
             STEP_LL,
@@ -79,8 +80,7 @@ def get_recipe(defense: Literal[DEFENSES] = "step_ll", devices: int = 50) -> Rec
             Reported(source=source, setting="step l.l.", accuracy=attacked),
         ),
         deviations=(
-            "no auxiliary logits; parts of images are cut from 299 x 299 pixels, not from the whole photograph, and "
-            "their colours stay",
+            "no auxiliary logits; colours stay as they are",
             "decay of RMSProp, its epsilon, gradient clipping, weight decay and averaging as in Szegedy et al. 2016 and "
             "its code, since the paper names none of them",
         ),

@@ -11,7 +11,7 @@ import keras
 
 from robust_zoo import architectures
 from robust_zoo.attacks import FGSM, PGD, AutoAttack, DeepFool
-from robust_zoo.datasets import random_resized_crop
+from robust_zoo.datasets import RandomResizedCrop
 from robust_zoo.defenses import DeepDefense, with_weight_decay
 from robust_zoo.recipe import Recipe
 
@@ -45,9 +45,10 @@ def get_recipe() -> Recipe:
         ),
         paper="arXiv:1803.00404",
         optimizer=optimizer,
-        augment=random_resized_crop,
+        augment=RandomResizedCrop(),
         epochs=5,
         steps_per_epoch=STEPS,
+        central_crop=0.875,
         batch_size=256,
         attacks=(
             FGSM(epsilon=1 / 255),
@@ -57,7 +58,6 @@ def get_recipe() -> Recipe:
         ),
         n=(50_000, 1_000, 1_000, 1_000),
         deviations=(
-            "parts of images are cut from 224 x 224 pixels, not from the whole photograph",
             "DeepFool looks at 10 classes; biases do not decay; the learning rate, which the paper does not name, is AlexNet's",
         ),
     )
