@@ -9,11 +9,7 @@ import typer
 
 from robust_zoo.cli.common import needs_epsilon, parse_attack, print_record, quiet
 from robust_zoo.cli.evaluate import (
-    Attacks,
-    CentralCrop,
     Count,
-    Epsilon,
-    NormName,
     Seed,
     SkipCorrupt,
     Split,
@@ -82,7 +78,13 @@ def port(
         ),
     ],
     split: Split = "test",
-    central_crop: CentralCrop = None,
+    central_crop: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the sides of pictures of several sizes that is kept, in the middle, before they are resized; "
+            "by default 0.875 (224 of 256) of ImageNet's with --from, else 1."
+        ),
+    ] = None,
     skip_corrupt: SkipCorrupt = False,
     expect_clean: Annotated[
         float | None,
@@ -94,16 +96,24 @@ def port(
             help="Of the weights, an SPDX identifier such as MIT; unknown by default. --from says its own."
         ),
     ] = None,
-    attack: Attacks = None,
-    epsilon: Epsilon = None,
-    norm: NormName = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="As in `evaluate`, such as autoattack or pgd:steps=100. Repeatable; by default none, and the record has "
+            "clean accuracy alone."
+        ),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(help="Radius of the ball, such as 8/255; --from says its own."),
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="linf, l2 or l0, by default linf; --from says its own.")
+    ] = None,
     n: Count = None,
     seed: Seed = 0,
 ) -> None:
-    """Writes others' weights as a checkpoint: compared with the network in PyTorch, measured, with their license.
-
-    Attacks are those that are asked for (--attack), as in `evaluate`; without any the record has clean accuracy alone.
-    """
+    """Writes others' weights as a checkpoint: compared with the network in PyTorch, measured, with their license."""
     if bool(source) == bool(architecture):
         raise ValueError("--architecture or --from is needed, and not both.")
     if source and (settings or expect_clean is not None or license or epsilon or norm):
