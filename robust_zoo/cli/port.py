@@ -195,6 +195,11 @@ def port(
         record = rz.evaluate(model, data, attacks=attacks, n=n, seed=seed, **told)
     assert record is not None  # one or the other was measured
     print_record(record)
+    if not claims:
+        print(
+            "Not checked, since no tensor tells them: the mean and deviation by which images are normalised, and other "
+            "settings of the architecture (--set). Give the clean accuracy that is published: --expect-clean."
+        )
     print(f"written to {rz.save_model(model, output, record)}")
 
 

@@ -353,6 +353,7 @@ def test_the_command(command, tmp_path):
     status, out, err = command("port", *asked)
     assert status == 0, err
     assert "tensors in DeepMind's names, 0 of no use; logits within" in out
+    assert "Not checked, since no tensor tells them: the mean and deviation" in out
     model = load_model(output)
     assert np.array_equal(predict(model, x, 3), predict(ported, x, 3))
     assert (model.robustness.license, model.robustness.clean.correct) == ("unknown", 3)
@@ -365,8 +366,9 @@ def test_the_command(command, tmp_path):
     assert "the clean accuracy that is claimed, 70%, is not within 0.5 of the 100.00% that" in err
     assert not other.exists()
     attack = ["--attack", "fgsm", "--epsilon", 0.01, "--n", 2]
-    status, _, err = command("port", *asked, *claimed, 99.7, "--license", "CC-BY-NC-4.0", *attack)
+    status, out, err = command("port", *asked, *claimed, 99.7, "--license", "CC-BY-NC-4.0", *attack)
     assert status == 0, err
+    assert "Not checked" not in out
     record = load_model(other).robustness
     assert record.architecture == "wide_resnet"
     assert (record.license, record.clean.n_examples) == ("CC-BY-NC-4.0", 2)
