@@ -1,14 +1,15 @@
 """Classifiers of the papers: one file a network family.
 
 Every public function returns an uncompiled functional `keras.Model`: float32 images in [0, 1], NHWC,
-in; float32 logits out; preprocessing inside; built-in layers only (`ReluDecay` and `ZCAWhitening` are the
-registered exceptions). The layer that makes the logits is named "logits". `perturbation_generator`, the other network
+in; float32 logits out; preprocessing inside; built-in layers only (`BinaryDense`, `ReluDecay` and `ZCAWhitening`
+are the registered exceptions). The layer that makes the logits is named "logits". `perturbation_generator`, the other network
 of PGN, is no classifier.
 """
 
 from robust_zoo.architectures.activations import ReluDecay
 from robust_zoo.architectures.alexnet import alexnet
 from robust_zoo.architectures.allconv import allconv
+from robust_zoo.architectures.binary import BinaryDense
 from robust_zoo.architectures.convnet import convnet
 from robust_zoo.architectures.digits_cnn import digits_cnn
 from robust_zoo.architectures.efficientnet_lite0 import efficientnet_lite0
@@ -31,6 +32,7 @@ from robust_zoo.architectures.whitening import ZCAWhitening
 from robust_zoo.architectures.wide_resnet import wide_resnet
 
 __all__ = [
+    "BinaryDense",
     "ReluDecay",
     "ZCAWhitening",
     "alexnet",

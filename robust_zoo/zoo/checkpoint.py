@@ -241,7 +241,7 @@ def check_config(node: Any, source: str) -> None:
 
 
 def _is_built_in(name: Any, module: Any, registered: Any) -> bool:
-    if name in ("ReluDecay", "ZCAWhitening"):
+    if name in ("BinaryDense", "ReluDecay", "ZCAWhitening"):
         own = getattr(architectures, name)
         return registered == f"robust_zoo>{name}" and module == own.__module__
     if module not in _MODULES or name in _REFUSED or registered not in (None, name):

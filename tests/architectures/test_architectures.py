@@ -213,6 +213,25 @@ def test_galloway_weight_decay_is_half_the_squared_norm():
     assert float(sum(model.losses)) == pytest.approx(1e-3 * (32 + 64 + 64 + 10) / 2, rel=1e-4)
 
 
+def test_binary_weights_have_one_size_and_a_gradient_straight_through(images):
+    model = architectures.logistic((4, 4, 1), binary=True)
+    layer, x = model.get_layer("z"), images(5, (4, 4, 1))
+    w = np.random.default_rng(0).normal(size=(16, 1)).astype("float32")
+    w[3] = 0
+    layer.kernel.assign(w)
+    flat = x.reshape(5, 16)
+    z = ops.convert_to_numpy(model(x))[:, 1]
+    np.testing.assert_allclose(z, (flat @ (np.sign(w) * np.abs(w).mean()))[:, 0], atol=1e-5)
+    # One step of training moves the kernel as a linear layer with those weights would move.
+    model.compile(keras.optimizers.SGD(1.0), keras.losses.MeanSquaredError())
+    targets = np.stack([np.zeros(5), np.arange(5)], axis=1).astype("float32")
+    model.fit(x, targets, batch_size=5, verbose=0)
+    gradient = flat.T @ (z - targets[:, 1]) / 5
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer.kernel)[:, 0], w[:, 0] - gradient, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [

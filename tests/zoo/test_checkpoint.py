@@ -164,8 +164,9 @@ def test_every_architecture_can_be_stored(tmp_path):
         model = getattr(architectures, name)()
         load_model(save_model(model, tmp_path / name))
     decay = architectures.mlp(activation=architectures.ReluDecay(0.1))
-    loaded = load_model(save_model(decay, tmp_path / "decay"))
-    assert loaded.robustness is None
+    for model in (decay, architectures.logistic(binary=True)):
+        loaded = load_model(save_model(model, tmp_path / "own"))
+        assert loaded.robustness is None
 
 
 def test_a_record_of_other_weights_is_refused(model, record, tmp_path):

@@ -81,6 +81,11 @@ DEFENSES = {
         "reported": reported(RELEASED, 0.9603, 0.4087),
         "deviations": ALL_IMAGES,
     },
+    "binary": {
+        "classifier": lambda: architectures.logistic(binary=True),
+        "reported": reported(RELEASED, 0.9696, 0.0),
+        "deviations": ALL_IMAGES,
+    },
     "fast_gradient": {
         "defense": lambda classifier, total_steps: AdversarialTraining(
             classifier, attack=FastGradient(epsilon=0.25, scale=100.0)
