@@ -774,8 +774,8 @@ def test_plot_capacity(command, tmp_path):
     half, picture = Accuracy.count(1, 2), tmp_path / "picture.svg"
     names = ["madry_cnn_scale2.pgd_mnist", "madry_cnn.pgd_mnist", "madry_cnn.natural_mnist"]
     found = Comparison(
-        title="width", source="S", note="N.", columns=("clean", "PGD-40", "loss"), weights={}, missing=(),
-        rows=dict.fromkeys(names, ((None,) * 3, (half, half, 0.5))), n_examples=2, seed=0,
+        title="width", source="S", note="N.", columns=("clean", "PGD-40", "loss", "correlation"), weights={}, missing=(),
+        rows=dict.fromkeys(names, ((None,) * 4, (half, half, 0.5, 0.1))), n_examples=2, seed=0,
     )  # fmt: skip
     assert {kind: list(scales) for kind, scales in by_scale(found).items()} == {
         "pgd": [2, 16], "natural": [16]

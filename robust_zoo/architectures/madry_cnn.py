@@ -51,5 +51,6 @@ def madry_cnn(
         x = layers.MaxPooling2D(2)(x)
     x = layers.Dense(dense_base * scale, activation="relu", **starts())(layers.Flatten()(x))
     outputs = layers.Dense(num_classes, dtype="float32", name="logits", **starts())(x)
-    name = "madry_cnn" if scale == 16 else f"madry_cnn_scale{scale}"
+    base = "madry_cnn" if dense_base == 64 else f"madry_cnn_dense{dense_base}"
+    name = base if base == "madry_cnn" and scale == 16 else f"{base}_scale{scale}"
     return keras.Model(inputs, outputs, name=name)

@@ -266,7 +266,10 @@ def _method(record: "RobustnessRecord") -> str:
 
 def capacity(
     comparison: Annotated[
-        pathlib.Path, typer.Argument(help="What `reproduce madry-capacity --json` printed.")
+        pathlib.Path,
+        typer.Argument(
+            help="What `reproduce madry-capacity --json` printed, or madry-capacity-workshop."
+        ),
     ],
     output: _Output,
 ) -> None:

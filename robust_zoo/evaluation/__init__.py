@@ -14,6 +14,7 @@ from robust_zoo.evaluation.fooling import (
     fooling_images,
     rubbish_test,
 )
+from robust_zoo.evaluation.gradient_correlation import gradient_correlation
 from robust_zoo.evaluation.jsma_table import JSMARow, jsma_table
 from robust_zoo.evaluation.landscape import Landscape, loss_landscape
 from robust_zoo.evaluation.measuring import evaluate, evaluate_at
@@ -56,6 +57,7 @@ __all__ = [
     "evaluate",
     "evaluate_at",
     "fooling_images",
+    "gradient_correlation",
     "jsma_table",
     "label_leaking",
     "loss_landscape",

@@ -15,6 +15,7 @@ from robust_zoo.evaluation import (
     accuracy_columns,
     craft,
     deepdefense_metrics,
+    gradient_correlation,
     transfer_matrices,
 )
 from robust_zoo.inference import predict
@@ -326,7 +327,7 @@ def test_madry_capacity(zoo):
             train.labels, logits, from_logits=True
         )
         paper, ours = found.rows[f"madry_cnn_scale1.{kind}_mnist"]
-        assert paper == (None,) * 4
+        assert paper == (None,) * 5
         assert ours[3] == pytest.approx(float(np.mean(expected)), rel=1e-4)
 
         def right(images, model=model):
@@ -337,6 +338,8 @@ def test_madry_capacity(zoo):
         pgd = PGD(epsilon=0.3, steps=40, step_size=0.01)
         fooled = pgd.run(model, test.images, test.labels, seed=4).success
         assert ours[2].correct == (~fooled).sum()
+        cosines = gradient_correlation(pgd, model, test.images, test.labels, seed=4)
+        assert ours[4] == pytest.approx(float(np.nanmean(cosines)), rel=1e-4)
 
 
 @pytest.mark.long
