@@ -1,10 +1,12 @@
 from . import architectures as architectures
 from . import attacks as attacks
 from . import backend as backend
+from . import certification as certification
 from . import datasets as datasets
 from . import defenses as defenses
 from . import evaluation as evaluation
 from . import testing as testing
+from .certification import certify as certify
 from .classifier import as_classifier as as_classifier
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset

@@ -21,7 +21,7 @@ LAYERS = [
     {"contract", "record", "progress", "files"},
     {"architectures", "copies", "datasets", "describe", "inference", "weights"},
     {"classifier"},
-    {"attacks"},
+    {"attacks", "certification"},
     {"defenses", "evaluation", "exporting", "porting"},
     {"testing"},
     {"report"},
