@@ -115,7 +115,8 @@ def activation_parts(activation: Any, name: str) -> list[Part]:
     if activation is keras.activations.leaky_relu:
         return [Monotone(activation, slope=0.2)]
     known = getattr(activation, "__name__", "")
-    if callable(activation) and getattr(keras.activations, known or "-", None) is activation:
+    named: Any = getattr(keras.activations, known or "-", None)
+    if named is activation:
         if known in _MONOTONE:
             return [Monotone(activation)]
         if known in _VALLEYS:
