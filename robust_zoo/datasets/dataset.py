@@ -15,6 +15,9 @@ from robust_zoo.contract import check_images, check_labels
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = {"cifar10": 1000, "imagenet2012": 1000}  # validation examples, where not 5,000
 _IN_MEMORY = 2**30  # bytes of float32 images, beyond which they are read as they are needed
+_PICTURES_IN_MEMORY = (
+    2**26
+)  # the same of pictures that are resized, which take more while they are decoded
 _READ_AT_ONCE = 256
 
 
@@ -171,8 +174,9 @@ class StoredDataset:
         return Dataset(*about, images, labels, self.class_names, self.preparation)
 
     def loaded_if_small(self) -> "Dataset | StoredDataset":
-        """In memory if the images take up to 1 GiB there, else as it is."""
-        small = 4 * len(self) * math.prod(self.reader.image_shape) <= _IN_MEMORY
+        """In memory if the images take up to 1 GiB there, 64 MiB where they are resized, else as it is."""
+        most = _PICTURES_IN_MEMORY if self.preparation else _IN_MEMORY
+        small = 4 * len(self) * math.prod(self.reader.image_shape) <= most
         return self.take(slice(None)) if small else self
 
     def sample(self, n: int | None, seed: int) -> "StoredDataset":

@@ -2,10 +2,10 @@
 
 import os
 import pathlib
+import re
 import warnings
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from robust_zoo.datasets.dataset import (
@@ -21,6 +21,10 @@ from robust_zoo.typing import Tensor
 
 _NAMED = 5  # of the pictures that cannot be read, in a sentence
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+
+
+class PictureError(DatasetError):
+    """A file that is no picture."""
 
 
 def is_folder(name: str) -> bool:
@@ -112,18 +116,25 @@ class Folder(Source):
             raise DatasetError(
                 f"{str(directory)!r} has no images in its subfolders: they must end in {', '.join(_SUFFIXES)}."
             )
+        filled = {number for _, number in files}
+        if empty := [name for number, name in enumerate(classes) if number not in filled]:
+            warnings.warn(
+                f"{str(directory)!r} has no pictures of the classes {one_line(', '.join(empty))}, which keep their numbers.",
+                stacklevel=4,
+            )
         shape = self._shape(image_shape or (None, None, None), [file for file, _ in files])
         paths, labels = zip(*files, strict=True)
         return FolderReader(paths, labels, shape, self.central_crop), classes
 
     def _shape(self, asked: tuple[int | None, ...], files: list[str]) -> tuple[int, ...]:
         """What is asked for, with the sides of the first picture where it says None."""
-        for file in files[:-1] if self.skip_corrupt else []:
+        for file in files:
             try:
                 return _whole(asked, file)
-            except DatasetError:
-                continue
-        return _whole(asked, files[-1] if self.skip_corrupt else files[0])
+            except PictureError:
+                if not self.skip_corrupt:
+                    raise
+        raise DatasetError(f"{str(self.path)!r} has no picture that can be read.")
 
 
 class FolderReader:
@@ -170,7 +181,7 @@ class FolderReader:
             except Exception as error:  # of whatever library reads that kind of picture
                 if not os.access(self.paths[number], os.R_OK):  # no fault of the picture
                     raise
-                found[int(number)] = one_line(error)
+                found[int(number)] = _reason(error)
         return found
 
     def decode(
@@ -188,26 +199,28 @@ def _whole(shape: tuple[int | None, ...], path: str) -> tuple[int, ...]:
     """A shape with the sides of a picture where it says None."""
     if None in shape:
         try:
-            found = keras.utils.img_to_array(keras.utils.load_img(path, color_mode="rgb")).shape
+            found = tuple(picture(path, 3).shape)
         except Exception as error:  # of whatever library reads that kind of picture
-            raise _no_picture(path, error) from error
+            raise PictureError(
+                f"{path!r} ({_reason(error)}) is no picture that can be read."
+            ) from error
         shape = tuple(given or own for given, own in zip(shape, found, strict=True))
     if shape[2] not in (1, 3, 4):
         raise DatasetError(f"images of a folder have 1, 3 or 4 channels, got {shape[2]}.")
     return tuple(int(side) for side in shape if side is not None)
 
 
-def _no_picture(path: str, error: Exception) -> DatasetError:
-    return DatasetError(f"{path!r} is no picture that can be read: {one_line(error)}.")
+def _reason(error: Exception) -> str:
+    """Without the names that TensorFlow gives to its operations."""
+    return one_line(re.sub(r"\{\{function_node.*?\}\}|\[Op:\w+\].*", "", str(error)))
 
 
 def _told(reader: FolderReader, corrupt: dict[int, str]) -> str:
     """Which pictures cannot be read, the first ones by name."""
-    names = [repr(reader.paths[number]) for number in list(corrupt)[:_NAMED]]
+    named = [f"{reader.paths[number]!r} ({corrupt[number]})" for number in list(corrupt)[:_NAMED]]
     others = f" and {len(corrupt) - _NAMED} others" if len(corrupt) > _NAMED else ""
-    if len(corrupt) == 1:
-        return f"{names[0]} is no picture that can be read: {next(iter(corrupt.values()))}"
-    return f"{', '.join(names)}{others} are no pictures that can be read"
+    are = "is no picture" if len(corrupt) == 1 else "are no pictures"
+    return f"{', '.join(named)}{others} {are} that can be read"
 
 
 def _subfolders(directory: pathlib.Path) -> list[str]:

@@ -53,7 +53,9 @@ def open_dataset(
     skip_corrupt: bool = False,
     in_memory: bool = True,
 ) -> Examples:
-    """Opens one split: in memory if its images take up to 1 GiB as float32, else to be read as they are needed.
+    """Opens one split: in memory if it is small, else to be read as it is needed.
+
+    Small are images that take up to 1 GiB as float32, or 64 MiB where they have to be resized.
 
     Args:
         name: see `load_dataset`.
@@ -66,9 +68,9 @@ def open_dataset(
         skip_corrupt: whether pictures of a folder that cannot be read are left out, with a warning that names them, and
             with their number in the record; by default (False) they are an error where they are met. All pictures are
             read once to find them.
-        in_memory: whether images that take up to 1 GiB are loaded (default); False reads them as they are needed, too,
-            which `RandomResizedCrop` needs to cut parts of them in the size in which they are stored. For folders and
-            TFDS datasets; others are in memory always.
+        in_memory: whether a small split is loaded (default); False reads it as it is needed, too, so that
+            `RandomResizedCrop` cuts parts of images in the size in which they are stored. For folders and TFDS datasets;
+            others are in memory always.
 
     Raises:
         DatasetError: as `load_dataset`, or a picture that cannot be read.

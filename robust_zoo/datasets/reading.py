@@ -70,9 +70,27 @@ def picture(path: Tensor, channels: int) -> Tensor:
     """The picture in a file, (height, width, channels), of 0 to 255."""
     import tensorflow as tf
 
-    image = tf.io.decode_image(tf.io.read_file(path), channels=channels, expand_animations=False)
-    image.set_shape((None, None, channels))
-    return image
+    content = tf.io.read_file(path)
+
+    def decode(channels: int) -> Tensor:
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+        image.set_shape((None, None, channels))
+        return image
+
+    def in_colour() -> Tensor:
+        return decode(3)
+
+    def opaque() -> Tensor:
+        image = decode(3)
+        return tf.concat([image, tf.ones_like(image[..., :1]) * 255], axis=2)
+
+    if channels == 3:
+        return in_colour()
+    # Not all kinds of pictures can be decoded to 1 or 4 channels.
+    is_png = tf.strings.substr(content, 0, 4) == b"\x89PNG"
+    if channels == 4:
+        return tf.cond(is_png, lambda: decode(4), opaque)
+    return tf.cond(is_png, lambda: decode(1), lambda: tf.image.rgb_to_grayscale(in_colour()))
 
 
 def decoded(

@@ -1,6 +1,7 @@
 import io
 import shutil
 import types
+import warnings
 import zipfile
 
 import keras
@@ -238,7 +239,8 @@ def test_a_folder_of_images_is_a_dataset(folder):
 def test_a_class_keeps_its_number_where_a_split_lacks_it(folder):
     shutil.rmtree(folder / "test" / "bright")
     (folder / "test" / ".ipynb_checkpoints").mkdir()
-    data = load_dataset(str(folder), "test", image_shape=(8, 8, 3))
+    with pytest.warns(UserWarning, match="has no pictures of the classes bright, which keep"):
+        data = load_dataset(str(folder), "test", image_shape=(8, 8, 3))
     assert data.class_names == ("bright", "dark")
     assert data.labels.tolist() == [1, 1, 1]
 
@@ -330,7 +332,7 @@ def test_a_picture_that_is_none_is_named(tmp_path, bad):
     broken = tmp_path / ("cat/0.png" if bad == "first" else "dog/1.png")
     broken.write_bytes(b"no picture")
     with pytest.raises(
-        DatasetError, match=rf"{broken.name}' is no picture that can be read"
+        DatasetError, match=rf"{broken.name}' \(Unknown image .*\) is no picture that can be read"
     ) as info:
         load_dataset(str(tmp_path))
     assert "\n" not in str(info.value)
@@ -355,12 +357,20 @@ def pictures(tmp_path):
 
 @pytest.mark.home
 def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
-    with pytest.raises(
-        DatasetError,
-        match=r"a_broken.jpg', .*cut.jpg' are no pictures that can be read: open_dataset\(skip_cor",
+    with (
+        pytest.raises(
+            DatasetError,
+            match=r"a_broken.jpg' \(.*\), .*cut.jpg' \(.*\) are no pictures that can be read: open_dataset\(skip_cor",
+        ),
+        pytest.warns(
+            UserWarning, match="has no pictures of the classes bee, which keep their numbers"
+        ),
     ):
         open_dataset(str(pictures), image_shape=(4, 4, 3))
-    with pytest.warns(UserWarning, match=r"a_broken.jpg', .*cut.jpg' are no pictures .*; left out"):
+    with (
+        pytest.warns(UserWarning, match="has no pictures of the classes bee, which keep"),
+        pytest.warns(UserWarning, match=r"a_broken.jpg' .*cut.jpg' .*are no pictures .*; left out"),
+    ):
         data = open_dataset(str(pictures), image_shape=(8, 12, 3), skip_corrupt=True)
     assert data.preparation.endswith("; 2 that cannot be read left out")
     assert options_of(data.preparation) == {"central_crop": 1.0, "skip_corrupt": True}
@@ -371,9 +381,55 @@ def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
     with Image.open(pictures / "cat/clear.png") as opened:
         expected = np.asarray(opened.convert("RGB"), "float32") / 255
     np.testing.assert_allclose(clear, expected, atol=1e-6)
-    with pytest.warns(UserWarning, match="left out"):
+    with (
+        pytest.warns(UserWarning, match="has no pictures of the classes bee, which keep"),
+        pytest.warns(UserWarning, match="left out"),
+    ):
         own = open_dataset(str(pictures), skip_corrupt=True)
     assert own.images.shape == (3, 8, 12, 3)
+
+
+@pytest.mark.home
+def test_a_folder_without_any_picture_that_can_be_read(tmp_path):
+    for label in ("ant", "bee"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "0.png").write_bytes(b"no picture")
+    warnings.simplefilter("ignore")
+    for shape in (None, (4, 4, 3)):
+        with pytest.raises(DatasetError, match="has no picture that can be read"):
+            open_dataset(str(tmp_path), image_shape=shape, skip_corrupt=True)
+
+
+@pytest.mark.home
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pictures_of_all_kinds_have_the_channels_that_are_asked_for(tmp_path, channels):
+    """Also where a decoder would refuse: JPEG has no alpha, and CMYK and GIF no grey."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (2, 2, 3), dtype="uint8").repeat(8, 0).repeat(8, 1)
+    for label in ("ant", "bee"):
+        (tmp_path / label).mkdir()
+    for number, (mode, kind) in enumerate(
+        (mode, kind)
+        for kind, modes in {
+            "png": ("L", "RGB", "RGBA"),
+            "jpg": ("L", "RGB", "CMYK"),
+            "gif": ("P",),
+            "bmp": ("RGB",),
+        }.items()
+        for mode in modes
+    ):
+        image = Image.fromarray(colours).convert(mode, palette=Image.Palette.ADAPTIVE)
+        image.save(tmp_path / ("ant", "bee")[number % 2] / f"{number}.{kind}")
+    data = open_dataset(str(tmp_path), image_shape=(16, 16, channels))
+    assert data.images.shape == (8, 16, 16, channels)
+    grey = (colours @ np.array([0.299, 0.587, 0.114]))[..., None]
+    expected = {1: grey, 3: colours, 4: np.concatenate([colours, np.full((16, 16, 1), 255)], -1)}[
+        channels
+    ]
+    close = [np.abs(255 * image - expected).mean() < 12 for image in data.images]
+    greys = [np.ptp(255 * image[..., :3], axis=-1).max() < 1 for image in data.images]
+    assert sum(close) >= 6  # two were grey to begin with
+    assert all(near or flat for near, flat in zip(close, greys, strict=True))
 
 
 @pytest.mark.home
