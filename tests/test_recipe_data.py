@@ -65,7 +65,7 @@ def recipe(pictures, **changes):
 @pytest.fixture
 def asked(monkeypatch, pictures):
     """How many images each reading of the folder was asked for; none of its splits fits into memory."""
-    monkeypatch.setattr(dataset, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(dataset, "_PICTURES_IN_MEMORY", 1000)
     monkeypatch.setattr(resolved, "_SAMPLE", 8)
     monkeypatch.setattr(execution, "evaluate", functools.partial(execution.evaluate, checks=False))
     found = []
@@ -85,7 +85,7 @@ def test_the_model_is_the_one_of_data_in_memory(pictures, asked, tmp_path, monke
     # One to know the shape, batches and the sample by which the data are known, validation, an evaluation's task.
     assert set(asked) == {1, 8, 6, 9}
     assert asked.count(8) >= 9
-    monkeypatch.setattr(dataset, "_IN_MEMORY", 10**9)
+    monkeypatch.setattr(dataset, "_PICTURES_IN_MEMORY", 10**9)
     whole = run(recipe(pictures), tmp_path / "whole", verbose=0)
     assert stored.weights == whole.weights
     assert stored.attacks[0].correct == whole.attacks[0].correct

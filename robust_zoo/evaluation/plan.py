@@ -29,7 +29,6 @@ from robust_zoo.datasets import (
     StoredDataset,
     arrays_dataset,
     collect,
-    is_folder,
     open_dataset,
 )
 from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
@@ -464,16 +463,14 @@ def as_dataset(
         raise ValueError(
             f"dataset names arrays and streams, but the data have a name already, got {name!r}."
         )
-    if isinstance(data, (Dataset, StoredDataset)):
-        return data
     shape, classes = model.input_shape[1:], model.output_shape[1]
-    if isinstance(data, str):
-        loaded = open_dataset(data, image_shape=shape)
+    if isinstance(data, (Dataset, StoredDataset, str)):
+        loaded = open_dataset(data, image_shape=shape) if isinstance(data, str) else data
         names = loaded.class_names
-        if is_folder(data) and len(names) != classes:
+        if len(names) != classes:
             raise ValueError(
-                f"data must have a subfolder for each of the model's {classes} classes, {data!r} has {len(names)}: "
-                f"{one_line(', '.join(names))}. An empty one keeps the place of a class."
+                f"data must have as many classes as the model, {classes}, {loaded.name!r} has {len(names)}: "
+                f"{one_line(', '.join(names))}. Of a folder, an empty subfolder keeps the place of a class."
             )
         return loaded
     if isinstance(data, (tuple, list)) and len(data) == 2:
