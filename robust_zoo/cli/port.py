@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     from robust_zoo.record import Accuracy
 
 _FIRST = ("depth", "width")  # what may stand behind the architecture without its name
-_ALLOWED = 0.5  # points of accuracy between what is claimed and what is measured
-_SAMPLED = {
-    "imagenet": 3.0
-}  # the same where claims are of other images: RobustBench's are of 5,000
-_CROP = 0.875  # of ImageNet's images, as RobustBench prepares them
+_ALLOWED = 0.5  # points of accuracy between what is claimed and what is measured, unless --from knows better
 
 
 def port(
@@ -135,7 +131,7 @@ def port(
 
     check_target(output)
     known = _known(source) if source else None
-    origin, allowed = "", _ALLOWED
+    allowed = _ALLOWED
     if known is not None:
         name, options, entry = known.architecture, known.options, entry or known.entry
         if weights is None:
@@ -144,37 +140,24 @@ def port(
             raise ValueError(
                 f"FILE is needed: download {' or '.join(known.sources)} in a browser, and give the file."
             )
-        origin = f"{known.handle.partition(':')[2]} of RobustBench"
+        label = f"{known.handle.partition(':')[2]} of RobustBench"
+        origin = f"{label}, from {' or '.join(known.sources)}"
         claims = {"clean": known.clean, "AutoAttack": known.autoattack}
-        license = known.license
-        if known.dataset in _SAMPLED:
-            allowed, central_crop = _SAMPLED[known.dataset], central_crop or _CROP
+        license, allowed = known.license, known.tolerance
+        if known.central_crop != 1 and not dataset.endswith(".npz"):
+            central_crop = central_crop or known.central_crop
     else:
         name, options = read_architecture(architecture, settings or [])
         if weights is None:
             raise ValueError("FILE is needed without --from.")
+        label = weights if weights.startswith("hf://") else pathlib.Path(weights).name
+        origin = ""
         claims = {} if expect_clean is None else {"clean": expect_clean}
     with quiet():
         import robust_zoo as rz
         from robust_zoo.record import Reported
-    source = origin or (weights if weights.startswith("hf://") else pathlib.Path(weights).name)
-    places = f", from {' or '.join(known.sources)}" if known else ""
-    model, report = rz.port(
-        weights,
-        name,
-        entry=entry,
-        license=license or "unknown",
-        origin=f"{source}{places}" if origin else "",
-        **options,
-    )
-    print(
-        f"{report.used} tensors in {report.layout}'s names, {report.dropped} of no use; "
-        + (
-            "PyTorch is not installed: not compared"
-            if report.difference is None
-            else f"logits within {report.difference:.1g} of PyTorch's"
-        )
-    )
+    given = {"entry": entry, "license": license or "unknown", "origin": origin, **options}
+    model = _ported(weights, name, known, given)
     data = open_data(
         model, str(output), dataset, split, central_crop=central_crop, skip_corrupt=skip_corrupt
     )
@@ -182,7 +165,7 @@ def port(
         "name": output.name,
         "architecture": name,
         "reported": [
-            Reported(source=source, setting=setting, accuracy=round(percent / 100, 6))
+            Reported(source=label, setting=setting, accuracy=round(percent / 100, 6))
             for setting, percent in claims.items()
         ],
     }
@@ -201,6 +184,39 @@ def port(
             "settings of the architecture (--set). Give the clean accuracy that is published: --expect-clean."
         )
     print(f"written to {rz.save_model(model, output, record)}")
+
+
+def _ported(
+    weights: str, architecture: str, known: "Published | None", arguments: dict[str, Any]
+) -> "keras.Model":
+    """The model of `rz.port`, whose report is printed and whose advice is given in flags."""
+    import robust_zoo as rz
+    from robust_zoo.porting import PortError, call_of
+
+    try:
+        model, report = rz.port(weights, architecture, **arguments)
+    except PortError as error:
+        message = str(error)
+        for fit, options in error.fits:
+            settings = [f"--set {name}={value}" for name, value in options.items()]
+            message = message.replace(
+                call_of(fit, options), " ".join(["--architecture", fit, *settings])
+            )
+        others = [place for place in known.sources if place != weights] if known else []
+        if weights.startswith("hf://") and others:
+            message += f" It is also at {' and '.join(others)}: download it in a browser, and give the file."
+        raise ValueError(message) from None
+    read = f" of entry {report.entry!r}" if report.entry else ""
+    copies = f" (not read: {', '.join(report.copies)})" if report.copies else ""
+    print(
+        f"{report.used} tensors{read} in {report.layout}'s names, {report.dropped} of no use{copies}; "
+        + (
+            "PyTorch is not installed: not compared"
+            if report.difference is None
+            else f"logits within {report.difference:.1g} of PyTorch's"
+        )
+    )
+    return model
 
 
 def _attacks(

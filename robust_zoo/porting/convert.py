@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import math
 import pathlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,16 @@ from robust_zoo import architectures
 from robust_zoo.inference import predict
 from robust_zoo.porting.download import local_file
 from robust_zoo.porting.layouts import LAYOUTS, Layout
-from robust_zoo.porting.tensors import PortError, read_tensors
+from robust_zoo.porting.sizes import check_size
+from robust_zoo.porting.tensors import PortError, read_file
 from robust_zoo.record import Terms
+from robust_zoo.sentences import one_line
+from robust_zoo.typing import LICENSE_FORM
 from robust_zoo.weights import sha256
 
 _SHOWN = 8  # names in an error, at most
 _ALLOWED = 1e-3  # difference of the logits, over the largest
+_ANY_SIDE = 96  # of the images they are of, where the network takes any
 _KINDS = {
     "kernel": "weight",
     "bias": "bias",
@@ -39,6 +44,8 @@ class Report:
         layout: whose names the file has.
         used: how many tensors are weights of the model.
         dropped: how many the network does not use.
+        entry: of a PyTorch file with several dictionaries of tensors, the one that was read; else "".
+        copies: second copies of the weights in the file, which were not read.
         sha256: of the file.
         difference: of the logits from those of the network in PyTorch, the largest, over the largest logit; None where
             PyTorch is not installed.
@@ -47,6 +54,8 @@ class Report:
     layout: str
     used: int
     dropped: int
+    entry: str
+    copies: tuple[str, ...]
     sha256: str
     difference: float | None
 
@@ -67,10 +76,10 @@ def port(
     measure the clean accuracy.
 
     Args:
-        file: see `read_tensors`; or "hf://owner/repository:file" on the Hugging Face hub, which is downloaded.
+        file: see `read_file`; or "hf://owner/repository:file" on the Hugging Face hub, which is downloaded.
         architecture: a function of `robust_zoo.architectures` that has layouts: "wide_resnet", "preact_resnet", "resnet",
             "vnn_resnet", "alexnet", "inception_v3", "efficientnet_lite0", "small_cnn", "lenet" or "strided_cnn".
-        entry: see `read_tensors`.
+        entry: see `read_file`.
         license: of the weights, an SPDX identifier such as "MIT"; by default "unknown". `evaluate` writes it, and a notice,
             into the model's record.
         origin: whose weights they are, and where they are from, for that notice; by default the file's place.
@@ -81,9 +90,9 @@ def port(
 
     Raises:
         PortError: a file that cannot be read, or whose tensors are not those of the network: left over, missing, or of
-            other shapes; or other logits than in PyTorch.
-        FileNotFoundError, ImportError: see `read_tensors`.
-        ValueError: an architecture or options that there are not.
+            other shapes; or logits that are not finite, or other ones than in PyTorch.
+        FileNotFoundError, ImportError: see `read_file`.
+        ValueError: an architecture or options that there are not, or a license that is no SPDX identifier.
     """
     if architecture not in LAYOUTS:
         raise ValueError(f"architecture must be one of {', '.join(LAYOUTS)}, got {architecture!r}.")
@@ -91,69 +100,83 @@ def port(
     unknown = set(options) - set(inspect.signature(build).parameters)
     if unknown:
         raise ValueError(f"{architecture} has no {', '.join(sorted(unknown))}.")
+    if not re.fullmatch(LICENSE_FORM, license):
+        raise ValueError(f"license must be an SPDX identifier such as MIT, got {license!r}.")
     path = local_file(file)
     if not origin and str(file).startswith("hf://"):
         origin = str(file)
-    model = build(**options)
-    tensors = read_tensors(path, entry=entry)
+    try:
+        model = build(**options)
+    except Exception as error:  # of Keras, given other kinds of values than it expects
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise ValueError(f"there is no {architecture}({told}): {one_line(error, 200)}") from error
+    tensors, entry, copies = read_file(path, entry=entry)
     layout, names = _layout(model, architecture, tensors)
     given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
     given |= options
+    check_size(architecture, layout.name, given)
     if "mean" in given:
         _check_normalisation(tensors, given)
     assign(model, tensors, names)
     digest = sha256(path)
     model.terms = Terms(
         license,
-        f"These weights were not trained by whoever made this checkpoint: they are those of {origin}{', ' if origin else ''}"
-        f"the file {path.name} with sha256 {digest}, in another layout. Their license is {license}.",
+        f"These weights were not trained by whoever made this checkpoint: they are those of {one_line(origin)}"
+        f"{', ' if origin else ''}the file {one_line(path.name)} with sha256 {digest}, in another layout. Their license is {license}.",
     )
+    images = _probes(model)
+    try:
+        logits = predict(model, images, len(images))
+    except ValueError as error:
+        raise PortError(f"{str(path)!r} is not a network of this kind: {error}") from None
     used = sum(map(len, names.values()))
     difference = None
     if importlib.util.find_spec("torch") is not None:
-        difference = _difference(model, architecture, given, tensors, names)
+        expected = _expected(images, architecture, layout, given, tensors)
+        difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-30))
         if not difference <= _ALLOWED:
             raise PortError(
                 f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
                 f"in PyTorch, by more than {_ALLOWED:g}."
             )
-    return model, Report(layout.name, used, len(tensors) - used, digest, difference)
+    return model, Report(layout.name, used, len(tensors) - used, entry, copies, digest, difference)
 
 
 def _check_normalisation(tensors: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:
     """Refuses a mean or deviation other than the one that is in the file."""
-    for option, names in (("mean", ("mean", "mu")), ("deviation", ("std", "sigma"))):
-        for name in names:
-            if name not in tensors:
-                continue
-            found = np.unique(np.round(tensors[name].astype("float64"), 7)).tolist()
-            told = given[option]
-            if told is None or not np.allclose(
-                tensors[name].ravel(), np.asarray(told, "float32"), rtol=0, atol=1e-6
-            ):
-                raise PortError(
-                    f"{option} must be that of the file, whose tensor {name!r} has the values {found}, got {told!r}."
-                )
+    for option, name in (("mean", "mean"), ("deviation", "std")):
+        if name not in tensors:
+            continue
+        found = np.unique(np.round(tensors[name].astype("float64"), 7)).tolist()
+        told = given[option]
+        if told is None or not np.allclose(
+            tensors[name].ravel(), np.asarray(told, "float32"), rtol=0, atol=1e-6
+        ):
+            raise PortError(
+                f"{option} must be that of the file, whose tensor {name!r} has the values {found}, got {told!r}."
+            )
 
 
-def _difference(
-    model: keras.Model,
+def _probes(model: keras.Model) -> np.ndarray:
+    """Random, black and white images."""
+    shape = [side or _ANY_SIDE for side in model.input_shape[1:]]
+    noise = np.random.default_rng(0).random((4, *shape), dtype="float32")
+    return np.concatenate([noise, np.zeros((1, *shape)), np.ones((1, *shape))]).astype("float32")
+
+
+def _expected(
+    images: np.ndarray,
     architecture: str,
+    layout: Layout,
     options: dict[str, Any],
     tensors: Mapping[str, np.ndarray],
-    names: Mapping[str, tuple[str, ...]],
-) -> float:
-    """Of the logits of black, white and random images."""
+) -> np.ndarray:
+    """The logits of the network in PyTorch, which gets a file's tensors by the names that they have there."""
     from robust_zoo.porting.reference import Reference
 
-    reference = Reference(architecture, options)
-    reference.load(tensors, names)
-    shape = model.input_shape[1:]
-    noise = np.random.default_rng(0).random((4, *shape), dtype="float32")
-    images = np.concatenate([noise, np.zeros((1, *shape)), np.ones((1, *shape))]).astype("float32")
-    expected = reference.logits(images)
-    found = predict(model, images, len(images))
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+    reference = Reference(architecture, options, layout.name)
+    reference.load({name: value for name, value in tensors.items() if not layout.drops(name)})
+    return reference.logits(images)
 
 
 def expected_names(model: keras.Model, layout: Layout) -> dict[str, tuple[str, ...]] | None:
@@ -185,25 +208,50 @@ def _layout(
             return layout, names
         if nearest is None or len(missing) + len(left) < nearest[0]:
             nearest = len(missing) + len(left), layout, missing, left
-    assert nearest is not None  # each architecture's own layers are in one of its layouts
+    if nearest is None:
+        raise ValueError(f"no files are known of a {architecture} with these options.")
     _, layout, missing, left = nearest
-    raise PortError(
+    error = PortError(
         f"the file's tensors are not those of this {architecture} in {layout.name}'s names: {_told('missing', missing)}; "
         f"{_told('left over', left)}. {_advice(tensors)}"
+    )
+    error.missing, error.left_over, error.fits = tuple(missing), tuple(left), _fits(tensors)
+    raise error
+
+
+def _fits(tensors: Mapping[str, np.ndarray]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """The architectures and options that have a file's tensors, as far as names and shapes tell."""
+    return tuple(
+        (architecture, options)
+        for architecture, layouts in LAYOUTS.items()
+        for layout in layouts
+        if (options := guess(architecture, layout, tensors)) is not None
     )
 
 
 def _advice(tensors: Mapping[str, np.ndarray]) -> str:
-    """What to port a file as, as far as its names and shapes tell."""
-    fits = [
-        f"{architecture}({', '.join(f'{name}={value}' for name, value in options.items())})"
+    """What to port a file as, or what it is most like."""
+    fits = [call_of(*fit) for fit in _fits(tensors)]
+    if fits:
+        return f"Its tensors look like those of {' or '.join(fits)}."
+    known = {
+        (architecture, layout.name): {name for name in tensors if layout.knows(name)}
         for architecture, layouts in LAYOUTS.items()
         for layout in layouts
-        if (options := guess(architecture, layout, tensors)) is not None
-    ]
-    if not fits:
+    }
+    (architecture, writer), names = max(known.items(), key=lambda item: len(item[1]))
+    others = sorted(set(tensors) - names)
+    if 2 * len(names) < len(tensors):
         return "It is of no architecture that can be ported."
-    return f"Its tensors look like those of {' or '.join(fits)}."
+    return (
+        f"It is most like a {architecture} in {writer}'s names, which {len(names)} of its {len(tensors)} tensors have"
+        + (f", but not {', '.join(others[:_SHOWN])}." if others else ".")
+    )
+
+
+def call_of(architecture: str, options: Mapping[str, Any]) -> str:
+    """As Python writes it: "wide_resnet(depth=28, width=10)"."""
+    return f"{architecture}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 def guess(
@@ -223,7 +271,7 @@ def guess(
         return {
             "width": width,
             "scale": True,
-            "pool_border": repr("counted"),
+            "pool_border": "counted",
             "num_classes": len(logits),
         }
     stem, logits = (tensors.get(f"{layout.parts[part]}.weight") for part in ("stem", "logits"))
@@ -259,10 +307,10 @@ def guess(
     depth = 18 if blocks[0] == 2 else 50 if has("stage0_block0_conv2") else 34
     options = {"depth": depth, "width": stem.shape[0], **classes}
     if architecture == "resnet":
-        return {**options, "stem": repr("large" if stem.shape[2] == 7 else "small")}
+        return {**options, "stem": "large" if stem.shape[2] == 7 else "small"}
     shortcut = tensors[f"{layout.module('stage1_block0_shortcut')}.weight"]
     if shortcut.shape[2] == 3:
-        options["shortcut"] = repr("raw 3x3")
+        options["shortcut"] = "raw 3x3"
     return options if has("norm") else {**options, "final_norm": False}
 
 
@@ -319,12 +367,22 @@ def assign(
             values[0] = _dense(values[0], layer)
         for name, value, variable in zip(found, values, layer.weights, strict=True):
             if value.shape != tuple(variable.shape):
-                differ.append(f"{name} {tensors[name].shape}, here {tuple(variable.shape)}")
+                differ.append(f"{name} {tensors[name].shape}, here {_in_the_file(variable, layer)}")
             elif name.endswith("running_var") and not (value >= 0).all():
                 raise PortError(f"tensor {name!r} must not be below 0: it is a variance.")
         if not differ:
             layer.set_weights(values)
     if differ:
-        raise PortError(
+        error = PortError(
             f"{len(differ)} tensors have other shapes than the network's ({'; '.join(differ[:_SHOWN])}). {_advice(tensors)}"
         )
+        error.fits = _fits(tensors)
+        raise error
+
+
+def _in_the_file(variable: keras.Variable, layer: keras.layers.Layer) -> tuple[int, ...]:
+    """The shape that PyTorch has for a layer's variable."""
+    shape = tuple(variable.shape)
+    if len(shape) == 4 and isinstance(layer, keras.layers.DepthwiseConv2D):
+        return (shape[2], shape[3], *shape[:2])
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]

@@ -38,9 +38,18 @@ class Layout:
     def drops(self, tensor: str) -> bool:
         return any(re.fullmatch(pattern, tensor) for pattern in self.dropped)
 
+    def knows(self, tensor: str) -> bool:
+        """Whether a network of this layout, of whatever depth, may have a tensor of that name."""
+        module, _, _ = tensor.rpartition(".")
+        if not self.block:
+            return module in self.parts.values()
+        number = re.escape(re.sub(r"\{\w+\}", "#", self.block)).replace(r"\#", r"\d+")
+        inner = re.fullmatch(rf"(?:{number}\.)?(.+)", module)
+        return inner is not None and inner[1] in self.parts.values()
 
-# Of images, which the architecture's mean and deviation say.
-_NORMALISATION = ("mean", "std", "mu", "sigma")
+
+# Of images, which the architecture's mean and deviation say; whatever wrapper they are in, see `read_file`.
+_NORMALISATION = ("mean", "std")
 _TRADES = {
     "stem": "conv1", "norm0": "bn1", "conv0": "conv1", "norm1": "bn2", "conv1": "conv2", "shortcut": "convShortcut",
     "norm": "bn1", "logits": "fc",
@@ -126,6 +135,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             "torchvision",
             {**_RESNET, "shortcut": "downsample.0", "shortcut_norm": "downsample.1", "logits": "fc"},
             "layer{stage1}.{block}",
+            _NORMALISATION,
         ),
     ),
     "vnn_resnet": (

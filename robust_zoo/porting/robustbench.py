@@ -24,11 +24,13 @@ class Published(pydantic.BaseModel):
         epsilon: of its threat model, in [0, 1] pixel units.
         architecture: that `port` makes.
         options: of the architecture.
-        entry: of the file, see `read_tensors`.
+        entry: of the file, see `read_file`.
         parameters: that were trained.
         license: of the weights.
         clean: accuracy in percent.
         autoattack: accuracy in percent.
+        central_crop: share of an image's sides that was measured on, see `open_dataset`; default 1.
+        tolerance: points by which clean accuracy may differ; default 0.05, and 3 where theirs is of a sample of the split.
         extra_data: whether more than the dataset's own images were used.
         sources: where the file lies, on the Hugging Face hub (hf://owner/repository:file) or elsewhere.
     """
@@ -46,6 +48,8 @@ class Published(pydantic.BaseModel):
     license: str
     clean: float
     autoattack: float
+    central_crop: float = 1.0
+    tolerance: float = 0.05
     extra_data: str
     sources: tuple[str, ...]
 
@@ -65,7 +69,7 @@ def published() -> tuple[Published, ...]:
 
 
 def find_published(handle: str) -> Published:
-    """A published model by "robustbench:NAME", or by "robustbench:DATASET/NORM/NAME" where several have the name.
+    """A published model by "robustbench:NAME", in capitals or not, or by "robustbench:DATASET/NORM/NAME" where several have the name.
 
     Of several the one of CIFAR-10 in linf is meant, as RobustBench has it.
 
@@ -76,8 +80,12 @@ def find_published(handle: str) -> Published:
         raise PortError(
             f"handle must be {_SCHEME}NAME, such as {_SCHEME}Rice2020Overfitting, got {handle!r}."
         )
-    name = handle.removeprefix(_SCHEME)
-    found = [part for part in published() if name in (part.name, part.handle.partition(":")[2])]
+    name = _spelling(handle.removeprefix(_SCHEME))
+    found = [
+        part
+        for part in published()
+        if name in (_spelling(part.name), _spelling(part.handle.partition(":")[2]))
+    ]
     usual = [part for part in found if (part.dataset, part.norm) == ("cifar10", "linf")]
     if len(found) == 1 or usual:
         return (usual or found)[0]
@@ -86,10 +94,16 @@ def find_published(handle: str) -> Published:
         raise PortError(
             f"handle must say which of the models of that name: {handles}, got {handle!r}."
         )
-    names = sorted({part.name for part in published()})
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    names = {_spelling(part.name): part.name for part in published()}
+    near = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+    close = [names[each] for each in near]
     raise PortError(
         f"handle must be one of {len(published())} published models"
         + (f", such as {', '.join(close)}" if close else "")
         + f", got {handle!r}."
     )
+
+
+def _spelling(name: str) -> str:
+    """Names have no fixed spelling: capitals are small letters, and "-" is "_"."""
+    return name.lower().replace("-", "_")

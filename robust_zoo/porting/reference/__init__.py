@@ -1,60 +1,69 @@
 """The networks of the layouts in PyTorch, written on their own, which ported models are compared with.
 
-Their modules have the names of the zoo's layers, "stages.0.1.conv0" being "stage0_block1_conv0"; `load` gives them a
-file's tensors as they are, neither transposed nor padded otherwise.
+Their modules have the names of their authors' files, whatever `robust_zoo.porting.layouts` says of them: a file's
+tensors are loaded as they are, so that a layout that takes one for another is found out by other logits.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from robust_zoo.porting.reference import preactivation, residual
 from robust_zoo.porting.reference.efficientnet import efficientnet_lite0
 from robust_zoo.porting.reference.inception import inception_v3
 from robust_zoo.porting.reference.plain import alexnet, lenet, small_cnn, strided_cnn
-from robust_zoo.porting.reference.residual import preact_resnet, resnet, vnn_resnet, wide_resnet
+from robust_zoo.porting.reference.preactivation import preact_resnet, wide_resnet
+from robust_zoo.porting.reference.residual import resnet, vnn_resnet
 
-_NETWORKS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
-    make.__name__: make
-    for make in (
-        *(wide_resnet, preact_resnet, resnet, vnn_resnet, inception_v3, efficientnet_lite0),
-        *(alexnet, small_cnn, lenet, strided_cnn),
-    )
+_NETWORKS: dict[tuple[str, str], Callable[[Mapping[str, Any]], nn.Module]] = {
+    ("wide_resnet", "TRADES"): partial(wide_resnet, names=preactivation.WIDE_TRADES),
+    ("wide_resnet", "DeepMind"): partial(wide_resnet, names=preactivation.WIDE_DEEPMIND),
+    ("wide_resnet", "Huang"): partial(wide_resnet, names=preactivation.WIDE_HUANG),
+    ("preact_resnet", "Rice"): partial(preact_resnet, names=preactivation.PREACT_RICE),
+    ("preact_resnet", "DeepMind"): partial(preact_resnet, names=preactivation.PREACT_DEEPMIND),
+    ("resnet", "CIFAR-10"): partial(resnet, names=residual.CIFAR),
+    ("resnet", "torchvision"): partial(resnet, names=residual.TORCHVISION),
+    ("vnn_resnet", "VNN-COMP"): vnn_resnet,
+    ("inception_v3", "torchvision"): inception_v3,
+    ("efficientnet_lite0", "EfficientNet-PyTorch"): efficientnet_lite0,
+    ("alexnet", "torchvision"): alexnet,
+    ("small_cnn", "TRADES"): small_cnn,
+    ("lenet", "DeepRobust"): lenet,
+    ("strided_cnn", "convex_adversarial"): strided_cnn,
 }
 
 
 class Reference:
-    """The network of an architecture and its options.
+    """The network of an architecture and its options, without weights until `load`.
 
     Args:
         architecture: with a layout.
         options: of the architecture, all of them.
+        layout: whose names the network has, the `name` of a `Layout`.
 
     Raises:
-        ValueError: an option that only the zoo's network has.
+        ValueError: an option that only the zoo's network has, or images of a size that the original does not take.
     """
 
-    def __init__(self, architecture: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, architecture: str, options: Mapping[str, Any], layout: str) -> None:
         self.options = options
-        self.module = _NETWORKS[architecture](options).eval().to("cpu")
+        with torch.device("meta"):
+            self.module = _NETWORKS[architecture, layout](options).eval()
 
-    def load(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, ...]]) -> None:
-        """Takes a file's tensors; `names` are those of each layer, see `expected_names`."""
-        state = self.module.state_dict()
-        given = {}
-        for layer, found in names.items():
-            stage, block, part = (
-                layer.split("_", 2) if layer.startswith("stage") else (layer, "", "")
-            )
-            module = f"stages.{stage[5:]}.{block[5:]}.{part}" if part else layer
-            for name in found:
-                given[f"{module}.{name.rpartition('.')[2]}"] = torch.from_numpy(
-                    tensors[name].copy()
-                )
-        counters = {name: value for name, value in state.items() if name.endswith("tracked")}
-        self.module.load_state_dict({**given, **counters})
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Takes a file's tensors, exactly those that the network has, by the file's names.
+
+        Raises:
+            RuntimeError: other names or shapes than the network's.
+        """
+        counters = [name for name in self.module.state_dict() if name.endswith("tracked")]
+        given = {name: torch.tensor(value) for name, value in tensors.items()}
+        given |= {name: torch.tensor(0) for name in counters}
+        self.module.load_state_dict(given, strict=True, assign=True)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Of images (n, height, width, channels) in [0, 1]."""

@@ -31,55 +31,62 @@ class _SameConv(nn.Conv2d):
         return super().forward(functional.pad(x, around))
 
 
-class _EfficientNetLite(nn.Module):
-    def __init__(self, channels: int, classes: int, width: float, depth: float) -> None:
+class _Block(nn.Module):
+    """A wider convolution of each channel alone; `expansion` says how much wider."""
+
+    def __init__(self, a: int, b: int, kernel: int, strides: int, expansion: int) -> None:
         super().__init__()
-        self._add("stem", channels, 32, 3, 2)
-        self.blocks: list[
-            tuple[bool, bool]
-        ] = []  # whether a block expands, and is added to its input
+        wide = a * expansion
+        self.expands, self.adds = expansion != 1, strides == 1 and a == b
+        if self.expands:
+            self._expand_conv, self._bn0 = _SameConv(a, wide, 1, bias=False), _norm(wide)
+        self._depthwise_conv = _SameConv(wide, wide, kernel, strides, groups=wide, bias=False)
+        self._bn1 = _norm(wide)
+        self._project_conv, self._bn2 = _SameConv(wide, b, 1, bias=False), _norm(b)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = x
+        if self.expands:
+            x = functional.relu6(self._bn0(self._expand_conv(x)))
+        x = functional.relu6(self._bn1(self._depthwise_conv(x)))
+        x = self._bn2(self._project_conv(x))
+        return x + before if self.adds else x
+
+
+class _EfficientNetLite(nn.Module):
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        width, depth = options["width"], options["depth"]
+        stem = _SameConv(options["input_shape"][2], 32, 3, 2, bias=False)
+        self._conv_stem, self._bn0 = stem, _norm(32)
+        self._blocks = nn.ModuleList()
         for stage, text in enumerate(_STAGES):
             repeats, kernel, strides, expansion, a, b = (int(part[1:]) for part in text.split("_"))
             inner = stage not in (0, len(_STAGES) - 1)
-            a = self._filters(a, width) if stage else a
-            b = self._filters(b, width)
+            a = _filters(a, width) if stage else a
+            b = _filters(b, width)
             for _ in range(math.ceil(repeats * depth) if inner else repeats):
-                name, wide = f"block{len(self.blocks)}", a * expansion
-                if expansion != 1:
-                    self._add(f"{name}_expand", a, wide, 1, 1)
-                self._add(f"{name}_depthwise", wide, wide, kernel, strides, groups=wide)
-                self._add(f"{name}_project", wide, b, 1, 1)
-                self.blocks.append((expansion != 1, strides == 1 and a == b))
+                self._blocks.append(_Block(a, b, kernel, strides, expansion))
                 a, strides = b, 1
-        self._add("head", a, 1280, 1, 1)
-        self.logits = nn.Linear(1280, classes)
-
-    @staticmethod
-    def _filters(filters: int, width: float) -> int:
-        scaled = filters * width
-        rounded = max(8, int(scaled + 4) // 8 * 8)
-        return rounded if rounded >= 0.9 * scaled else rounded + 8
-
-    def _add(self, name: str, a: int, b: int, kernel: int, strides: int, groups: int = 1) -> None:
-        self.add_module(name, _SameConv(a, b, kernel, strides, groups=groups, bias=False))
-        self.add_module(f"{name}_norm", nn.BatchNorm2d(b, eps=1e-3))
-
-    def _conv(self, name: str, x: torch.Tensor, *, rectified: bool = True) -> torch.Tensor:
-        x = getattr(self, f"{name}_norm")(getattr(self, name)(x))
-        return functional.relu6(x) if rectified else x
+        self._conv_head, self._bn1 = _SameConv(a, 1280, 1, bias=False), _norm(1280)
+        self._fc = nn.Linear(1280, options["num_classes"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self._conv("stem", x)
-        for number, (expands, adds) in enumerate(self.blocks):
-            name, before = f"block{number}", x
-            x = self._conv(f"{name}_expand", x) if expands else x
-            x = self._conv(f"{name}_depthwise", x)
-            x = self._conv(f"{name}_project", x, rectified=False)
-            x = x + before if adds else x
-        return self.logits(self._conv("head", x).mean((2, 3)))
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        return self._fc(functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3)))
+
+
+def _norm(filters: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(filters, eps=1e-3)
+
+
+def _filters(filters: int, width: float) -> int:
+    scaled = filters * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * scaled else rounded + 8
 
 
 def efficientnet_lite0(options: Mapping[str, Any]) -> nn.Module:
-    return _EfficientNetLite(
-        options["input_shape"][2], options["num_classes"], options["width"], options["depth"]
-    )
+    return _EfficientNetLite(options)

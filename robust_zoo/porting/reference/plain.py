@@ -1,88 +1,55 @@
 """Networks that are a row of layers."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
+
+from robust_zoo.porting.reference.parts import Function, activation
 
 
 class _SmallCNN(nn.Module):
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         height, width, channels = shape
+        parts = OrderedDict[str, nn.Module]()
         for number, (a, b) in enumerate(((channels, 32), (32, 32), (32, 64), (64, 64)), start=1):
-            self.add_module(f"conv{number}", nn.Conv2d(a, b, 3))
+            parts[f"conv{number}"], parts[f"relu{number}"] = nn.Conv2d(a, b, 3), nn.ReLU()
+            if number % 2 == 0:
+                parts[f"pool{number}"] = nn.MaxPool2d(2)
+        self.feature_extractor = nn.Sequential(parts)
         sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
-        self.fc1, self.fc2 = nn.Linear(64 * sides[0] * sides[1], 200), nn.Linear(200, 200)
-        self.logits = nn.Linear(200, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for number in range(1, 5):
-            x = getattr(self, f"conv{number}")(x).relu()
-            x = functional.max_pool2d(x, 2) if number % 2 == 0 else x
-        return self.logits(self.fc2(self.fc1(x.flatten(1)).relu()).relu())
-
-
-class _LeNet(nn.Module):
-    def __init__(self, shape: tuple[int, ...], classes: int, *, rectified: bool) -> None:
-        super().__init__()
-        height, width, channels = shape
-        self.conv0, self.conv1 = nn.Conv2d(channels, 20, 5), nn.Conv2d(20, 50, 5)
-        sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
-        self.dense = nn.Linear(50 * sides[0] * sides[1], 500)
-        self.logits, self.rectified = nn.Linear(500, classes), rectified
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in (self.conv0, self.conv1):
-            x = layer(x).relu() if self.rectified else layer(x)
-            x = functional.max_pool2d(x, 2)
-        return self.logits(self.dense(x.flatten(1)).relu())
-
-
-class _StridedCNN(nn.Module):
-    def __init__(
-        self, shape: tuple[int, ...], classes: int, filters: tuple[int, ...], dense: int
-    ) -> None:
-        super().__init__()
-        height, width, channels = shape
-        self.count = len(filters)
-        for number, count in enumerate(filters):
-            self.add_module(f"conv{number}", nn.Conv2d(channels, count, 4, 2, 1))
-            channels, height, width = count, height // 2, width // 2
-        self.dense, self.logits = (
-            nn.Linear(channels * height * width, dense),
-            nn.Linear(dense, classes),
+        self.classifier = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(64 * sides[0] * sides[1], 200),
+                relu1=nn.ReLU(),
+                fc2=nn.Linear(200, 200),
+                relu2=nn.ReLU(),
+                fc3=nn.Linear(200, classes),
+            )
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for number in range(self.count):
-            x = getattr(self, f"conv{number}")(x).relu()
-        return self.logits(self.dense(x.flatten(1)).relu())
+        return self.classifier(self.feature_extractor(x).flatten(1))
 
 
-class _AlexNet(nn.Module):
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+class _LeNet(nn.Module):
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, convolved: Function, dense: Function
+    ) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(shape[2], 64, 11, 4, 2)
-        self.conv1 = nn.Conv2d(64, 192, 5, 1, 2)
-        self.conv2 = nn.Conv2d(192, 384, 3, 1, 1)
-        self.conv3 = nn.Conv2d(384, 256, 3, 1, 1)
-        self.conv4 = nn.Conv2d(256, 256, 3, 1, 1)
-        places = 1
-        for side in shape[:2]:
-            side = ((side - 7) // 4 + 1 - 3) // 2 + 1
-            places *= (((side - 3) // 2 + 1) - 3) // 2 + 1
-        self.dense0, self.dense1 = nn.Linear(256 * places, 4096), nn.Linear(4096, 4096)
-        self.logits = nn.Linear(4096, classes)
+        height, width, channels = shape
+        self.conv1, self.conv2 = nn.Conv2d(channels, 20, 5), nn.Conv2d(20, 50, 5)
+        sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
+        self.fc1, self.fc2 = nn.Linear(50 * sides[0] * sides[1], 500), nn.Linear(500, classes)
+        self.pool, self.convolved, self.dense = nn.MaxPool2d(2), convolved, dense
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for number in range(5):
-            x = getattr(self, f"conv{number}")(x).relu()
-            if number in (0, 1, 4):
-                x = functional.max_pool2d(x, 3, 2)
-        return self.logits(self.dense1(self.dense0(x.flatten(1)).relu()).relu())
+        x = self.pool(self.convolved(self.conv1(x)))
+        x = self.pool(self.convolved(self.conv2(x)))
+        return self.fc2(self.dense(self.fc1(x.flatten(1))))
 
 
 def small_cnn(options: Mapping[str, Any]) -> nn.Module:
@@ -90,25 +57,48 @@ def small_cnn(options: Mapping[str, Any]) -> nn.Module:
 
 
 def lenet(options: Mapping[str, Any]) -> nn.Module:
-    for name, allowed in (("activation", ("relu",)), ("convolution_activation", (None, "relu"))):
-        if options[name] not in allowed:
-            raise ValueError(
-                f"{name} of a ported lenet must be one of {allowed}, got {options[name]!r}."
-            )
+    linear = options["convolution_activation"] is None
     return _LeNet(
         tuple(options["input_shape"]),
         options["num_classes"],
-        rectified=options["convolution_activation"] == "relu",
+        nn.Identity() if linear else activation(options, "convolution_activation"),
+        activation(options),
     )
 
 
 def strided_cnn(options: Mapping[str, Any]) -> nn.Module:
-    return _StridedCNN(
-        tuple(options["input_shape"]),
-        options["num_classes"],
-        tuple(options["filters"]),
-        options["dense"],
-    )
+    height, width, channels = options["input_shape"]
+    parts: list[nn.Module] = []
+    for filters in options["filters"]:
+        parts += [nn.Conv2d(channels, filters, 4, 2, 1), nn.ReLU()]
+        channels, height, width = filters, height // 2, width // 2
+    hidden = nn.Linear(channels * height * width, options["dense"])
+    last = nn.Linear(options["dense"], options["num_classes"])
+    return nn.Sequential(*parts, nn.Flatten(), hidden, nn.ReLU(), last)
+
+
+class _AlexNet(nn.Module):
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(shape[2], 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(64, 192, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(192, 384, 3, 1, 1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, 1, 1), nn.ReLU()),
+            *(nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        )
+        places = 1
+        for side in shape[:2]:
+            side = ((side - 7) // 4 + 1 - 3) // 2 + 1
+            places *= (((side - 3) // 2 + 1) - 3) // 2 + 1
+        self.classifier = nn.Sequential(
+            *(nn.Dropout(), nn.Linear(256 * places, 4096), nn.ReLU()),
+            *(nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()),
+            nn.Linear(4096, classes),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).flatten(1))
 
 
 def alexnet(options: Mapping[str, Any]) -> nn.Module:
