@@ -76,8 +76,8 @@ def export(
     check_asked(model, [attack], epsilon, None, norm, verify, batch_size, "float32")
     if not needs_epsilon(attack):
         raise ValueError(f"--attack must be one with a budget, got {attack!r}.")
-    figures_file, images_file = (
-        output.with_name(f"{output.name}.{end}") for end in ("json", "npz")
+    figures_file, images_file, notice_file = (
+        output.with_name(f"{output.name}.{end}") for end in ("json", "npz", "NOTICE")
     )
     if verify is not None:
         check_writable(figures_file, "--output")
@@ -109,9 +109,12 @@ def export(
             )
     with quiet():
         exporting.export(opened, output, to=to, quantized=quantized)
-    for old in (figures_file, images_file):  # of the file that was replaced
+    for old in (figures_file, images_file, notice_file):  # of the file that was replaced
         old.unlink(missing_ok=True)
     print(f"written to {output}")
+    if opened.robustness is not None and opened.robustness.notice:
+        write_text(notice_file, f"{opened.robustness.notice}\n")
+        print(f"what must go with weights of others is in {notice_file}")
     if verify is None:
         return
     figures, images = exporting.measure_export(

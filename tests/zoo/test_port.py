@@ -6,6 +6,7 @@ import pathlib
 import re
 from importlib.util import find_spec
 
+import keras
 import numpy as np
 import pytest
 
@@ -598,6 +599,10 @@ def test_the_command(command, tmp_path):
     assert hashlib.sha256(file.read_bytes()).hexdigest() in record.notice
     assert (other / "NOTICE").read_text() == f"{record.notice}\n"
     assert "license: cc-by-nc-4.0" in (other / "README.md").read_text()
+    if keras.config.backend() == "tensorflow":
+        exported = (other, "--to", "tf_saved_model", "--output", tmp_path / "saved")
+        assert command("export", *exported)[0] == 0
+        assert (tmp_path / "saved.NOTICE").read_text() == f"{record.notice}\n"
 
     published = f"file://{tmp_path}/hub/other"
     status, _, err = command("publish", other, published)
