@@ -12,6 +12,7 @@ from robust_zoo.porting.tensors import PortError
 
 _FILE = pathlib.Path(__file__).parents[1] / "ports.json"
 _SCHEME = "robustbench:"
+_NON_COMMERCIAL = ("ding2020mma",)
 
 
 class Published(pydantic.BaseModel):
@@ -93,6 +94,10 @@ def find_published(handle: str) -> Published:
         handles = " or ".join(part.handle for part in found)
         raise PortError(
             f"handle must say which of the models of that name: {handles}, got {handle!r}."
+        )
+    if name.rpartition("/")[2] in _NON_COMMERCIAL:
+        raise PortError(
+            f"{handle.rpartition(':')[2]} is left out: the license of its weights forbids commercial use."
         )
     names = {_spelling(part.name): part.name for part in published()}
     near = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)

@@ -1,4 +1,5 @@
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -18,6 +19,11 @@ def test_published_models_can_be_ported():
         assert 0 < part.autoattack < part.clean < 100 or part.name == "Standard"
         assert part.license in ("MIT", "Apache-2.0", "BSD-3-Clause"), part.name
         assert part.sources
+        assert all(
+            re.fullmatch(r"hf://[\w.-]+/[\w.-]+:[\w./-]+|https://\S+", place)
+            for place in part.sources
+        )
+        assert part.central_crop == (0.875 if part.dataset == "imagenet" else 1)
         assert find_published(part.handle) == part
 
 
@@ -25,6 +31,8 @@ def test_handles():
     for handle, norm in (
         ("robustbench:Rice2020Overfitting", "linf"),
         ("robustbench:cifar10/l2/Rice2020Overfitting", "l2"),
+        ("robustbench:CIFAR10/L2/rice2020overfitting", "l2"),
+        ("robustbench:wang2023better_wrn_28_10", "linf"),
     ):
         assert find_published(handle).norm == norm
     for handle, message in (
@@ -34,6 +42,10 @@ def test_handles():
         ),
         ("robustbench:Rice2020", "such as Rice2020Overfitting"),
         ("Rice2020Overfitting", "handle must be robustbench:NAME"),
+        (
+            "robustbench:Ding2020MMA",
+            "Ding2020MMA is left out: the license .* forbids commercial use",
+        ),
     ):
         with pytest.raises(PortError, match=message):
             find_published(handle)
