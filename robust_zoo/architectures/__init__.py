@@ -10,6 +10,7 @@ from robust_zoo.architectures.activations import ReluDecay
 from robust_zoo.architectures.alexnet import alexnet
 from robust_zoo.architectures.allconv import allconv
 from robust_zoo.architectures.binary import BinaryDense
+from robust_zoo.architectures.cnn7 import cnn7
 from robust_zoo.architectures.convnet import convnet
 from robust_zoo.architectures.digits_cnn import digits_cnn
 from robust_zoo.architectures.efficientnet_lite0 import efficientnet_lite0
@@ -37,6 +38,7 @@ __all__ = [
     "ZCAWhitening",
     "alexnet",
     "allconv",
+    "cnn7",
     "convnet",
     "digits_cnn",
     "efficientnet_lite0",

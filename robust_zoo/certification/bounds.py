@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.certification.graph import Graph
+from robust_zoo.certification.graph import Call, Graph
 from robust_zoo.certification.rules import RULES, Affine, Monotone, Part, parts_of
 from robust_zoo.typing import Tensor
 
@@ -65,14 +65,14 @@ def box(x: Tensor, epsilon: Tensor | float) -> Interval:
 def propagate(
     graph: Graph,
     images: Interval,
-    statistics: Callable[[keras.layers.Layer], tuple[Tensor, Tensor]] | None = None,
+    statistics: Callable[[Call], tuple[Tensor, Tensor]] | None = None,
 ) -> Propagated:
     """Interval bound propagation (Gowal et al., arXiv:1810.12715).
 
     Args:
         graph: of the model.
         images: bounds of a batch of images.
-        statistics: mean and variance that a BatchNormalization layer normalises with; by default its moving ones.
+        statistics: mean and variance that a call of BatchNormalization normalises with; by default its moving ones.
 
     Raises:
         NoRuleError: a layer without an interval rule.
@@ -81,13 +81,15 @@ def propagate(
     intervals, stages = {0: images}, []
     for call in graph.calls:
         if statistics is not None and type(call.layer) is keras.layers.BatchNormalization:
-            parts = RULES[keras.layers.BatchNormalization](call.layer, *statistics(call.layer))
+            parts = RULES[keras.layers.BatchNormalization](call.layer, *statistics(call))
         else:
             parts = parts_of(call.layer)
         sources = tuple(numbers[number] for number in call.sources)
         for part in parts:
             target = len(intervals)
-            intervals[target] = _through(part, [intervals[number] for number in sources])
+            made = _through(part, [intervals[number] for number in sources])
+            # A layer may compute in bfloat16.
+            intervals[target] = Interval(*(ops.cast(end, images.lower.dtype) for end in made))
             stages.append(Stage(part, sources, target))
             sources = (target,)
         numbers[call.target] = sources[0]
@@ -168,7 +170,7 @@ def _through_affine(
 
         def value(given: Tensor, place: int = place) -> Tensor:
             made = part.apply(*zeros[:place], given, *zeros[place + 1 :])
-            return ops.sum(flat * made, axis=axes)
+            return ops.sum(flat * ops.cast(made, flat.dtype), axis=axes)
 
         at_zero, gradient = backend.value_and_input_gradient(value, zero, cleaned=False)
         constant = at_zero if constant is None else constant

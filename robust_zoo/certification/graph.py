@@ -1,10 +1,12 @@
 """A functional model as a list of layer calls, models inside included."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 
 from robust_zoo.contract import graph_of
+from robust_zoo.typing import Tensor
 
 
 class Call(NamedTuple):
@@ -14,11 +16,21 @@ class Call(NamedTuple):
         layer: what is called.
         sources: numbers of the tensors that it is given.
         target: number of the tensor that it makes.
+        node: of Keras's graph, which knows how it is called.
     """
 
     layer: keras.Operation
     sources: tuple[int, ...]
     target: int
+    node: Any
+
+    def __call__(self, given: Sequence[Tensor], *, training: bool) -> Tensor:
+        """What the layer makes of tensors, as in the model."""
+        symbols = map(id, self.node.input_tensors)
+        args, kwargs = self.node.arguments.fill_in(dict(zip(symbols, given, strict=True)))
+        if getattr(self.layer, "_call_has_training_arg", False):
+            kwargs["training"] = training
+        return self.layer(*args, **kwargs)
 
 
 class Graph(NamedTuple):
@@ -70,17 +82,16 @@ def graph(model: keras.Model) -> Graph:
                         f"({type(layer).__name__}) is none: there is no interval rule for it."
                     )
                 numbers[id(made[0])] = count
-                calls.append(Call(layer, tuple(read), count))
+                calls.append(Call(layer, tuple(read), count, node))
                 count += 1
         return numbers[id(keras.tree.flatten(ends[1])[0])]
 
     return Graph(calls, 0, add(model, [0]))
 
 
-def _is_plain(node: object) -> bool:
+def _is_plain(node: Any) -> bool:
     """Whether a call is given tensors of the model alone: `x + y`, not `x + 1`."""
-    arguments = node.arguments  # type: ignore[attr-defined]
-    leaves = keras.tree.flatten((arguments.args, arguments.kwargs))
+    leaves = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     others = [
         leaf
         for leaf in leaves

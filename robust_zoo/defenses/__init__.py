@@ -6,6 +6,11 @@ from robust_zoo.defenses.deepdefense import DeepDefense
 from robust_zoo.defenses.divergence import DivergenceError, StopOnDivergence
 from robust_zoo.defenses.fixed_set import FixedSetTraining
 from robust_zoo.defenses.free import FreeAdversarialTraining
+from robust_zoo.defenses.interval_bounds import (
+    CrownIBP,
+    IntervalBoundTraining,
+    SmallBoxTraining,
+)
 from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.parseval import ParsevalTraining
 from robust_zoo.defenses.pgn import PGN
@@ -22,14 +27,17 @@ __all__ = [
     "AdversarialTraining",
     "AdversarialWeightPerturbation",
     "AveragedWeights",
+    "CrownIBP",
     "DeepDefense",
     "Defense",
     "DivergenceError",
     "FixedSetTraining",
     "FreeAdversarialTraining",
+    "IntervalBoundTraining",
     "NaturalTraining",
     "ParsevalTraining",
     "RobustValidation",
+    "SmallBoxTraining",
     "StopOnDivergence",
     "TrainingState",
     "with_weight_decay",

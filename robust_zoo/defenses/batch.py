@@ -18,11 +18,13 @@ class Batch(TypedDict, total=False):
         clean: float32 (batch, height, width, channels), always there.
         adversarial: the same images attacked; absent where there is no attack.
         attacked: bool (batch,), which of "adversarial" were attacked; comes with it.
+        share: scalar, of epsilon that a ramp has reached; of `IntervalBoundTraining`.
     """
 
     clean: Tensor
     adversarial: Tensor
     attacked: Tensor
+    share: Tensor
 
 
 def batch_sizes(x: Any, batch_size: int | None, kept: float, shards: int) -> list[int]:

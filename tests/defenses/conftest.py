@@ -10,11 +10,14 @@ from robust_zoo.defenses import (
     TRADES,
     AdversarialTraining,
     AdversarialWeightPerturbation,
+    CrownIBP,
     DeepDefense,
     FixedSetTraining,
     FreeAdversarialTraining,
+    IntervalBoundTraining,
     NaturalTraining,
     ParsevalTraining,
+    SmallBoxTraining,
     with_weight_decay,
 )
 from robust_zoo.testing.defenses import Batches
@@ -60,6 +63,15 @@ DEFENSES = {
     "deepdefense": lambda model: DeepDefense(model, steps=3, strength=5.0, attack=pgd()),
     "parseval": lambda model: ParsevalTraining(model, beta=0.01, attack=pgd()),
     "fixed_set": lambda model: FixedSetTraining(model, made_by=DeepFool(steps=5), attack=pgd()),
+    "interval_bounds": lambda model: IntervalBoundTraining(
+        model, epsilon=0.05, warmup_steps=20, ramp_steps=120, regularization=0.5, attack=pgd()
+    ),
+    "crown_ibp": lambda model: CrownIBP(
+        model, epsilon=0.05, clean_weight=0.3, ramp_steps=150, crown_weight=0.5, attack=pgd()
+    ),
+    "small_box": lambda model: SmallBoxTraining(
+        model, attack=PGD(epsilon=EPSILON, steps=5), box_share=0.2, ramp_steps=90
+    ),
     "pgn": pgn,
     "pgn_detached": lambda model: pgn(model, detach=True),
 }
