@@ -32,7 +32,9 @@ def get_recipe(defense: Literal[tuple(DEFENSES)] = "interval_bounds") -> Recipe:
     epsilon, trained, published = DEFENSES[defense]
 
     def classifier():
-        return initialise_for_bounds(with_weight_decay(architectures.cnn7(width=0.5), l1=2e-6))
+        made = architectures.cnn7(width=0.5)
+        named = keras.Model(made.inputs[0], made.outputs[0], name="cnn7_half")
+        return initialise_for_bounds(with_weight_decay(named, l1=2e-6))
 
     def intervals(classifier, total_steps):
         epoch = total_steps // EPOCHS
