@@ -467,7 +467,8 @@ def as_dataset(
     if isinstance(data, (Dataset, StoredDataset, str)):
         loaded = open_dataset(data, image_shape=shape) if isinstance(data, str) else data
         names = loaded.class_names
-        if len(names) != classes:
+        # An .npz file without names has as many classes as its largest label says.
+        if len(names) > classes or (loaded.preparation and len(names) != classes):
             raise ValueError(
                 f"data must have as many classes as the model, {classes}, {loaded.name!r} has {len(names)}: "
                 f"{one_line(', '.join(names))}. Of a folder, an empty subfolder keeps the place of a class."

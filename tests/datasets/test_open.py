@@ -162,3 +162,17 @@ def test_a_record_tells_how_pictures_were_resized(network, tmp_path):
     record = evaluate(network, str(tmp_path), checks=False)
     assert record.dataset.preparation == "resized to 8 x 8, cropped to that aspect ratio"
     assert type(record).from_json(record.to_json()) == record
+
+
+@pytest.mark.home
+@pytest.mark.parametrize("count", [2, 4])
+def test_folders_of_other_classes_than_the_model_s_are_refused(network, tmp_path, count):
+    for label in "abcd"[:count]:
+        (tmp_path / label).mkdir()
+        keras.utils.save_img(tmp_path / label / "one.png", np.zeros((8, 8, 3)))
+    opened = open_dataset(str(tmp_path), image_shape=(8, 8, 3))
+    for data in (str(tmp_path), opened):
+        with pytest.raises(
+            ValueError, match=f"as many classes as the model, 3, .* has {count}: a, b"
+        ):
+            evaluate(network, data, checks=False)
