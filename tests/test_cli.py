@@ -13,6 +13,7 @@ from rich.console import Console
 
 from robust_zoo import cli
 from robust_zoo.attacks import ATTACKS
+from robust_zoo.certification import certify
 from robust_zoo.cli.common import number, parse_attack, read_attack
 from robust_zoo.datasets import load_dataset
 from robust_zoo.papers.comparison import Comparison
@@ -767,6 +768,38 @@ def test_plot_robustness_curve(command, tmp_path):
     status, _, err = command("plot", "robustness-curve", *models, *other)
     assert status == 1
     assert "must have distances under CarliniWagner, got 'mlp.pgd_digits'" in err
+
+
+@pytest.mark.long
+def test_certify(command, tmp_path):
+    figures = tmp_path / "figures.json"
+    options = ("--epsilon", 0.005, "--n", 40, "--json", figures)
+    status, out, err = command("certify", "mlp.pgd_digits", *options)
+    assert (status, err) == (0, "")
+    told = json.loads(figures.read_text())
+    model, data = load_model("mlp.pgd_digits"), load_dataset("digits").sample(40, 0)
+    expected = certify(model, data.images, data.labels, epsilon=0.005).accuracy
+    assert (told["certified"]["correct"], told["certified"]["n_examples"]) == (expected.correct, 40)
+    assert 0 < expected.correct <= 40
+    assert f"certified: {100 * expected.accuracy:.2f}%" in out
+    assert "attacks leave" not in out
+    status, out, _ = command("certify", "mlp.pgd_digits", "--n", 5, "--method", "ibp")
+    assert "of 5 images at linf 0.1, by ibp\nattacks leave 86.80% in its record" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mlp.pgd_digits", "--method", "lp"), "--method must be one of ibp, crown-ibp, got lp"),
+        (("mlp.pgd_digits", "--n", 501), "--n must be at most 500, the images of the split, got 501"),
+        (("mlp.pgd_digits", "--epsilon", "wide"), "--epsilon must be"),
+        (("allconv.natural_cifar10",), "--epsilon is needed: the record of 'allconv.natural_cifar10' is of norm l2"),
+    ],
+)  # fmt: skip
+def test_certificates_that_are_refused(command, arguments, message):
+    status, _, err = command("certify", *arguments)
+    assert (status, message in err) == (1, True), err
 
 
 @pytest.mark.long

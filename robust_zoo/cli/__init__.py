@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from robust_zoo import __version__
-from robust_zoo.cli import evaluate, export, models, plan, plot, port, reproduce, train, verify
+from robust_zoo.cli import (
+    certify,
+    evaluate,
+    export,
+    models,
+    plan,
+    plot,
+    port,
+    reproduce,
+    train,
+    verify,
+)
 from robust_zoo.cli.common import InterruptedRunError, in_flags
 
 app = typer.Typer(
@@ -41,6 +52,7 @@ app.command()(plan.plan)
 app.command()(plan.measure)
 app.command()(plan.merge)
 app.command()(verify.verify)
+app.command()(certify.certify)
 app.command()(train.train)
 app.command()(port.port)
 app.command()(export.export)
