@@ -172,11 +172,11 @@ def _without_copies(
                 f"{str(path)!r} has two networks: {one_line(name)!r} differs from the tensor without 'attacker.'."
             )
     copies = {name for name in own if _COPY.search(name.partition(".")[0])}
-    left_out = {name.partition(".")[0] for name in (*views, *copies)}
-    if copies == set(own):
+    if len(copies) == len(own):  # then they are all there is
         copies = set()
     kept = {name: value for name, value in own.items() if name not in copies}
-    return (kept or tensors), tuple(sorted(left_out)) if kept else ()
+    left_out = {name.partition(".")[0] for name in (*views, *copies)}
+    return kept, tuple(sorted(left_out))
 
 
 def _renamed(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
