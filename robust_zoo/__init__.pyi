@@ -24,6 +24,7 @@ from .record import RobustnessRecord as RobustnessRecord
 from .report import plots as plots
 from .zoo import list_models as list_models
 from .zoo import load_attack as load_attack
+from .zoo import load_history as load_history
 from .zoo import load_model as load_model
 from .zoo import load_record as load_record
 from .zoo import publish as publish

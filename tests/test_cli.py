@@ -21,7 +21,14 @@ from robust_zoo.papers.madry.tables import by_scale
 from robust_zoo.places import checkpoints_directory
 from robust_zoo.recipe import execution
 from robust_zoo.record import Accuracy, RobustnessRecord
-from robust_zoo.zoo import IndexEntry, list_models, load_model, save_model
+from robust_zoo.zoo import (
+    CheckpointError,
+    IndexEntry,
+    list_models,
+    load_history,
+    load_model,
+    save_model,
+)
 
 pytestmark = pytest.mark.usefixtures("few_planted")
 
@@ -800,6 +807,33 @@ def test_certify(command, tmp_path):
 def test_certificates_that_are_refused(command, arguments, message):
     status, _, err = command("certify", *arguments)
     assert (status, message in err) == (1, True), err
+
+
+def test_plot_training(command, tmp_path):
+    picture = tmp_path / "picture.svg"
+    options = ("allconv.natural_cifar10", "allconv.pgn_cifar10", "--output", picture)
+    assert command("plot", "training", *options) == (0, f"{picture}\n", "")
+    for text in ("robust accuracy", "allconv.pgn_cifar10"):
+        assert f"<!-- {text} -->" in picture.read_text()
+    status, _, err = command("plot", "training", "mlp.pgd_digits", "--output", picture)
+    assert status == 1
+    assert "has no history of its training: a recipe that trains it writes one" in err
+
+
+def test_histories(tmp_path):
+    found = load_history("allconv.natural_cifar10")
+    assert [row["epoch"] for row in found] == list(range(1, 21))
+    assert {"loss", "accuracy", "val_loss"} <= set(found[-1])
+    for content in (
+        "",
+        "[]",
+        '{"history": null}',
+        '{"history": []}',
+        '{"history": [{"loss": "x"}]}',
+    ):
+        (tmp_path / "recipe.json").write_text(content)
+        with pytest.raises(CheckpointError, match="has no history of its training"):
+            load_history(tmp_path)
 
 
 @pytest.mark.long

@@ -71,6 +71,7 @@ plot_app.command()(plot.fooling)
 plot_app.command()(plot.fooling_images)
 plot_app.command()(plot.robustness_curve)
 plot_app.command()(plot.capacity)
+plot_app.command()(plot.training)
 app.add_typer(plot_app, name="plot")
 
 

@@ -289,6 +289,16 @@ def capacity(
     print(plots.capacity(scales, output, title=found.title))
 
 
+def training(models: _Models, output: _Output) -> None:
+    """Loss and accuracies by epoch, of models that recipes trained."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import zoo
+        from robust_zoo.report import plots
+    histories = {handle: zoo.load_history(handle) for handle in models}
+    print(plots.training(histories, output))
+
+
 def _check_picture(output: pathlib.Path) -> None:
     """Raises before any work for a picture that could not be written."""
     check_writable(output, "--output")

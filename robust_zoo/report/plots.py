@@ -399,6 +399,49 @@ def capacity(
     return _save(figure, path)
 
 
+def training(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    path: str | pathlib.Path,
+    *,
+    title: str = "",
+) -> pathlib.Path:
+    """Draws how trainings went: loss, accuracy and, where there are any, robust and certified accuracy by epoch.
+
+    Solid is what was trained on, in the mean of each epoch; dashed the validation split after it.
+
+    Args:
+        histories: by model, what `robust_zoo.load_history` gave.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: no histories, or a `path` that does not end in .png, .pdf or .svg.
+    """
+    if not histories:
+        raise ValueError("histories must be at least one, got none.")
+    logged = {name for rows in histories.values() for row in rows for name in row}
+    metrics = ("loss", "accuracy", "robust_accuracy", "certified_accuracy")
+    panels = [metric for metric in metrics if {metric, f"val_{metric}"} & logged]
+    figure, (row,) = _figure(max(len(panels), 1))
+    for axes, metric in zip(row, panels, strict=False):
+        for number, (name, rows) in enumerate(histories.items()):
+            for key, style in ((metric, "solid"), (f"val_{metric}", "dashed")):
+                points = [(part["epoch"], part[key]) for part in rows if key in part]
+                label = name if key == metric or metric not in rows[0] else None
+                if points:
+                    epochs, values = zip(*points, strict=True)
+                    axes.plot(epochs, values, linestyle=style, label=label, color=f"C{number % 10}")
+        watched = " (dashed: validation)" if f"val_{metric}" in logged else ""
+        axes.set(title=metric.replace("_", " "), xlabel=f"epoch{watched}")
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if metric != "loss":
+            axes.set_ylim(-0.02, 1.02)
+    _legend(figure, row[0])
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
 def _figure(columns: int, rows: int = 1) -> tuple["Figure", np.ndarray]:
     """A figure, and its axes in an array (rows, columns)."""
     import matplotlib.figure  # imported here: it takes a while

@@ -6,5 +6,6 @@ from .index import IndexEntry as IndexEntry
 from .loading import load_model as load_model
 from .publishing import publish as publish
 from .registry import list_models as list_models
+from .registry import load_history as load_history
 from .registry import load_record as load_record
 from .saving import save_model as save_model

@@ -1,13 +1,16 @@
 """Models by name: what there is, and where it lies. Nothing here imports Keras."""
 
 import difflib
+import json
 import os
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from robust_zoo.places import RECORD, checkpoints_directory, has_recipe
+import pydantic
+
+from robust_zoo.places import RECIPE, RECORD, checkpoints_directory, has_recipe
 from robust_zoo.record import RobustnessRecord
 from robust_zoo.sentences import one_line
 from robust_zoo.zoo import index
@@ -16,6 +19,7 @@ from robust_zoo.zoo.layout import read_record
 
 _ZOO = "zoo://"  # before a name that must not be taken for a directory
 _HUB = "ROBUST_ZOO_HUB"
+_HISTORY = pydantic.TypeAdapter(Annotated[list[dict[str, float]], pydantic.Field(min_length=1)])
 
 
 def list_models(
@@ -174,3 +178,32 @@ def load_record(handle: str | pathlib.Path) -> RobustnessRecord:
     record, _ = hub.read(place, (RECORD,), read_record)
     hub.check_pin(place, record)
     return record
+
+
+def load_history(handle: str | pathlib.Path) -> list[dict[str, float]]:
+    """The history of a model's training: of each epoch its number ("epoch", from 1) and what Keras logged, by name.
+
+    Args:
+        handle: a name, checkpoint directory or handle on a hub, see `load_model`.
+
+    Raises:
+        UnknownModelError, HubError, ValueError: see `load_record`.
+        CheckpointError: no history there, as of a model that no recipe trained, or one that cannot be read.
+    """
+    place = resolve(handle)
+    if isinstance(place, pathlib.Path):
+        return _read_history(place)
+    from robust_zoo.zoo import hub
+
+    return hub.read(place, (RECIPE,), _read_history)[0]
+
+
+def _read_history(directory: pathlib.Path) -> list[dict[str, float]]:
+    file = directory / RECIPE
+    try:
+        told = json.loads(file.read_bytes())["history"]
+        return _HISTORY.validate_python(told)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(directory)!r} has no history of its training: a recipe that trains it writes one into {RECIPE}."
+        ) from error

@@ -156,7 +156,17 @@ def test_more_metrics_are_drawn(tmp_path):
     assert text.count("<!-- FGSM -->") == 1  # in the legend that the panels share
     for part in ("width", "natural training", "pgd training", "loss against own attack"):
         assert text.count(f"<!-- {part} -->") == 1
+    rows = [
+        {"epoch": 1, "loss": 2.0, "val_loss": 2.5, "accuracy": 0.1, "val_certified_accuracy": 0.2},
+        {"epoch": 2, "loss": 1.0, "val_loss": 1.5, "accuracy": 0.5, "val_certified_accuracy": 0.3},
+    ]
+    text = plots.training({"ours": rows, "theirs": rows[:1]}, tmp_path / "t.svg").read_text()
+    for part in ("loss", "accuracy", "certified accuracy", "ours", "theirs", "epoch"):
+        assert text.count(f"<!-- {part} -->") == 1
+    assert text.count("<!-- epoch (dashed: validation) -->") == 2
+    assert "robust accuracy" not in text
     for draw in (
+        plots.training,
         plots.top_k,
         plots.fooling,
         plots.fooling_images,
