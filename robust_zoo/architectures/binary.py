@@ -1,5 +1,7 @@
 """A dense layer whose weights have one size."""
 
+from typing import Any, Self
+
 import keras
 from keras import ops
 
@@ -22,3 +24,10 @@ class BinaryDense(keras.layers.Dense):
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        # Newer versions of Keras say this of every dense layer, and older ones refuse it.
+        return super().from_config(
+            {key: value for key, value in config.items() if key != "quantization_config"}
+        )
