@@ -4,7 +4,6 @@ import weakref
 
 import keras
 import numpy as np
-from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
@@ -55,13 +54,11 @@ def gradient_correlation(
 
         return backend.value_and_input_gradient(loss, x)[1]
 
-    part = ("gradient of the loss",)
-    compiled = once(model, x.shape[1:], part, lambda: backend.function(gradient, model))
-    gradients = in_batches(compiled, batch_sizes(check_batch_size(batch_size)), x, y)
-    change, slope = (
-        ops.convert_to_numpy(part).reshape(len(x), -1).astype("float64")
-        for part in (moved - x, gradients)
+    compiled = once(
+        model, x.shape[1:], "gradient of the loss", lambda: backend.function(gradient, model)
     )
+    gradients = in_batches(compiled, batch_sizes(check_batch_size(batch_size)), x, y)
+    change, slope = (each.reshape(len(x), -1).astype("float64") for each in (moved - x, gradients))
     lengths = np.linalg.norm(change, axis=1) * np.linalg.norm(slope, axis=1)
     products = (change * slope).sum(axis=1)
     return np.divide(products, lengths, out=np.full(len(x), np.nan), where=lengths > 0)

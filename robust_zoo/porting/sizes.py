@@ -13,12 +13,8 @@ _FIXED = {
     ("preact_resnet", "DeepMind"),
     ("resnet", "CIFAR-10"),
 }  # by architecture and layout
-_ANY = (
-    20,
-    32,
-    44,
-    56,
-)  # depths of a resnet with the small stem that averages all pixels all the same
+# Depths of a resnet with the small stem that averages all pixels all the same.
+_ANY = (20, 32, 44, 56)
 
 
 def check_size(architecture: str, layout: str, options: Mapping[str, Any]) -> None:
