@@ -22,7 +22,7 @@ from robust_zoo.recipe.fitting import TimeLimitError
 from robust_zoo.zoo import load_model
 
 pytestmark = [pytest.mark.home, pytest.mark.slow]
-SIZES = {"train": 24, "validation": 6, "test": 9}
+SIZES = {"train": 24, "validation": 12, "test": 9}
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def asked(monkeypatch, pictures):
 
 def test_the_model_is_the_one_of_data_in_memory(pictures, asked, tmp_path, monkeypatch):
     stored = run(recipe(pictures), tmp_path / "stored", verbose=0)
-    # One to know the shape, batches and the sample by which the data are known, validation, an evaluation's task.
-    assert set(asked) == {1, 8, 6, 9}
+    # One to know the shape, batches and the samples by which the data are known, an evaluation's task.
+    assert set(asked) == {1, 8, 9}
     assert asked.count(8) >= 9
     monkeypatch.setattr(dataset, "_PICTURES_IN_MEMORY", 10**9)
     whole = run(recipe(pictures), tmp_path / "whole", verbose=0)
@@ -170,4 +170,12 @@ def test_a_set_made_of_all_images_needs_them_in_memory(pictures, asked, tmp_path
     )
     with pytest.raises(RecipeError, match=r"FixedSetTraining trains on a set .* too large"):
         run(fixed, tmp_path / "out", verbose=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_epoch_is_chosen_by_images_in_memory(pictures, asked, tmp_path):
+    chosen = recipe(pictures, validation_attack=FGSM(epsilon=0.02))
+    with pytest.raises(RecipeError, match=r"validation_attack needs .* leave it out"):
+        run(chosen, tmp_path / "out", verbose=0)
+    assert 12 not in asked
     assert not (tmp_path / "out").exists()

@@ -49,7 +49,8 @@ class Recipe(pydantic.BaseModel):
         seed: integer seed >= 0 for initial weights, order of the data and random starts; default 0. Measuring always
             uses seed 0, so that all models are measured on the same examples.
         validation_attack: measured on the validation split after each epoch; the best epoch's weights are kept,
-            and training stops when that accuracy collapses (see `RobustValidation`). None keeps the last epoch.
+            and training stops when that accuracy collapses (see `RobustValidation`). Needs validation images that fit
+            into memory (see `open_dataset`). None keeps the last epoch.
         attacks: the attacks that the record is measured with.
         n: test examples of each attack, as in `evaluate`; None (default) is all.
         reported: what others published for it.

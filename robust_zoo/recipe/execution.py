@@ -138,7 +138,7 @@ def _train(
     train = open_dataset(recipe.dataset, "train", image_shape=shape, in_memory=not as_stored)
     validation = open_dataset(
         recipe.dataset, "validation", image_shape=shape, central_crop=recipe.central_crop
-    ).take(slice(None))
+    )
     in_a_pass = len(train) // recipe.batch_size
     if in_a_pass < 1:
         raise RecipeError(

@@ -55,7 +55,7 @@ def fit(
     recipe: Recipe,
     resolved: dict,
     train: Examples,
-    validation: Dataset,
+    validation: Examples,
     state: pathlib.Path,
     limit: TimeLimit,
     *,
@@ -92,6 +92,11 @@ def fit(
     watching = Batches(validation, watched, recipe.seed, rows=backend.local_rows(watched))
     robust = None
     if recipe.validation_attack is not None:
+        if not isinstance(validation, Dataset):
+            raise RecipeError(
+                f"validation_attack needs the validation images in memory, but those of {recipe.dataset!r} are too "
+                "large for it: leave it out, or choose a smaller dataset."
+            )
         data = (validation.images, validation.labels)
         try:
             robust = RobustValidation(recipe.validation_attack, *data, file=state / "best.npz")

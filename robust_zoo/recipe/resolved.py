@@ -23,7 +23,7 @@ from robust_zoo.weights import sha256
 _SAMPLE = 1000  # examples of data too large for memory, by which a resumed run knows them
 
 
-def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Dataset) -> dict:
+def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Examples) -> dict:
     """The values of a `Recipe` and of what it made, as JSON values.
 
     A resumed run must have all of them in common with the one that was interrupted.
