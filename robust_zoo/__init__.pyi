@@ -6,7 +6,9 @@ from . import datasets as datasets
 from . import defenses as defenses
 from . import evaluation as evaluation
 from . import testing as testing
+from .certification import Smoothing as Smoothing
 from .certification import certify as certify
+from .certification import smooth as smooth
 from .classifier import as_classifier as as_classifier
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset

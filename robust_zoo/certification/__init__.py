@@ -1,7 +1,7 @@
 """Certificates: lower bounds of robust accuracy, which hold against every attack."""
 
 from robust_zoo.certification.bounds import Interval, Propagated, box, margins, propagate
-from robust_zoo.certification.certify import METHODS, Certificates, certify
+from robust_zoo.certification.certify import Certificates, certify, check_rules
 from robust_zoo.certification.graph import Graph, graph
 from robust_zoo.certification.initial import initialise_for_bounds
 from robust_zoo.certification.rules import (
@@ -12,9 +12,16 @@ from robust_zoo.certification.rules import (
     interval_rule,
     parts_of,
 )
+from robust_zoo.certification.smoothing import (
+    ABSTAIN,
+    SmoothedCertificates,
+    SmoothedClassifier,
+    Smoothing,
+    smooth,
+)
 
 __all__ = [
-    "METHODS",
+    "ABSTAIN",
     "Affine",
     "Certificates",
     "Graph",
@@ -22,13 +29,18 @@ __all__ = [
     "Monotone",
     "NoRuleError",
     "Propagated",
+    "SmoothedCertificates",
+    "SmoothedClassifier",
+    "Smoothing",
     "Valley",
     "box",
     "certify",
+    "check_rules",
     "graph",
     "initialise_for_bounds",
     "interval_rule",
     "margins",
     "parts_of",
     "propagate",
+    "smooth",
 ]

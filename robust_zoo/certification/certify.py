@@ -11,13 +11,13 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.certification.bounds import Interval, margins, propagate
 from robust_zoo.certification.graph import graph
+from robust_zoo.certification.rules import parts_of
 from robust_zoo.contract import check_batch_size, check_classifier, check_images, check_labels
 from robust_zoo.copies import in_float32
 from robust_zoo.inference import batch_sizes, in_batches, once
 from robust_zoo.record import Accuracy
-from robust_zoo.typing import Tensor
+from robust_zoo.typing import BOUNDS, Tensor
 
-METHODS = ("ibp", "crown-ibp")
 _SLOPES = ("adaptive", "zero")  # of CROWN-IBP, of which the better bound counts
 _TOLERANCE = 1e-4  # of 1 and the largest bound of a logit
 
@@ -57,13 +57,19 @@ class Certificates:
         return int(((self.margins > 0) & ~self.certified).sum())
 
 
+def check_rules(model: keras.Model) -> None:
+    """Raises NoRuleError for a layer of a classifier without an interval rule, ValueError for one that has no graph."""
+    for call in graph(model).calls:
+        parts_of(call.layer)
+
+
 def certify(
     model: keras.Model,
     x: Tensor,
     y: Tensor,
     *,
     epsilon: float,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = BOUNDS,
     batch_size: int = 64,
 ) -> Certificates:
     """Proves of images that no perturbation within a linf ball changes their class.
@@ -90,8 +96,8 @@ def certify(
     if isinstance(epsilon, bool) or not np.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon must be a number >= 0, got {epsilon!r}.")
     methods = tuple(methods)
-    if not methods or not set(methods) <= set(METHODS):
-        raise ValueError(f"methods must be some of {METHODS}, got {methods}.")
+    if not methods or not set(methods) <= set(BOUNDS):
+        raise ValueError(f"methods must be some of {BOUNDS}, got {methods}.")
     model = in_float32(check_classifier(model))
     x = check_images(x, model)
     classes = model.output_shape[1]

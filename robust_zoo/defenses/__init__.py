@@ -6,6 +6,7 @@ from robust_zoo.defenses.deepdefense import DeepDefense
 from robust_zoo.defenses.divergence import DivergenceError, StopOnDivergence
 from robust_zoo.defenses.fixed_set import FixedSetTraining
 from robust_zoo.defenses.free import FreeAdversarialTraining
+from robust_zoo.defenses.gaussian_augmentation import GaussianAugmentation
 from robust_zoo.defenses.interval_bounds import (
     CrownIBP,
     IntervalBoundTraining,
@@ -33,6 +34,7 @@ __all__ = [
     "DivergenceError",
     "FixedSetTraining",
     "FreeAdversarialTraining",
+    "GaussianAugmentation",
     "IntervalBoundTraining",
     "NaturalTraining",
     "ParsevalTraining",

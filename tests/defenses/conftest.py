@@ -14,6 +14,7 @@ from robust_zoo.defenses import (
     DeepDefense,
     FixedSetTraining,
     FreeAdversarialTraining,
+    GaussianAugmentation,
     IntervalBoundTraining,
     NaturalTraining,
     ParsevalTraining,
@@ -72,6 +73,7 @@ DEFENSES = {
     "small_box": lambda model: SmallBoxTraining(
         model, attack=PGD(epsilon=EPSILON, steps=5), box_share=0.2, ramp_steps=90
     ),
+    "gaussian": lambda model: GaussianAugmentation(model, sigma=0.1, attack=pgd()),
     "pgn": pgn,
     "pgn_detached": lambda model: pgn(model, detach=True),
 }
