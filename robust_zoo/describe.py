@@ -7,11 +7,13 @@ from robust_zoo.attack_names import DEFAULTS
 from robust_zoo.record import (
     Accuracy,
     AttackOutcome,
+    Certified,
     Curve,
     DatasetInfo,
     MinimumNorm,
     RobustnessRecord,
     ThreatModel,
+    WorstCase,
 )
 
 FAILED = "failed"
@@ -24,7 +26,7 @@ class Metric:
 
     Attributes:
         name: in words.
-        attack: the attack's class, "" on clean images, and "worst case" of all attacks.
+        attack: the attack's class, "" on clean images, "worst case" of all attacks, and "certified" where it is proven.
         found: the accuracy with its interval and n.
     """
 
@@ -40,12 +42,52 @@ def accuracy_of(part: Accuracy) -> str:
 
 
 def accuracies(record: RobustnessRecord) -> list[Metric]:
-    """Every accuracy of a record: clean, under each attack, in the worst case."""
+    """Every accuracy of the model in a record: clean, under each attack, in the worst case, and certified."""
     found = [Metric("clean", "", record.clean)]
     found += [Metric(describe_attack(part), part.name, part) for part in record.attacks]
     if record.worst_case is not None:
         found.append(Metric("worst case of all attacks", "worst case", record.worst_case))
+    if record.certificate is not None:
+        proven = describe_certified(record.certificate)
+        found.append(Metric(f"{proven}, whatever the attack", "certified", record.certificate))
     return found
+
+
+def describe_certified(proof: Certified) -> str:
+    """By what it is certified."""
+    settings = ""
+    if proof.is_of_smoothed:
+        told = (f"{name} {proof.config[name]:,}" for name in ("sigma", "n0", "n", "alpha"))
+        settings = f" ({', '.join(told)})"
+    return f"certified by {' and '.join(proof.methods)}{settings}"
+
+
+def bracket(part: WorstCase | None, proof: Certified | None) -> str:
+    """Worst-case accuracy in percent; with a certificate from what is proven to what the attacks leave."""
+    if part is None:
+        return ""
+    return (
+        f"{percent(proof.accuracy)} to {percent(part.accuracy)}"
+        if proof
+        else percent(part.accuracy)
+    )
+
+
+def smoothing_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
+    """Radius, accuracy, interval and n of the smoothed classifier, for each radius."""
+    return [
+        (f"{proof.epsilon:.4g}", percent(proof.accuracy), interval(proof), str(proof.n_examples))
+        for proof in record.certified
+        if proof.is_of_smoothed
+    ]
+
+
+def smoothing_heading(record: RobustnessRecord) -> str:
+    """What `smoothing_rows` are of, with the images on which it abstains; "" where there are none."""
+    proof = next((proof for proof in record.certified if proof.is_of_smoothed), None)
+    if proof is None:
+        return ""
+    return f"smoothed classifier, {describe_certified(proof)}, abstains on {proof.undecided}"
 
 
 def facts(record: RobustnessRecord) -> list[tuple[str, str]]:

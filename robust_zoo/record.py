@@ -13,7 +13,7 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from robust_zoo.sentences import one_line
-from robust_zoo.typing import LICENSE_FORM, Precision
+from robust_zoo.typing import BOUNDS, LICENSE_FORM, SMOOTHING, Precision
 
 SCHEMA_VERSION: Final = 1
 TOP5_CLASSES: Final = 100
@@ -216,6 +216,7 @@ class AttackOutcome(Accuracy):
         max_distance: largest distance of its images from the clean ones, in the attack's norm.
         seconds: computing time, summed over tasks.
         components: of an ensemble, the accuracy left after each of its attacks, in their order.
+        skipped: how many images it did not attack, since they are certified; left out of the JSON if it is 0.
     """
 
     name: str
@@ -224,6 +225,42 @@ class AttackOutcome(Accuracy):
     max_distance: float = Field(ge=0)
     seconds: Seconds
     components: dict[str, Fraction] = {}
+    skipped: int = Field(0, ge=0)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_is_not_measured(
+        self, handler: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        usual = (("top5", None), ("skipped", 0))
+        return {key: value for key, value in handler(self).items() if (key, value) not in usual}
+
+
+class Certified(Accuracy):
+    """Accuracy that is proven within a ball, whatever the attack: a lower bound of robust accuracy.
+
+    Attributes:
+        methods: what proved it, the better bound of each image: "ibp", "crown-ibp", or "smoothing" alone.
+        norm: of the ball.
+        epsilon: its radius, 0 for the accuracy of a smoothed classifier.
+        config: of smoothing, with which it is about the *smoothed* classifier: sigma, n0, n and alpha, the probability that
+            the proof of an image is wrong. Empty for bounds, which are certain up to float32's rounding.
+        seed: integer seed of the sample and the noise.
+        undecided: images whose margin float32 cannot tell from 0, or on which smoothing abstains; not counted as correct.
+        seconds: computing time, summed over tasks.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    norm: Norm
+    epsilon: NonNegative
+    config: Settings = {}
+    seed: Seed
+    undecided: int = Field(ge=0)
+    seconds: Seconds
+
+    @property
+    def is_of_smoothed(self) -> bool:
+        """Whether it is about the smoothed classifier, not about the model itself."""
+        return SMOOTHING in self.methods
 
 
 class WorstCase(Accuracy):
@@ -456,6 +493,7 @@ class RobustnessRecord(_Part):
         attacks: accuracy under each fixed-budget attack.
         worst_case: accuracy over all of `attacks` together; None exactly if there are none.
         minimum_norm: distances that each minimum-norm attack found.
+        certified: accuracies that are proven, on the same sample; left out of the JSON if there are none.
         curve: accuracy against epsilon; None without checks, or without a threat model in a norm of PGD.
         checks: gradient-masking and other checks; see `failed_checks`.
         reported: numbers that others published.
@@ -485,6 +523,7 @@ class RobustnessRecord(_Part):
     attacks: tuple[AttackOutcome, ...] = ()
     worst_case: WorstCase | None = None
     minimum_norm: tuple[MinimumNorm, ...] = ()
+    certified: tuple[Certified, ...] = ()
     curve: Curve | None = None
     checks: tuple[Check, ...] = ()
     reported: tuple[Reported, ...] = ()
@@ -519,11 +558,14 @@ class RobustnessRecord(_Part):
             self._check_distances(item)
         if self.curve is not None:
             self._check_curve(self.curve)
+        for proof in self.certified:
+            self._check_certified(proof)
         if len({check.name for check in self.checks}) < len(self.checks):
             raise ValueError("checks must hold each check once")
-        measured: tuple[AttackOutcome | MinimumNorm | Curve, ...] = (
+        measured: tuple[AttackOutcome | MinimumNorm | Certified | Curve, ...] = (
             *self.attacks,
             *self.minimum_norm,
+            *self.certified,
             *filter(None, [self.curve]),
         )
         if len({part.seed for part in measured}) > 1:
@@ -558,6 +600,12 @@ class RobustnessRecord(_Part):
                 raise ValueError(
                     f"{outcome.name} leaves {outcome.accuracy:.4f}, but its components {outcome.components}"
                 )
+            if outcome.skipped > outcome.correct:
+                raise ValueError(
+                    f"{outcome.name} skipped {outcome.skipped} certified images, but left {outcome.correct}"
+                )
+            if outcome.skipped and self.certificate is None:
+                raise ValueError(f"{outcome.name} skipped certified images, but none are certified")
             if outcome.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
                 raise ValueError(
                     f"{outcome.name} has max_distance {outcome.max_distance:g} in a ball of {threat.epsilon:g}"
@@ -631,6 +679,54 @@ class RobustnessRecord(_Part):
                     f"worst_case {worst.correct} of {worst.n_examples} at {threat.epsilon:g}"
                 )
 
+    def _check_certified(self, proof: Certified) -> None:
+        """What is proven is not broken: of smoothed classifiers only the sample is compared, since no attack was on them."""
+        what = f"certified ({', '.join(proof.methods)}) at {proof.norm} {proof.epsilon:g}"
+        if proof.n_examples > self.clean.n_examples:
+            raise ValueError(f"{what} has more examples than clean accuracy")
+        if proof.correct + proof.undecided > proof.n_examples:
+            raise ValueError(
+                f"{what} has {proof.correct} correct and {proof.undecided} undecided of {proof.n_examples}"
+            )
+        if proof.is_of_smoothed:
+            if len(proof.methods) > 1 or proof.norm != "l2":
+                raise ValueError(f"{what} must be of one method, in the norm l2")
+            if set(proof.config) != {"sigma", "n0", "n", "alpha"}:
+                raise ValueError(f"{what} must have sigma, n0, n and alpha, got {proof.config}")
+            return
+        if not set(proof.methods) <= set(BOUNDS):
+            raise ValueError(f"{what} must be by {SMOOTHING}, or by some of {', '.join(BOUNDS)}")
+        self._check_part(proof, what)
+        upper: list[tuple[str, float, Accuracy]] = []
+        if self.threat_model is not None and self.threat_model.norm == proof.norm:
+            epsilon = self.threat_model.epsilon
+            parts = (*self.attacks, *filter(None, [self.worst_case]))
+            upper += [(getattr(part, "name", "worst_case"), epsilon, part) for part in parts]
+            points = self.curve.points if self.curve else ()
+            upper += [(f"the curve at {point.epsilon:g}", point.epsilon, point) for point in points]
+        for name, epsilon, part in upper:
+            outside = max(0, proof.n_examples - part.n_examples)
+            if epsilon <= proof.epsilon and proof.correct - outside > part.correct:
+                raise ValueError(
+                    f"{what} has {proof.correct} correct of {proof.n_examples}, but {name} leaves {part.correct} of "
+                    f"{part.n_examples}"
+                )
+
+    @property
+    def certificate(self) -> Certified | None:
+        """What bounds `worst_case` from below: the best proof within the threat model; None if there is none."""
+        threat = self.threat_model
+        if threat is None:
+            return None
+        found = [
+            proof
+            for proof in self.certified
+            if not proof.is_of_smoothed
+            and proof.norm == threat.norm
+            and proof.epsilon >= threat.epsilon
+        ]
+        return max(found, key=lambda proof: proof.accuracy, default=None)
+
     @property
     def failed_checks(self) -> tuple[Check, ...]:
         """The checks that did not pass: the model's numbers are to be doubted."""
@@ -643,9 +739,12 @@ class RobustnessRecord(_Part):
 
     @pydantic.model_serializer(mode="wrap")
     def _usual_left_out(self, told: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found = told(self)
-        usual = (("precision", "float32"), ("notice", ""))
-        return {key: value for key, value in found.items() if (key, value) not in usual}
+        usual = {"precision": "float32", "notice": "", "certified": ()}
+        return {
+            key: value
+            for key, value in told(self).items()
+            if key not in usual or getattr(self, key) != usual[key]
+        }
 
     def to_json(self) -> str:
         """JSON text, indented, ending in a newline."""

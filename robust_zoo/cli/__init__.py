@@ -63,6 +63,7 @@ app.command()(models.cards)
 
 plot_app = typer.Typer(no_args_is_help=True, help="Draws pictures of models of one dataset.")
 plot_app.command()(plot.curves)
+plot_app.command()(plot.radii)
 plot_app.command()(plot.landscape)
 plot_app.command()(plot.transfer)
 plot_app.command()(plot.roll_off)

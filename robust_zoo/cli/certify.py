@@ -20,6 +20,7 @@ from robust_zoo.cli.evaluate import (
     open_data,
     planned,
 )
+from robust_zoo.typing import BOUNDS
 
 
 def certify(
@@ -49,16 +50,15 @@ def certify(
     """Proves of images that no perturbation in a linf ball changes their class: a lower bound of robust accuracy."""
     check_asked(model, ["pgd"], epsilon, None, "linf", n, batch_size, "float32")
     check_count(n, "--n")
+    methods = tuple(method or BOUNDS)
+    if not set(methods) <= set(BOUNDS):
+        raise ValueError(f"--method must be one of {', '.join(BOUNDS)}, got {', '.join(methods)}.")
     if json_file is not None:
         check_writable(json_file, "--json")
     with quiet():
         import robust_zoo as rz
-        from robust_zoo.certification import METHODS
         from robust_zoo.describe import interval, percent
         from robust_zoo.files import write_text
-    methods = tuple(method or METHODS)
-    if not set(methods) <= set(METHODS):
-        raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {', '.join(methods)}.")
     with quiet():
         opened = rz.load_model(model)
     record = opened.robustness

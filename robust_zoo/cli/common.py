@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings, outside
 from robust_zoo.sentences import one_line
+from robust_zoo.typing import BOUNDS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from robust_zoo.attacks import Attack
+    from robust_zoo.certification import Smoothing
     from robust_zoo.record import RobustnessRecord
     from robust_zoo.zoo.index import IndexEntry
 
@@ -158,6 +160,45 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None) -> "Attack"
     return attack_of(name, **(values | settings))
 
 
+def check_certify(methods: Sequence[str], skip: bool) -> None:
+    """Refuses methods of certificates that there are not, and skipping what is not certified."""
+    if not set(methods) <= set(BOUNDS):
+        raise ValueError(f"--certify must be one of {', '.join(BOUNDS)}, got {', '.join(methods)}.")
+    if skip and not methods:
+        raise ValueError("--skip-certified needs --certify, which says what is certified.")
+
+
+def parse_smoothing(text: str | None) -> "Smoothing | None":
+    """How to smooth, from "sigma=0.25,n=10000,images=500"; None stays None.
+
+    Raises:
+        ValueError: a setting that there is not, or a value out of range.
+    """
+    if text is None:
+        return None
+    from robust_zoo.certification import Smoothing
+
+    kinds = {"sigma": float, "n0": int, "n": int, "alpha": float, "images": int}
+    values: dict[str, Any] = {}
+    for setting in text.split(","):
+        key, _, value = setting.partition("=")
+        if key not in kinds or key in values:
+            raise ValueError(
+                f"--smoothing must be settings such as sigma=0.25,n=10000, each of {', '.join(kinds)} once, got {text!r}."
+            )
+        try:
+            values[key] = kinds[key](value)
+        except ValueError:
+            kind = "an integer" if kinds[key] is int else "a number"
+            raise ValueError(f"--smoothing: {key} must be {kind}, got {value!r}.") from None
+    if "sigma" not in values:
+        raise ValueError(f"--smoothing needs sigma, the deviation of the noise, got {text!r}.")
+    try:
+        return Smoothing(**values)
+    except ValueError as error:
+        raise ValueError(f"--smoothing: {error}") from None
+
+
 def needs_epsilon(text: str) -> bool:
     """Whether an attack has a budget."""
     return "epsilon" in _hyperparameters(text)
@@ -270,12 +311,12 @@ def fitting_table(columns: dict[str, list[str]], width: int, style: str) -> tupl
 
 def print_entries(entries: Sequence["IndexEntry"]) -> None:
     """Prints one table of models, a row each."""
-    from robust_zoo.describe import describe_threat, percent
+    from robust_zoo.describe import bracket, describe_threat, percent
 
     worst = [entry.worst_case for entry in entries]
     columns = {
         "model": [entry.name + ("*" if entry.failed_checks else "") for entry in entries],
-        "worst case": [percent(part.accuracy) if part else "" for part in worst],
+        "worst case": [bracket(entry.worst_case, entry.certificate) for entry in entries],
         "clean": [percent(entry.clean.accuracy) for entry in entries],
         "dataset": [entry.dataset for entry in entries],
         "threat model": [describe_threat(entry) for entry in entries],
@@ -315,6 +356,8 @@ def print_record(record: "RobustnessRecord") -> None:
         facts,
         interval,
         percent,
+        smoothing_heading,
+        smoothing_rows,
     )
 
     out = console()
@@ -329,7 +372,16 @@ def print_record(record: "RobustnessRecord") -> None:
         results.add_row(metric.name, accuracy_of(part), interval(part), str(part.n_examples))
         for component, accuracy in getattr(part, "components", {}).items():
             results.add_row(f"  after {component}", percent(accuracy), "", "")
+        if skipped := getattr(part, "skipped", 0):
+            results.add_row(f"  {skipped} certified, not attacked", "", "", "")
     out.print(results)
+
+    if heading := smoothing_heading(record):
+        out.print(heading)
+        smoothed = Table("l2 radius", "certified", "95% interval", "n")
+        for row in smoothing_rows(record):
+            smoothed.add_row(*row)
+        out.print(smoothed)
 
     if record.minimum_norm:
         distances = Table("closest adversarial example", "norm", "found", "mean", "median", "rho")

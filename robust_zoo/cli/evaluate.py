@@ -13,6 +13,7 @@ import typer
 from robust_zoo.attack_names import NAMES, check_epsilon
 from robust_zoo.cli.common import (
     as_json_list,
+    check_certify,
     check_count,
     check_writable,
     fixed_norm,
@@ -23,6 +24,7 @@ from robust_zoo.cli.common import (
     number,
     numbers,
     parse_attack,
+    parse_smoothing,
     print_ranking,
     print_record,
     quiet,
@@ -100,6 +102,22 @@ PrecisionName = Annotated[
         help="Precision of the attacks' steps: float32, or bfloat16, which is faster on some processors.",
     ),
 ]
+Certify = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also certify by ibp or crown-ibp within the linf ball of the attacks. Repeatable: the better bound counts."
+    ),
+]
+SkipCertified = Annotated[
+    bool, typer.Option("--skip-certified", help="Attack only the images that are not certified.")
+]
+SmoothingSettings = Annotated[
+    str | None,
+    typer.Option(
+        "--smoothing",
+        help="Also certify the smoothed classifier, with settings: sigma=0.25,n=10000,images=500; n0 and alpha, too.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes to measure in, each on one core or GPU; by default one."),
@@ -128,6 +146,9 @@ def evaluate(
     seed: Seed = 0,
     batch_size: BatchSize = 128,
     precision: PrecisionName = "float32",
+    certify: Certify = None,
+    skip_certified: SkipCertified = False,
+    smoothing: SmoothingSettings = None,
     input_range: InputRange = None,
     output: Output = None,
     data_format: DataFormat = None,
@@ -168,6 +189,7 @@ def evaluate(
         check_asked(model, names, epsilon, epsilons, norm, n, batch_size, precision)
         forms.append(model_form(model, input_range, output, data_format))
     check_count(workers, "--workers")
+    check_certify(certify or (), skip_certified)
     if engine not in ("process", "ray"):
         raise ValueError(f"--engine must be one of process, ray, got {engine!r}.")
     if save is not None:
@@ -178,6 +200,7 @@ def evaluate(
         import robust_zoo as rz
         from robust_zoo.files import write_text
 
+        smoothed = parse_smoothing(smoothing)
         if plot is not None:
             rz.plots.picture_format(plot)
     if plot is not None and not all(map(needs_epsilon, names)):
@@ -189,6 +212,9 @@ def evaluate(
         "seed": seed,
         "batch_size": batch_size,
         "precision": precision,
+        "certify": tuple(certify or ()),
+        "skip_certified": skip_certified,
+        "smoothing": smoothed,
         "workers": workers,
         "engine": engine,
         "address": address,

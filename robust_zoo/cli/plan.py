@@ -6,11 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from robust_zoo.cli.common import check_count, check_writable, print_record, quiet
+from robust_zoo.cli.common import (
+    check_certify,
+    check_count,
+    check_writable,
+    parse_smoothing,
+    print_record,
+    quiet,
+)
 from robust_zoo.cli.evaluate import (
     Attacks,
     BatchSize,
     CentralCrop,
+    Certify,
     Count,
     DataFormat,
     DatasetName,
@@ -21,7 +29,9 @@ from robust_zoo.cli.evaluate import (
     Output,
     PrecisionName,
     Seed,
+    SkipCertified,
     SkipCorrupt,
+    SmoothingSettings,
     Split,
     Workers,
     check_asked,
@@ -48,6 +58,9 @@ def plan(
     seed: Seed = 0,
     batch_size: BatchSize = 128,
     precision: PrecisionName = "float32",
+    certify: Certify = None,
+    skip_certified: SkipCertified = False,
+    smoothing: SmoothingSettings = None,
     task_size: Annotated[int, typer.Option(help="Images in a task.")] = 256,
     input_range: InputRange = None,
     output: Output = None,
@@ -58,6 +71,7 @@ def plan(
     names = attack or ["pgd"]
     check_asked(model, names, epsilon, None, norm, n, batch_size, precision)
     check_count(task_size, "--task-size")
+    check_certify(certify or (), skip_certified)
     form = model_form(model, input_range, output, data_format)
     with quiet():
         import robust_zoo as rz
@@ -68,7 +82,14 @@ def plan(
     data = open_data(
         opened, model, dataset, split, central_crop=central_crop, skip_corrupt=skip_corrupt
     )
-    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
+    options: dict[str, Any] = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "precision": precision,
+        "certify": tuple(certify or ()),
+        "skip_certified": skip_certified,
+        "smoothing": parse_smoothing(smoothing),
+    }
     made = rz.plan_evaluation(opened, data, attacks=attacks, n=n, task_size=task_size, **options)
     write_text(
         out,

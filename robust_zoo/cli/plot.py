@@ -45,6 +45,16 @@ def curves(models: _Models, output: _Output) -> None:
     print(plots.compare_models(records, output))
 
 
+def radii(models: _Models, output: _Output) -> None:
+    """Certified accuracy of smoothed classifiers against L2 radius, from the models' records."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import zoo
+        from robust_zoo.report import plots
+    records = [zoo.load_record(handle) for handle in models]
+    print(plots.certified_radii(records, output))
+
+
 def landscape(
     models: _Models,
     output: _Output,

@@ -96,6 +96,17 @@ def in_order(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: _ORDER.index(check.name))
 
 
+def certificates_hold(broken: int, n: int) -> Check:
+    """Whether nothing broke an image that bounds certify; `broken` counts those of `n` images that something did."""
+    return Check(
+        name="certificates_hold",
+        passed=broken == 0,
+        value=float(broken),
+        explanation=f"Of {n} images, {broken} are certified and yet misclassified within the ball. They do not count as "
+        "certified; if there are any, the bounds are wrong for this model, and no other certificate is to be trusted.",
+    )
+
+
 def _verdict(passed: bool, n: int) -> bool | None:
     """What a comparison by intervals says: None where the sample is too small to acquit."""
     return None if passed and n < _LEAST else passed

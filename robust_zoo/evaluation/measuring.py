@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from robust_zoo.attacks import Attack
+from robust_zoo.certification import Smoothing
 from robust_zoo.datasets import Examples
 from robust_zoo.evaluation.curve import Evidence
 from robust_zoo.evaluation.engines import measure_tasks
@@ -39,6 +40,9 @@ def evaluate(
     precision: Precision = "float32",
     task_size: int = TASK_SIZE,
     checks: bool = True,
+    certify: Sequence[str] = (),
+    skip_certified: bool = False,
+    smoothing: Smoothing | None = None,
     progress: bool = True,
     state_directory: str | pathlib.Path | None = None,
     engine: str = "process",
@@ -74,6 +78,13 @@ def evaluate(
         task_size: images in a task, the unit of work that is measured and resumed, see `plan_evaluation`; default 256.
         checks: whether to run the gradient-masking checks, and measure accuracy against epsilon under PGD on up
             to 512 examples.
+        certify: methods of `robust_zoo.certify`, "ibp" or "crown-ibp" or both, by which the images of the sample are
+            certified within the threat model, which must be of norm linf; by default none. Worst-case accuracy is then
+            between `record.certificate` and what the attacks leave.
+        skip_certified: whether attacks with a budget leave out the images that are certified, which nothing breaks, and
+            count them as robust; the record says how many. Default False.
+        smoothing: how the smoothed classifier (`robust_zoo.smooth`) is certified, on how many images, at which L2
+            radii; by default not.
         progress: whether to show progress bars (on a terminal only).
         state_directory: folder, made if need be, that keeps what is measured, and how far the attack at work is (see
             `Attack.run`), so that an interrupted evaluation resumes when it is called again with the same arguments.
@@ -100,7 +111,7 @@ def evaluate(
         TypeError, ValueError: a model, images or labels that `robust_zoo.contract` refuses; attacks of different threat
             models, or aimed at the given labels; an argument out of range; a dataset that cannot be opened
             (`DatasetError`); a `state_directory` of another evaluation; a model that computes other logits once
-            compiled; or a Ray cluster that cannot be reached.
+            compiled; a layer without an interval rule (`NoRuleError`) to certify; or a Ray cluster that cannot be reached.
         ImportError: Ray is not installed.
 
     Example:
@@ -120,6 +131,9 @@ def evaluate(
         precision=precision,
         task_size=task_size,
         checks=checks,
+        certify=certify,
+        skip_certified=skip_certified,
+        smoothing=smoothing,
         name=name,
         architecture=architecture,
         defense=defense,

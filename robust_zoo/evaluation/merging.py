@@ -8,6 +8,7 @@ import numpy as np
 
 from robust_zoo.attacks.flags import square_stronger
 from robust_zoo.evaluation.checks import (
+    certificates_hold,
     clean_above_chance,
     curve_agrees,
     in_order,
@@ -16,6 +17,8 @@ from robust_zoo.evaluation.checks import (
 )
 from robust_zoo.evaluation.curve import Evidence, accuracy_curve
 from robust_zoo.evaluation.outcomes import (
+    certified_by_bounds,
+    certified_by_smoothing,
     evidence_of,
     minimum_norm,
     outcome_of,
@@ -24,7 +27,14 @@ from robust_zoo.evaluation.outcomes import (
 )
 from robust_zoo.evaluation.parts import Part
 from robust_zoo.evaluation.plan import EvaluationPlan
-from robust_zoo.record import Accuracy, AttackOutcome, Check, Curve, RobustnessRecord
+from robust_zoo.record import (
+    Accuracy,
+    AttackOutcome,
+    Certified,
+    Check,
+    Curve,
+    RobustnessRecord,
+)
 
 
 def merge(plan: EvaluationPlan, parts: Iterable[Part]) -> RobustnessRecord:
@@ -69,6 +79,16 @@ def merged(
             distances.append(item)
             if plan.threat_model is not None and item.norm == plan.threat_model.norm:
                 evidence.append(evidence_of(arrays["broken"], arrays["distance"], clean, np.inf))
+    certified: list[Certified] = []
+    if plan.certify:
+        arrays, _, seconds = found.of("certified")
+        broken = _broken(plan, found, [*smaller, *evidence])
+        flags.append(certificates_hold(int((arrays["certified"] & broken).sum()), plan.n))
+        proven = arrays["certified"] & ~broken
+        certified.append(certified_by_bounds(plan, proven, arrays["undecided"], seconds))
+    if plan.smoothing is not None:
+        arrays, _, seconds = found.of("smoothed")
+        certified += certified_by_smoothing(plan, arrays, seconds)
     curve, checks = _checks(plan, found, [*smaller, *evidence]) if plan.checks else (None, [])
     checks += _others(flags, checks)
     record = RobustnessRecord(
@@ -85,6 +105,7 @@ def merged(
         attacks=tuple(outcomes),
         worst_case=worst_case(outcomes, survivors) if outcomes else None,
         minimum_norm=tuple(distances),
+        certified=tuple(certified),
         curve=curve,
         checks=tuple(checks),
         reported=plan.reported,
@@ -150,6 +171,21 @@ class _Found:
     def checks_of(self, kind: str, attack: int = -1) -> tuple[Check, ...]:
         """The checks of the first task of a kind."""
         return self.parts[kind, attack][0].checks
+
+
+def _broken(plan: EvaluationPlan, found: _Found, evidence: Sequence[Evidence]) -> np.ndarray:
+    """Which images anything of the evaluation broke within the threat model, bool (n,)."""
+    assert plan.threat_model is not None  # or nothing is certified
+    epsilon = plan.threat_model.epsilon
+    broken = ~found.clean
+    for known in evidence:
+        broken |= known.broken(epsilon, plan.n)
+    if plan.checks and plan.has_curve:
+        arrays, notes, _ = found.of("curve")
+        places = arrays["broken_at"]
+        within = sum(radius <= epsilon for radius in notes["radii"])
+        broken[: len(places)] |= places < within
+    return broken
 
 
 def _flags(flags: Sequence[Check], outcome: AttackOutcome) -> list[Check]:

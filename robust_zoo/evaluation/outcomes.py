@@ -10,6 +10,7 @@ from robust_zoo.attacks import Attack
 from robust_zoo.evaluation.curve import Evidence
 from robust_zoo.record import (
     AttackOutcome,
+    Certified,
     Configuration,
     DefenseInfo,
     Distances,
@@ -18,10 +19,11 @@ from robust_zoo.record import (
     Weights,
     WorstCase,
 )
+from robust_zoo.typing import SMOOTHING
 from robust_zoo.weights import variables_sha256
 
 if TYPE_CHECKING:
-    from robust_zoo.evaluation.plan import PlannedAttack
+    from robust_zoo.evaluation.plan import EvaluationPlan, PlannedAttack
 
 
 def evidence_of(
@@ -56,8 +58,47 @@ def outcome_of(
         max_distance=float(arrays["distance"].max()),
         seconds=round(seconds, 3),
         components=left,
+        skipped=int(arrays["skipped"].sum()) if "skipped" in arrays else 0,
         **top5_of(arrays),
     )
+
+
+def certified_by_bounds(
+    plan: "EvaluationPlan", proven: np.ndarray, undecided: np.ndarray, seconds: float
+) -> Certified:
+    """Within the threat model; `proven` and `undecided`, bool (n,): the images of each kind."""
+    assert plan.threat_model is not None  # or nothing is certified
+    return Certified.count(
+        int(proven.sum()),
+        len(proven),
+        methods=plan.certify,
+        norm=plan.threat_model.norm,
+        epsilon=plan.threat_model.epsilon,
+        seed=plan.seed,
+        undecided=int(undecided.sum()),
+        seconds=round(seconds, 3),
+    )
+
+
+def certified_by_smoothing(
+    plan: "EvaluationPlan", arrays: dict[str, np.ndarray], seconds: float
+) -> list[Certified]:
+    """An entry for each radius."""
+    assert plan.smoothing is not None  # or nothing is smoothed
+    return [
+        Certified.count(
+            int((arrays["right"] & (arrays["radius"] >= radius)).sum()),
+            len(arrays["right"]),
+            methods=(SMOOTHING,),
+            norm="l2",
+            epsilon=radius,
+            config=plan.smoothing.config,
+            seed=plan.seed,
+            undecided=int(arrays["abstained"].sum()),
+            seconds=round(seconds, 3),
+        )
+        for radius in plan.smoothing.radii
+    ]
 
 
 def top5_of(arrays: dict[str, np.ndarray]) -> dict[str, float]:

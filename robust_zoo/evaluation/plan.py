@@ -14,6 +14,7 @@ import pydantic
 from robust_zoo import __version__
 from robust_zoo.attacks import PGD, Attack, FixedBudgetAttack
 from robust_zoo.attacks.registry import class_of
+from robust_zoo.certification import Certificates, Smoothing, check_rules
 from robust_zoo.classifier import describe_config
 from robust_zoo.contract import (
     check_batch_size,
@@ -53,7 +54,7 @@ from robust_zoo.record import (
     Weights,
 )
 from robust_zoo.sentences import one_line
-from robust_zoo.typing import LICENSE_FORM, Precision
+from robust_zoo.typing import BOUNDS, LICENSE_FORM, Precision
 from robust_zoo.weights import describe_weights
 
 TASK_SIZE = 256  # images in a task
@@ -65,14 +66,15 @@ class Task(NamedTuple):
 
     Attributes:
         number: its place among the plan's tasks.
-        kind: "clean" (predictions), "attack", "flags" (of an attack), "curve" (accuracy against epsilon) or "checks".
+        kind: "clean" (predictions), "certified" (by bounds), "smoothed" (by noise), "attack", "flags" (of an attack),
+            "curve" (accuracy against epsilon) or "checks".
         attack: index of the attack in the plan; -1 for tasks of other kinds.
         first: first row of the sample.
         last: row after the last.
     """
 
     number: int
-    kind: Literal["clean", "attack", "flags", "curve", "checks"]
+    kind: Literal["clean", "certified", "smoothed", "attack", "flags", "curve", "checks"]
     attack: int
     first: int
     last: int
@@ -91,12 +93,25 @@ class PlannedAttack(_Part):
     flagged: int = pydantic.Field(0, ge=0)
 
 
+class PlannedSmoothing(_Part):
+    """A `Smoothing` of a plan, on how many images."""
+
+    config: Settings
+    radii: tuple[float, ...]
+    n: int = pydantic.Field(ge=1)
+
+    def smoothing(self) -> Smoothing:
+        """As it was given; ValueError for settings out of range."""
+        return Smoothing(**self.config, images=self.n, radii=self.radii)
+
+
 class Bound(NamedTuple):
     """What a plan is about, in this process."""
 
     model: keras.Model  # in float32
     sample: Examples
     attacks: tuple[Attack, ...]
+    certificates: dict[tuple[int, int], Certificates]  # found so far, by first and last row
 
     def examples(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of some rows of the sample, checked."""
@@ -133,6 +148,9 @@ class EvaluationPlan(_Part):
     precision: Precision = "float32"
     task_size: int = pydantic.Field(TASK_SIZE, ge=1)
     checks: bool = True
+    certify: tuple[str, ...] = ()
+    skip_certified: bool = False
+    smoothing: PlannedSmoothing | None = None
     config: Configuration
     weights: Weights
     defense: DefenseInfo | None = None
@@ -144,9 +162,11 @@ class EvaluationPlan(_Part):
 
     @pydantic.model_validator(mode="after")
     def _bounded(self) -> Self:
-        kinds = 2 * len(self.attacks) + 3
+        kinds = 2 * len(self.attacks) + 5
         if max([self.n, *(attack.n for attack in self.attacks)]) > self.n:
             raise ValueError("an attack must not have more examples than n")
+        if self.smoothing is not None and self.smoothing.n > self.n:
+            raise ValueError("smoothing must not have more images than n")
         if kinds * (self.n / self.task_size + 1) > _MOST_TASKS:
             raise ValueError(f"there must be at most {_MOST_TASKS:,} tasks")
         return self
@@ -158,6 +178,10 @@ class EvaluationPlan(_Part):
     def tasks(self) -> tuple[Task, ...]:
         """All tasks, in their order."""
         parts: list[tuple[Any, int, int]] = [("clean", -1, self.n)]
+        if self.certify:
+            parts.append(("certified", -1, self.n))
+        if self.smoothing is not None:
+            parts.append(("smoothed", -1, self.smoothing.n))
         parts += [("attack", place, attack.n) for place, attack in enumerate(self.attacks)]
         if self.checks and self.has_curve:
             parts.append(("curve", -1, min(_ON_CURVE, self.n)))
@@ -184,7 +208,8 @@ class EvaluationPlan(_Part):
         told = self.model_dump(
             mode="json",
             include={
-                "version", "dataset", "n", "attacks", "seed", "precision", "task_size", "checks", "config", "weights"
+                "version", "dataset", "n", "attacks", "seed", "precision", "task_size", "checks", "certify",
+                "skip_certified", "smoothing", "config", "weights",
             },
         )  # fmt: skip
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -281,6 +306,9 @@ def plan_evaluation(
     precision: Precision = "float32",
     task_size: int = TASK_SIZE,
     checks: bool = True,
+    certify: Sequence[str] = (),
+    skip_certified: bool = False,
+    smoothing: Smoothing | None = None,
     name: str | None = None,
     architecture: str | None = None,
     defense: "DefenseInfo | Any | None" = None,
@@ -303,6 +331,9 @@ def plan_evaluation(
         precision: see `evaluate`.
         task_size: images in a task, 256 by default.
         checks: see `evaluate`.
+        certify: see `evaluate`.
+        skip_certified: see `evaluate`.
+        smoothing: see `evaluate`.
         name: see `evaluate`.
         architecture: see `evaluate`.
         defense: see `evaluate`.
@@ -340,6 +371,7 @@ def plan_evaluation(
     bound = _bound_to(measured, sample, attacks)
     for attack in attacks:
         attack.check_model(measured)
+    certify = _checked_certify(certify, skip_certified, threat, measured)
     config, weights = describe_config(measured), describe_weights(measured)
     carried = carried_by(model, config, weights)
     name = name or carried.get("name", model.name)
@@ -394,6 +426,9 @@ def plan_evaluation(
         precision=precision,
         task_size=int(task_size),
         checks=checks,
+        certify=certify,
+        skip_certified=skip_certified,
+        smoothing=_planned_smoothing(smoothing, len(sample)),
         config=config,
         weights=weights,
         defense=defense_info(defense, model) or carried.get("defense"),
@@ -407,9 +442,45 @@ def plan_evaluation(
 
 
 def _bound_to(measured: keras.Model, sample: Examples, attacks: tuple[Attack, ...]) -> Bound:
-    bound = Bound(measured, sample, attacks)
+    bound = Bound(measured, sample, attacks, {})
     bound.examples(0, len(sample) if isinstance(sample, Dataset) else 1)
     return bound
+
+
+def _checked_certify(
+    methods: Sequence[str], skip: bool, threat: ThreatModel | None, model: keras.Model
+) -> tuple[str, ...]:
+    if isinstance(methods, str):
+        raise TypeError(
+            f"certify must be a sequence of methods, such as ({methods!r},), got a str."
+        )
+    methods = tuple(methods)
+    if not set(methods) <= set(BOUNDS):
+        raise ValueError(f"certify must be some of {BOUNDS}, got {methods}.")
+    if skip and not methods:
+        raise ValueError(f"skip_certified needs certify: give some of {BOUNDS}.")
+    if methods and (threat is None or threat.norm != "linf"):
+        found = f"of norm {threat.norm!r}" if threat else "of no attack with a budget"
+        raise ValueError(
+            f"certify is for the linf ball of the attacks, got attacks {found}: give an attack with norm 'linf', or "
+            "use robust_zoo.certify."
+        )
+    if methods:
+        check_rules(model)
+    return methods
+
+
+def _planned_smoothing(smoothing: Smoothing | None, available: int) -> PlannedSmoothing | None:
+    if smoothing is None:
+        return None
+    if not isinstance(smoothing, Smoothing):
+        raise TypeError(f"smoothing must be a robust_zoo.Smoothing, got {smoothing!r}.")
+    assert smoothing.radii is not None  # it has made some
+    return PlannedSmoothing(
+        config=smoothing.get_config(),
+        radii=tuple(smoothing.radii),
+        n=min(smoothing.images, available),
+    )
 
 
 def attack_of_record(name: str, config: dict[str, Any]) -> Attack:

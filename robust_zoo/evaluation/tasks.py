@@ -11,6 +11,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks import FixedBudgetAttack
 from robust_zoo.attacks.autoattack import AutoAttackResult
+from robust_zoo.certification import ABSTAIN, Certificates, SmoothedClassifier, certify
 from robust_zoo.copies import agree
 from robust_zoo.evaluation.checks import checks_of_model, range_hint, right_after_fgsm
 from robust_zoo.evaluation.curve import broken_at, curve_attack, curve_radii
@@ -21,6 +22,7 @@ from robust_zoo.evaluation.top_k import ranks
 from robust_zoo.inference import forget, predict
 from robust_zoo.record import TOP5_CLASSES
 
+_CERTIFIED_AT_ONCE = 64  # images, of each of which CROWN-IBP holds coefficients of every class
 _COMPARED = 64  # images on which compiled and uncompiled logits are compared
 
 
@@ -47,6 +49,8 @@ def measure(
     plan.trust_once(lambda: _check_compiled(plan.bound.model, x, plan.batch_size))
     kinds = {
         "clean": _clean,
+        "certified": _certified,
+        "smoothed": _smoothed,
         "attack": _attack,
         "flags": _flags,
         "curve": _curve,
@@ -69,15 +73,74 @@ def _clean(
     }
 
 
+def _certified(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    found = _certificates(plan, task, x, y)
+    undecided = (found.margins > 0) & ~found.certified
+    return {"arrays": {"certified": found.certified, "undecided": undecided}}
+
+
+def _certificates(plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray) -> Certificates:
+    """Of the rows of a task, found once in each process."""
+    threat, known = plan.threat_model, plan.bound.certificates
+    assert threat is not None  # or nothing is to be certified
+    rows = (task.first, task.last)
+    if rows not in known:
+        size = min(plan.batch_size, _CERTIFIED_AT_ONCE)
+        known[rows] = certify(
+            plan.bound.model, x, y, epsilon=threat.epsilon, methods=plan.certify, batch_size=size
+        )
+    return known[rows]
+
+
+def _smoothed(
+    plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
+) -> dict[str, Any]:
+    assert plan.smoothing is not None  # or there is no such task
+    smoothed = SmoothedClassifier(plan.bound.model, plan.smoothing.smoothing())
+    numbers = np.arange(task.first, task.last)
+    found = smoothed.certify(x, y, seed=plan.seed, numbers=numbers, batch_size=plan.batch_size)
+    right = found.predicted == y
+    return {
+        "arrays": {"radius": found.radius, "right": right, "abstained": found.predicted == ABSTAIN}
+    }
+
+
 def _attack(
     plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
 ) -> dict[str, Any]:
+    attack = plan.bound.attacks[task.attack]
+    if not (plan.skip_certified and isinstance(attack, FixedBudgetAttack)):
+        return _attacked(plan, task, x, y, np.arange(len(x)), state_file)
+    # At least one image, since what an attack has as components is known when it has run.
+    rest = np.flatnonzero(~_certificates(plan, task, x, y).certified)
+    rest = rest if len(rest) else np.arange(1)
+    found = _attacked(plan, task, x[rest], y[rest], rest, state_file)
+    proven: dict[str, Any] = {"distance": 0.0, "stands": True, "among_five": True, "broken_by": ""}
+    arrays = {}
+    for name, values in found["arrays"].items():
+        arrays[name] = np.full(len(x), proven[name], values.dtype)
+        arrays[name][rest] = values
+    arrays["skipped"] = np.isin(np.arange(len(x)), rest, invert=True)
+    return {**found, "arrays": arrays}
+
+
+def _attacked(
+    plan: EvaluationPlan,
+    task: Task,
+    x: np.ndarray,
+    y: np.ndarray,
+    rows: np.ndarray,
+    state_file: Any,
+) -> dict[str, Any]:
+    """What an attack finds of some rows of a task."""
     model, attack = plan.bound.model, plan.bound.attacks[task.attack]
     result = attack.run(
         model,
         x,
         y,
-        numbers=np.arange(task.first, task.last),
+        numbers=task.first + rows,
         precision=plan.precision,
         state_file=state_file,
         **({"with_flags": False} if attack.flagged else {}),  # they are a task of their own

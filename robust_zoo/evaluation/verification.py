@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from robust_zoo.certification import Smoothing
 from robust_zoo.datasets import Examples, open_dataset, options_of
-from robust_zoo.describe import describe_attack
+from robust_zoo.describe import describe_attack, describe_certified
 from robust_zoo.evaluation.measuring import evaluate
 from robust_zoo.evaluation.plan import attack_of_record
 from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
@@ -27,7 +28,8 @@ class Agreement:
     """One number of a record, and the same measured again.
 
     Attributes:
-        name: "clean", a human-readable label of the attack (minimum-norm attacks: the examples found), or "worst case".
+        name: "clean", a human-readable label of the attack (minimum-norm attacks: the examples found), "worst case", or
+            by what it is certified.
         recorded: how many, of how many examples.
         measured: the same, on the same examples or the first of them.
         agrees: whether another machine, or chance in the smaller sample, explains the difference.
@@ -59,7 +61,8 @@ def verify(
         state_directory: see `evaluate`.
 
     Returns:
-        An `Agreement` for clean accuracy, then for each attack, then for the worst case of the fixed-budget attacks.
+        An `Agreement` for clean accuracy, then for each attack, then for the worst case of the fixed-budget attacks,
+        then for what is certified.
         On all examples the counts may differ by half a percent (at least one), as they do between machines; on fewer,
         the difference must not be significant at the 0.1% level (hypergeometric test).
 
@@ -86,6 +89,7 @@ def verify(
     _check_data(record, data, seeds[0])
     sizes = [min(part.n_examples, n or part.n_examples) for part in parts]
     clean = min(record.clean.n_examples, n or record.clean.n_examples)
+    proof = record.certificate
     again = evaluate(
         model,
         data,
@@ -95,6 +99,9 @@ def verify(
         batch_size=batch_size,
         precision=record.precision,
         checks=False,
+        certify=proof.methods if proof else (),
+        skip_certified=any(part.skipped for part in record.attacks),
+        smoothing=_smoothing(record, n),
         progress=progress,
         state_directory=state_directory,
     )
@@ -103,7 +110,19 @@ def verify(
         found.append((describe_attack(old), _count(old), _count(new)))
     if record.worst_case is not None and again.worst_case is not None:
         found.append(("worst case", _count(record.worst_case), _count(again.worst_case)))
+    for proven, anew in zip(record.certified, again.certified, strict=True):
+        name = f"{describe_certified(proven)} at {proven.norm} {proven.epsilon:.4g}"
+        found.append((name, _count(proven), _count(anew)))
     return tuple(Agreement(name, old, new, _agree(old, new)) for name, old, new in found)
+
+
+def _smoothing(record: RobustnessRecord, n: int | None) -> Smoothing | None:
+    """As the record has it, on at most so many images."""
+    parts = [part for part in record.certified if part.is_of_smoothed]
+    if not parts:
+        return None
+    images = min(parts[0].n_examples, n or parts[0].n_examples)
+    return Smoothing(**parts[0].config, images=images, radii=[part.epsilon for part in parts])
 
 
 def _parts(record: RobustnessRecord) -> tuple[AttackOutcome | MinimumNorm, ...]:

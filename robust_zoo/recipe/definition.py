@@ -8,6 +8,7 @@ import numpy as np
 import pydantic
 
 from robust_zoo.attacks import Attack, FixedBudgetAttack
+from robust_zoo.certification import Smoothing
 from robust_zoo.defenses import Defense
 from robust_zoo.recipe.hyperparameters import with_hyperparameter
 from robust_zoo.record import Reported
@@ -53,6 +54,9 @@ class Recipe(pydantic.BaseModel):
             into memory (see `open_dataset`). None keeps the last epoch.
         attacks: the attacks that the record is measured with.
         n: test examples of each attack, as in `evaluate`; None (default) is all.
+        certify: methods by which the record's images are certified, see `evaluate`; default none.
+        skip_certified: whether attacks leave out what is certified, see `evaluate`; default False.
+        smoothing: how the smoothed classifier is certified, see `evaluate`; None (default) does not.
         reported: what others published for it.
         deviations: from the paper.
         hyperparameters: other values, by their paths, than what `defense` and `optimizer` make has, such as
@@ -81,6 +85,9 @@ class Recipe(pydantic.BaseModel):
     validation_attack: FixedBudgetAttack | None = None
     attacks: tuple[Attack, ...]
     n: tuple[int | None, ...] | int | None = None
+    certify: tuple[str, ...] = ()
+    skip_certified: bool = False
+    smoothing: Smoothing | None = None
     reported: tuple[Reported, ...] = ()
     deviations: tuple[str, ...] = ()
     hyperparameters: dict[str, str] = {}

@@ -3,6 +3,7 @@
 The recipe's Python file may change, or not be there; this says what it was when it trained the weights.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -74,6 +75,9 @@ def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Examp
         "seed": recipe.seed,
         "validation_attack": _attack(recipe.validation_attack),
         "attacks": [_attack(attack) for attack in recipe.attacks],
+        "certify": recipe.certify,
+        "skip_certified": recipe.skip_certified,
+        "smoothing": recipe.smoothing and dataclasses.asdict(recipe.smoothing),
     }
     return json.loads(json.dumps(values))
 

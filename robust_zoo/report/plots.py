@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robust_zoo.describe import describe_attack
+from robust_zoo.describe import describe_attack, describe_certified
 from robust_zoo.evaluation import (
     FoolingImages,
     Landscape,
@@ -44,7 +44,7 @@ def picture_format(path: str | pathlib.Path) -> str:
 def accuracy_against_epsilon(
     records: Sequence[RobustnessRecord], path: str | pathlib.Path
 ) -> pathlib.Path:
-    """Draws accuracy under each attack against epsilon, with 95% intervals; clean accuracy at epsilon 0.
+    """Draws accuracy under each attack against epsilon, and what is certified, with 95% intervals; clean accuracy at 0.
 
     One record with a curve is drawn as that curve, and its attacks as single points; several are joined.
 
@@ -74,7 +74,7 @@ def accuracy_against_epsilon(
     rising = sorted(budgets, key=lambda budget: budget[0])
     epsilons = [epsilon for epsilon, _ in rising]
     origin = [(0.0, clean)]
-    curves = []
+    curves: list[tuple[str, Sequence[tuple[float, Accuracy]]]] = []
     if curve is not None and len(records) == 1:
         curves.append((f"worst case with {describe_attack(curve)}", _points(records[0])))
         origin = []
@@ -84,7 +84,48 @@ def accuracy_against_epsilon(
         label = labels.pop() if len(labels) == 1 else outcomes[0].name
         curves.append((label, [*origin, *zip(epsilons, outcomes, strict=True)]))
 
+    proofs = [
+        (epsilon, record.certificate)
+        for epsilon, record in rising
+        if record.certificate is not None
+    ]
+    if proofs:
+        curves.append((describe_certified(proofs[0][1]), proofs))
     figure, _ = _curves(curves, names.pop(), norms.pop())
+    return _save(figure, path, _digest(records))
+
+
+def certified_radii(
+    records: Sequence[RobustnessRecord], path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws certified accuracy against L2 radius, a line a smoothed classifier (Cohen et al., arXiv:1902.02918, figure 6).
+
+    Args:
+        records: with certificates by smoothing, of models measured on one dataset.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture.
+
+    Raises:
+        ValueError: no records, records without certificates by smoothing, or of several datasets.
+    """
+    smoothed = [[proof for proof in record.certified if proof.is_of_smoothed] for record in records]
+    datasets = {record.dataset.name for record in records}
+    if len(datasets) != 1 or not all(smoothed):
+        without = [record.name for record, part in zip(records, smoothed, strict=True) if not part]
+        raise ValueError(
+            f"records must have certificates by smoothing on one dataset, got {sorted(datasets)}, and none of {without}."
+        )
+    curves = [
+        (
+            f"{record.name}, sigma {part[0].config['sigma']:g}",
+            [(proof.epsilon, proof) for proof in part],
+        )
+        for record, part in zip(records, smoothed, strict=True)
+    ]
+    figure, ((axes,),) = _figure(1)
+    _lines(axes, curves, title, "radius (l2, pixels in [0, 1])")
+    axes.set_ylabel("certified accuracy")
+    _legend(figure, axes)
     return _save(figure, path, _digest(records))
 
 

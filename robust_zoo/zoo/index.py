@@ -17,7 +17,7 @@ from pydantic import Field
 from robust_zoo.describe import describe_attack
 from robust_zoo.files import write_text
 from robust_zoo.places import RECORD
-from robust_zoo.record import Accuracy, Norm, RobustnessRecord, ThreatModel, WorstCase
+from robust_zoo.record import Accuracy, Certified, Norm, RobustnessRecord, ThreatModel, WorstCase
 from robust_zoo.zoo.errors import CheckpointError
 
 INDEX = pathlib.Path(__file__).with_name("index.json")
@@ -41,6 +41,7 @@ class IndexEntry(pydantic.BaseModel):
         threat_model: norm and epsilon, or None where no attack had a budget.
         clean: accuracy.
         worst_case: accuracy under all attacks together, or None where there were none.
+        certificate: what is proven within the threat model, or None.
         attacks: in words, each.
         failed_checks: names of the checks that did not pass.
         weights_sha256: of the weights file.
@@ -60,6 +61,7 @@ class IndexEntry(pydantic.BaseModel):
     threat_model: ThreatModel | None
     clean: Accuracy
     worst_case: WorstCase | None
+    certificate: Certified | None = None
     attacks: tuple[str, ...]
     failed_checks: tuple[str, ...]
     weights_sha256: str = Field(pattern=_SHA256)
@@ -83,6 +85,7 @@ class IndexEntry(pydantic.BaseModel):
             threat_model=record.threat_model,
             clean=record.clean,
             worst_case=record.worst_case,
+            certificate=record.certificate,
             attacks=tuple(map(describe_attack, record.attacks)),
             failed_checks=tuple(check.name for check in record.failed_checks),
             weights_sha256=record.weights.sha256,
