@@ -38,13 +38,16 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "sign-noise": ("SignNoise", {}),
     "truncated-normal-noise": ("TruncatedNormalNoise", {}),
     "deepfool": ("DeepFool", {}),
+    "ddn": ("DDN", {}),
+    "fmn": ("FMN", {}),
+    "sigma-zero": ("SigmaZero", {}),
     "carlini-wagner": ("CarliniWagner", {}),
     "jsma": ("JSMA", {}),
     "pixel-swap": ("PixelSwap", {}),
     "extreme-weights": ("ExtremeWeights", {}),
 }
 
-LOSSES = ("cross_entropy", "cw_margin", "dlr", "entropy", "kl_divergence")
+LOSSES = ("cross_entropy", "cw_margin", "dlr", "entropy", "kl_divergence", "probability_margin")
 LABELS = ("true", "predicted", "least_likely", "random")
 
 
@@ -92,6 +95,10 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
         "norm": ("l2",), "steps": _COUNT, "binary_search_steps": _COUNT, "initial_constant": _POSITIVE,
         "step_size": _POSITIVE, "confidence": Number(least=0), "abort_early": bool,
     },
+    "DDN": {
+        "norm": ("l2",), "steps": _COUNT, "gamma": Number(above=0, below=1), "initial_epsilon": _POSITIVE,
+        "levels": Number(int, least=0),
+    },
     "DeepFool": {
         **_BOTH, "steps": _COUNT, "overshoot": Number(least=0), "candidates": Number(int, least=2),
         "labels": ("true", "predicted"),
@@ -102,6 +109,9 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
         "alpha_max": Number(least=0, most=1),
     },
     "FGSM": {**_BOTH, **_ONE_STEP},
+    "FMN": {
+        "norm": ("linf", "l2", "l1", "l0"), "steps": _COUNT, "step_size": _POSITIVE, "gamma": Number(above=0, below=1),
+    },
     "FastGradient": {"norm": ("linf",), **_ONE_STEP, "scale": _POSITIVE},
     "JSMA": {
         "norm": ("l0",), "theta": Number(least=-1, most=1), "gamma": _SHARE, "output": ("probabilities", "logits"),
@@ -114,6 +124,10 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
         **_BOTH, **_ONE_STEP, "steps": _COUNT, "restarts": _COUNT, "random_start": bool, "step_size": _POSITIVE,
     },
     "PixelSwap": {"norm": ("l0",), "epsilon": _POSITIVE, "permutation": Number(int, least=0)},
+    "SigmaZero": {
+        "norm": ("l0",), "steps": _COUNT, "step_size": _POSITIVE, "sigma": _POSITIVE, "threshold": _SHARE,
+        "threshold_step": _POSITIVE,
+    },
     "SignNoise": _NOISE,
     "Square": {
         **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "start_share": _SHARE,
@@ -129,9 +143,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "CarliniWagner": {
         "binary_search_steps": 9, "initial_constant": 1e-3, "confidence": 0.0, "abort_early": True,
     },
+    "DDN": {"gamma": 0.05, "initial_epsilon": 1.0, "levels": 0},
     "DeepFool": {"overshoot": 0.02, "candidates": 10, "labels": "predicted"},
     "FAB": {"eta": 1.05, "beta": 0.9, "alpha_max": 0.1},
     "FGSM": {"labels": "true"},
+    "FMN": {"step_size": 1.0, "gamma": 0.05},
     "FastGradient": {"labels": "true"},
     "GeneratorAttack": {"gradient_scale": 2**-7},
     "JSMA": {"theta": 1.0, "gamma": 0.1, "output": "probabilities"},
@@ -139,6 +155,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "NormalStartPGD": {"labels": "true", "start_deviation": 1e-3},
     "PGD": {"labels": "true"},
     "PixelSwap": {"permutation": 0},
+    "SigmaZero": {"step_size": 1.0, "sigma": 1e-3, "threshold": 0.3, "threshold_step": 0.01},
     "Square": {"start_share": 0.8},
 }  # fmt: skip
 

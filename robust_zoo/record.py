@@ -112,7 +112,7 @@ def _farthest(norm: str, shape: tuple[int | None, ...]) -> float:
     if len(sides) < len(shape):
         return math.inf
     values = math.prod(sides)
-    return float(values) if norm == "l0" else math.sqrt(values)
+    return math.sqrt(values) if norm == "l2" else float(values)
 
 
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
@@ -151,7 +151,7 @@ def _plain_settings(config: dict[str, Any]) -> dict[str, Any]:
 Settings = Annotated[dict[str, Any], AfterValidator(_plain_settings)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-Norm = Literal["linf", "l2", "l0"]
+Norm = Literal["linf", "l2", "l1", "l0"]
 Seconds = Annotated[float, Field(ge=0, le=_LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Side = Annotated[int, Field(ge=1, le=_LARGEST)]

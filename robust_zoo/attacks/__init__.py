@@ -7,8 +7,10 @@ from robust_zoo.attacks.apgd import APGD
 from robust_zoo.attacks.attack import Attack, FixedBudgetAttack, MinimumNormAttack
 from robust_zoo.attacks.autoattack import AutoAttack, AutoAttackResult
 from robust_zoo.attacks.carlini_wagner import CarliniWagner
+from robust_zoo.attacks.ddn import DDN
 from robust_zoo.attacks.deepfool import DeepFool
 from robust_zoo.attacks.fab import FAB
+from robust_zoo.attacks.fmn import FMN
 from robust_zoo.attacks.generator import GeneratorAttack
 from robust_zoo.attacks.gradient import (
     FGSM,
@@ -19,9 +21,18 @@ from robust_zoo.attacks.gradient import (
     NormalStartPGD,
 )
 from robust_zoo.attacks.jsma import JSMA
-from robust_zoo.attacks.losses import DLR, CrossEntropy, CWMargin, Entropy, KLDivergence, Loss
+from robust_zoo.attacks.losses import (
+    DLR,
+    CrossEntropy,
+    CWMargin,
+    Entropy,
+    KLDivergence,
+    Loss,
+    ProbabilityMargin,
+)
 from robust_zoo.attacks.noise import SignNoise, TruncatedNormalNoise
 from robust_zoo.attacks.run import AttackResult
+from robust_zoo.attacks.sigma_zero import SigmaZero
 from robust_zoo.attacks.sparse import ExtremeWeights, PixelSwap
 from robust_zoo.attacks.square import Square
 
@@ -31,9 +42,11 @@ ATTACKS = {name: partial(globals()[kind], **settings) for name, (kind, settings)
 __all__ = [
     "APGD",
     "ATTACKS",
+    "DDN",
     "DLR",
     "FAB",
     "FGSM",
+    "FMN",
     "JSMA",
     "PGD",
     "Attack",
@@ -56,6 +69,8 @@ __all__ = [
     "MomentumIterative",
     "NormalStartPGD",
     "PixelSwap",
+    "ProbabilityMargin",
+    "SigmaZero",
     "SignNoise",
     "Square",
     "TruncatedNormalNoise",

@@ -48,7 +48,7 @@ class Attack:
     fit, `succeeded`; calling, running, bookkeeping and checking are done here.
 
     Attributes:
-        norm: "linf", "l2" or "l0"; a subclass's `norms` lists those it supports, and "linf" is the default here.
+        norm: "linf", "l2", "l1" or "l0"; a subclass's `norms` lists those it supports, and "linf" is the default here.
         steps: iterations of an attempt; 0 if its first candidate is its only one.
         restarts: how often `run` starts over on the images that still resist, >= 1; default 1.
     """
@@ -118,7 +118,7 @@ class Attack:
 
     @property
     def geometry(self) -> Linf | L2 | Any:  # see get_norm
-        """The geometry of `norm`: lengths, distances and, except for l0, projections."""
+        """The geometry of `norm`: lengths, distances and projections, as far as it has them."""
         return get_norm(self.norm)
 
     def defaults(self) -> dict[str, Any]:

@@ -243,7 +243,31 @@ class KLDivergence(Loss):
         return ops.sum(ops.exp(before) * (before - ops.log_softmax(logits, axis=1)), axis=1)
 
 
-LOSSES = {loss.name: loss for loss in (CrossEntropy, CWMargin, DLR, Entropy, KLDivergence)}
+@dataclass(frozen=True, kw_only=True)
+class ProbabilityMargin(Loss):
+    """Margin of the probabilities, max_{j != y} p_j - p_y (arXiv:2411.15210); targeted p_t - max_{j != t} p_j.
+
+    In float32 its gradient vanishes where the model is sure of itself, as that of cross-entropy on probabilities does.
+    """
+
+    name: ClassVar[str] = "probability_margin"
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
+        labels, sign = (labels, 1.0) if targets is None else (targets, -1.0)
+        p = ops.softmax(logits, axis=1)
+        return sign * (ops.max(_others(p, labels), axis=1) - at(p, labels))
+
+
+LOSSES = {
+    loss.name: loss
+    for loss in (CrossEntropy, CWMargin, DLR, Entropy, KLDivergence, ProbabilityMargin)
+}
 
 
 def get_loss(loss: "Loss | str | dict") -> Loss:

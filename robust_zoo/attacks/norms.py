@@ -128,11 +128,80 @@ class L2:
         return _by_parts(lambda change: np.sqrt((change**2).sum(axis=_axes(x))), x_adv, x)
 
 
+_HALVINGS = 40  # of an interval that holds a threshold; float32 tells no more
+
+
+def _thresholded(change: Tensor, room: Tensor | float, epsilon: Tensor | float) -> Tensor:
+    """sign(v) * clip(|v| - t, 0, room) for a change v, with the least threshold t >= 0 of each example at which the sum of
+    the absolute values is at most epsilon.
+    """
+    size = ops.abs(change)
+
+    def left(threshold: Tensor) -> Tensor:
+        return ops.minimum(ops.maximum(size - threshold, 0.0), room)
+
+    def halve(_: Tensor, ends: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        low, high = ends
+        middle = (low + high) / 2
+        inside = ops.sum(left(middle), axis=_axes(change), keepdims=True) <= epsilon
+        return ops.where(inside, low, middle), ops.where(inside, middle, high)
+
+    none = ops.zeros_like(size)
+    start = ops.max(none, axis=_axes(change), keepdims=True)
+    ends = (start, ops.max(size, axis=_axes(change), keepdims=True))
+    _, threshold = ops.fori_loop(0, _HALVINGS, halve, ends)
+    inside = ops.sum(left(none), axis=_axes(change), keepdims=True) <= epsilon
+    return ops.sign(change) * left(ops.where(inside, 0.0, threshold))
+
+
+@dataclass(frozen=True)
+class L1:
+    """The sum of absolute changes."""
+
+    name = "l1"
+
+    def length(self, change: Tensor) -> Tensor:
+        """Of each example, (batch, 1, ...)."""
+        return ops.sum(ops.abs(change), axis=_axes(change), keepdims=True)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The steepest ascent of unit norm: the value of the largest slope alone, or several that share it."""
+        size = ops.abs(gradient)
+        steepest = size >= ops.max(size, axis=_axes(gradient), keepdims=True)
+        chosen = ops.where(steepest, ops.sign(gradient), 0.0)
+        return chosen / ops.maximum(self.length(chosen), 1.0)
+
+    def shrink(self, change: Tensor, epsilon: Tensor | float) -> Tensor:
+        """The change of the ball around zero that is nearest (Duchi et al., ICML 2008)."""
+        return _thresholded(change, np.inf, epsilon)
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
+        """The point of the ball around `x` and of [0, 1] that is nearest to `x_adv` (arXiv:2103.01208, section 3.1)."""
+        change = x_adv - x
+        room = ops.where(change > 0, 1.0 - x, x)
+        return ops.clip(x + _thresholded(change, room, epsilon), 0.0, 1.0)
+
+    def surface_start(self, keys: Tensor, x: Tensor, epsilon: Tensor | float) -> Tensor:
+        """Normal noise, projected to the ball and to [0, 1]."""
+        return self.project(x + random.normal(keys, x.shape[1:]), x, epsilon)
+
+    def distance(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """NumPy, float64 (n,)."""
+        return _by_parts(lambda change: np.abs(change).sum(axis=_axes(x)), x_adv, x)
+
+
 @dataclass(frozen=True)
 class L0:
     """How many numbers (channels of pixels) change."""
 
     name = "l0"
+
+    def shrink(self, change: Tensor, epsilon: Tensor | float) -> Tensor:
+        """The change with its `epsilon` largest values alone; of equal ones some, so that there are no more."""
+        flat = ops.reshape(ops.abs(change), (ops.shape(change)[0], -1))
+        ranks = ops.argsort(ops.argsort(-flat, axis=1), axis=1)
+        ranks = ops.reshape(ops.cast(ranks, "float32"), ops.shape(change))
+        return ops.where(ranks < epsilon, change, 0.0)
 
     def length(self, change: Tensor) -> Tensor:
         """Of each example, float32 (batch, 1, ...)."""
@@ -144,11 +213,11 @@ class L0:
         return _by_parts(lambda change: (change != 0).sum(axis=_axes(x)) * 1.0, x_adv, x)
 
 
-NORMS = {norm.name: norm for norm in (Linf(), L2(), L0())}
+NORMS = {norm.name: norm for norm in (Linf(), L2(), L1(), L0())}
 
 
-def get_norm(name: str) -> Linf | L2 | Any:  # Any is L0, which has no ball to stay in
-    """The geometry of "linf", "l2" or "l0"; ValueError for any other name."""
+def get_norm(name: str) -> Linf | L2 | Any:  # Any is L1 or L0, which not all attacks can do with
+    """The geometry of "linf", "l2", "l1" or "l0"; ValueError for any other name."""
     if name not in NORMS:
         raise ValueError(f"norm must be one of {tuple(NORMS)}, got {name!r}.")
     return NORMS[name]

@@ -57,7 +57,7 @@ Attacks = Annotated[
 Epsilon = Annotated[
     str | None, typer.Option(help="Radius of the ball, such as 8/255; by default the record's.")
 ]
-NormName = Annotated[str | None, typer.Option(help="linf, l2 or l0; by default the record's.")]
+NormName = Annotated[str | None, typer.Option(help="linf, l2, l1 or l0; by default the record's.")]
 Count = Annotated[int | None, typer.Option("--n", help="Examples; by default the whole split.")]
 DatasetName = Annotated[
     str | None,
@@ -283,8 +283,8 @@ def check_asked(
     check_count(batch_size, "--batch-size")
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    if norm not in (None, "linf", "l2", "l0"):
-        raise ValueError(f"--norm must be one of linf, l2, l0, got {norm!r}.")
+    if norm not in (None, "linf", "l2", "l1", "l0"):
+        raise ValueError(f"--norm must be one of linf, l2, l1, l0, got {norm!r}.")
     for name in names:
         if norm and needs_epsilon(name) and not fixed_norm(name) and norm not in norms_of(name):
             raise ValueError(

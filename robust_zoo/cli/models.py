@@ -18,7 +18,7 @@ def list_models(
         str | None, typer.Option(help="Role: robust (default), baseline, study or all.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Only models measured on it.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Only this norm: linf, l2 or l0.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Only this norm: linf, l2, l1 or l0.")] = None,
     defense: Annotated[str | None, typer.Option(help="Only this defense, such as pgd.")] = None,
     hub: Annotated[
         str | None, typer.Option(help="List a hub, hf://org or file:///path, instead of the zoo.")

@@ -133,7 +133,7 @@ def stays_in_its_ball(
     assert result.x_adv.min() >= 0
     assert result.x_adv.max() <= 1
     difference = result.x_adv.astype("float64") - x.astype("float32")
-    order = {"linf": np.inf, "l2": 2, "l0": 0}[attack.norm]
+    order = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}[attack.norm]
     length = np.linalg.norm(difference.reshape(len(x), -1), ord=order, axis=1)
     assert length.max() <= attack.epsilon * (1 + 1e-5) + 1e-7
     np.testing.assert_allclose(length, result.distance, atol=1e-12)

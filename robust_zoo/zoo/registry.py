@@ -44,7 +44,7 @@ def list_models(
         hub: "hf://org" or "file:///path"; None is the zoo. A model on it without a sound record is left out, with
             a warning.
         dataset: keeps the models measured on it.
-        norm: keeps the models whose threat model has this norm: "linf", "l2" or "l0".
+        norm: keeps the models whose threat model has this norm: "linf", "l2", "l1" or "l0".
         defense: keeps the models whose name has it after the dot ("step_ll", or "pgd" also of pgd_copy), or whose
             defense class has that name ("AdversarialTraining"); case is ignored.
 

@@ -98,5 +98,7 @@ def test_surface_start_is_on_the_surface(name):
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match=r"norm must be one of \('linf', 'l2', 'l0'\), got 'l3'"):
+    with pytest.raises(
+        ValueError, match=r"norm must be one of \('linf', 'l2', 'l1', 'l0'\), got 'l3'"
+    ):
         get_norm("l3")

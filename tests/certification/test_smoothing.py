@@ -9,8 +9,6 @@ from keras import ops
 from robust_zoo.certification import ABSTAIN, SmoothedClassifier, Smoothing, smooth
 from robust_zoo.defenses import GaussianAugmentation
 
-pytestmark = pytest.mark.home
-
 
 @pytest.fixture
 def two_classes():
