@@ -79,6 +79,7 @@ class Number:
 _COUNT, _POSITIVE, _SHARE = Number(int, least=1), Number(above=0), Number(above=0, most=1)
 
 _BOTH = {"norm": ("linf", "l2")}
+_THREE = {"norm": ("linf", "l2", "l1")}
 _ONE_STEP = {"epsilon": _POSITIVE, "loss": LOSSES, "labels": LABELS, "targeted": bool}
 _NOISE = {"norm": ("linf",), "epsilon": _POSITIVE, "restarts": _COUNT}
 
@@ -86,10 +87,10 @@ _NOISE = {"norm": ("linf",), "epsilon": _POSITIVE, "restarts": _COUNT}
 # adversarial example.
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "APGD": {
-        **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "loss": LOSSES,
+        **_THREE, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "loss": LOSSES,
         "targets": Number(int, least=0), "rho": _SHARE,
     },
-    "AutoAttack": {**_BOTH, "epsilon": _POSITIVE},
+    "AutoAttack": {**_THREE, "epsilon": _POSITIVE},
     "BasicIterative": {**_BOTH, **_ONE_STEP, "steps": _COUNT, "step_size": _POSITIVE},
     "CarliniWagner": {
         "norm": ("l2",), "steps": _COUNT, "binary_search_steps": _COUNT, "initial_constant": _POSITIVE,
@@ -105,10 +106,10 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     },
     "ExtremeWeights": {"norm": ("l0",), "epsilon": _POSITIVE},
     "FAB": {
-        **_BOTH, "steps": _COUNT, "targets": _COUNT, "eta": Number(least=1), "beta": Number(above=0, below=1),
+        **_THREE, "steps": _COUNT, "targets": _COUNT, "eta": Number(least=1), "beta": Number(above=0, below=1),
         "alpha_max": Number(least=0, most=1),
     },
-    "FGSM": {**_BOTH, **_ONE_STEP},
+    "FGSM": {**_THREE, **_ONE_STEP},
     "FMN": {
         "norm": ("linf", "l2", "l1", "l0"), "steps": _COUNT, "step_size": _POSITIVE, "gamma": Number(above=0, below=1),
     },
@@ -130,7 +131,7 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     },
     "SignNoise": _NOISE,
     "Square": {
-        **_BOTH, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "start_share": _SHARE,
+        **_THREE, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "start_share": _SHARE,
     },
     "TruncatedNormalNoise": _NOISE,
 }  # fmt: skip

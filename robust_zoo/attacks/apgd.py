@@ -1,13 +1,14 @@
 """Auto-PGD, two of the four attacks of AutoAttack."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import keras
 import numpy as np
 from keras import ops
 
 from robust_zoo import backend
+from robust_zoo.attacks import apgd_l1
 from robust_zoo.attacks.attack import FixedBudgetAttack
 from robust_zoo.attacks.labels import ranked_class
 from robust_zoo.attacks.losses import Loss, get_loss
@@ -39,7 +40,8 @@ class APGD(FixedBudgetAttack):
     """Auto-PGD (Croce and Hein, arXiv:2003.01690, algorithm 1), equal to that of AutoAttack.
 
     Steps with momentum, of a size that starts at 2 epsilon and is halved, going back to the best point,
-    where the loss stops rising. APGD-CE is the default; APGD-T is loss="dlr", targets=9: one attempt
+    where the loss stops rising. With norm "l1" (arXiv:2103.01208, algorithm 1) steps change a share of the values
+    alone, without momentum, and 3 tenths of them each are in balls of three and two times epsilon before the last. APGD-CE is the default; APGD-T is loss="dlr", targets=9: one attempt
     towards each of the 9 classes that are most likely on the clean image after the first.
 
     Attributes:
@@ -48,7 +50,8 @@ class APGD(FixedBudgetAttack):
         targets: how many classes are targeted, one after the other, fewer than the model has; 0 (default) for an
             untargeted attack.
         restarts: random starts (of each target), >= 1; default 1.
-        rho: share of steps that must raise the loss, or the step size is halved, in (0, 1]; default 0.75.
+        rho: share of steps that must raise the loss, or the step size is halved, in (0, 1]; default 0.75. Norm "l1"
+            does without.
 
     Example:
         >>> APGD(epsilon=0.3, loss="dlr", targets=9).run(model, x, y)
@@ -60,6 +63,8 @@ class APGD(FixedBudgetAttack):
     targets: int = 0
     restarts: int = 1
     rho: float = 0.75
+
+    norms: ClassVar = ("linf", "l2", "l1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +79,9 @@ class APGD(FixedBudgetAttack):
 
     def attempts_on(self, model: keras.Model) -> int:
         return max(self.targets, 1) * self.restarts
+
+    def steps_on(self, image_shape: tuple[int, ...]) -> int:
+        return apgd_l1.steps_of(self.steps) if self.norm == "l1" else self.steps
 
     def template(self) -> Self:
         return self.replace(epsilon=1.0)
@@ -95,9 +103,19 @@ class APGD(FixedBudgetAttack):
         epsilon: Tensor | float,
         attempt: Tensor | int,
     ) -> AttackState:
+        if self.norm == "l1":
+            state = apgd_l1.start(x, y, keys, epsilon)
+        else:
+            state = self._start(x, y, keys, epsilon)
+        if self.targets:
+            logits = logits_of(model, x)
+            state["targets"] = ranked_class(logits, 1 + attempt // self.restarts)
+        return state
+
+    def _start(self, x: Tensor, y: Tensor, keys: Tensor, epsilon: Tensor | float) -> AttackState:
         x_adv = self.geometry.surface_start(keys, x, epsilon)
         lowest = ops.cast(ops.zeros_like(y), "float32") - np.inf
-        state = {
+        return {
             "x_adv": x_adv,
             "previous": x_adv,
             "labels": y,
@@ -112,10 +130,6 @@ class APGD(FixedBudgetAttack):
             "last_loss": lowest,
             "rises": ops.zeros_like(y),
         }
-        if self.targets:
-            logits = logits_of(model, x)
-            state["targets"] = ranked_class(logits, 1 + attempt // self.restarts)
-        return state
 
     def loss_value(self, logits: Tensor, state: AttackState) -> Tensor:
         return get_loss(self.loss)(logits, state["labels"], state.get("targets"))
@@ -131,6 +145,8 @@ class APGD(FixedBudgetAttack):
     def step(
         self, model: keras.Model, x: Tensor, state: AttackState, epsilon: Tensor | float
     ) -> tuple[AttackState, Tensor]:
+        if self.norm == "l1":
+            return apgd_l1.step(self, model, x, state, epsilon)
 
         def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
             return ops.where(over_images(mask, x), yes, no)

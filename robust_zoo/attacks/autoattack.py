@@ -24,6 +24,7 @@ from robust_zoo.record import Check
 from robust_zoo.typing import Tensor
 
 _TARGETS = 9
+_TARGETS_APGD = {"linf": _TARGETS, "l2": _TARGETS, "l1": 5}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,10 +44,11 @@ class AutoAttackResult(AttackResult):
 @keras.saving.register_keras_serializable("robust_zoo")
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(FixedBudgetAttack):
-    """AutoAttack, standard version (Croce and Hein, arXiv:2003.01690), for norms "linf" and "l2".
+    """AutoAttack, standard version (Croce and Hein, arXiv:2003.01690), for norms "linf", "l2" and "l1".
 
     APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still
-    robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets. A model of fewer
+    robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets; in l1 (arXiv:2103.01208) APGD-CE has
+    5 restarts, and APGD-T 5 targets. A model of fewer
     than 10 classes has fewer targets, and one of fewer than 4, for which targeted DLR is not defined, a
     margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies all logits by one factor, the
     median over the images of the power of ten that brings an image's logits to a span of about 10 (1 for spans from
@@ -60,6 +62,7 @@ class AutoAttack(FixedBudgetAttack):
 
     result: ClassVar = AutoAttackResult
     flagged: ClassVar[int] = 128
+    norms: ClassVar = ("linf", "l2", "l1")
 
     def __call__(
         self,
@@ -83,18 +86,24 @@ class AutoAttack(FixedBudgetAttack):
             The attacks by name, in their order; and sentences on what differs from the authors' version because the
             model has too few classes, empty if nothing does.
         """
-        targets = min(_TARGETS, num_classes - 1)
-        loss, changes = "dlr", []
-        if targets < _TARGETS:
-            changes.append(f"apgd-t and fab-t have {targets} targets, not {_TARGETS}")
+        usual = {"apgd-t": _TARGETS_APGD[self.norm], "fab-t": _TARGETS}
+        targets = {name: min(most, num_classes - 1) for name, most in usual.items()}
+        changes = [
+            f"{name} has {count} targets, not {usual[name]}"
+            for name, count in targets.items()
+            if count < usual[name]
+        ]
+        loss = "dlr"
         if num_classes < 4:
             loss = "cw_margin"
             changes.append("apgd-t ascends cw_margin, not dlr")
         budget: dict[str, Any] = {"epsilon": self.epsilon, "norm": self.norm}
         components = {
-            "apgd-ce": APGD(**budget, loss=CrossEntropy(scale=scale)),
-            "apgd-t": APGD(**budget, loss=loss, targets=targets),
-            "fab-t": FAB(norm=self.norm, targets=targets),
+            "apgd-ce": APGD(
+                **budget, loss=CrossEntropy(scale=scale), restarts=5 if self.norm == "l1" else 1
+            ),
+            "apgd-t": APGD(**budget, loss=loss, targets=targets["apgd-t"]),
+            "fab-t": FAB(norm=self.norm, targets=targets["fab-t"]),
             "square": Square(**budget),
         }
         return components, changes

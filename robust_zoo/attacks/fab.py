@@ -1,7 +1,7 @@
 """Fast adaptive boundary attack, the minimum-norm attack of AutoAttack."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import keras
 from keras import ops
@@ -19,7 +19,8 @@ from robust_zoo.typing import Tensor
 def project_on_hyperplane(x: Tensor, w: Tensor, offset: Tensor, norm: str) -> Tensor:
     """The smallest change of `x` (batch, d) with w . change = -offset that stays in [0, 1] (eqs. 4 to 6).
 
-    The solution moves every value by t (linf) or t |w| (l2) in the direction of need, as far as [0, 1]
+    In l1 the values of the largest weights go to their ends, one after the other, the last as far as is needed
+    (arXiv:2103.01208). Else the solution moves every value by t (linf) or t |w| (l2) in the direction of need, as far as [0, 1]
     lets it; t follows by Newton's method on a concave, piecewise linear function, exact after finitely
     many steps. Where no point of [0, 1] is on the hyperplane, every value goes to its end.
 
@@ -27,11 +28,15 @@ def project_on_hyperplane(x: Tensor, w: Tensor, offset: Tensor, norm: str) -> Te
         x: float32 (batch, d) in [0, 1].
         w: float32 (batch, d), the normal.
         offset: float32 (batch,), the linear function's value at `x`.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
     """
     w, unit = divided_by_largest(w, (1,))
     offset = offset / unit[:, 0]
     size = ops.abs(w)
+    if norm == "l1":
+        direction = -ops.sign(w) * ops.sign(offset)[:, None]
+        room = ops.where(direction > 0, 1.0 - x, x)
+        return direction * _largest_first(size, room, ops.abs(offset))
     speed = ops.cast(size > 0, "float32") if norm == "linf" else size
     direction = -ops.sign(w) * ops.sign(offset)[:, None]
     room = ops.where(direction > 0, 1.0 - x, x)
@@ -59,6 +64,19 @@ def project_on_hyperplane(x: Tensor, w: Tensor, offset: Tensor, norm: str) -> Te
     return direction * travel(t)
 
 
+def _largest_first(weights: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    """0 <= move <= room (batch, d) of least sum with sum(weights * move) = need, or all of the room."""
+    weights = ops.where(weights < 1e-8, 0.0, weights)
+    order = ops.argsort(-weights, axis=1)
+    heights, widths = (ops.take_along_axis(part, order, axis=1) for part in (weights, room))
+    gains = heights * widths
+    before = ops.cumsum(gains, axis=1) - gains
+    whole = before + gains <= need[:, None]
+    part = ops.clip(need[:, None] - before, 0.0, gains) / ops.where(heights > 0, heights, 1.0)
+    move = ops.where(heights > 0, ops.where(whole, widths, part), 0.0)
+    return ops.take_along_axis(move, ops.argsort(order, axis=1), axis=1)
+
+
 @keras.saving.register_keras_serializable("robust_zoo")
 @dataclass(frozen=True, kw_only=True)
 class FAB(MinimumNormAttack):
@@ -81,6 +99,8 @@ class FAB(MinimumNormAttack):
     eta: float = 1.05
     beta: float = 0.9
     alpha_max: float = 0.1
+
+    norms: ClassVar = ("linf", "l2", "l1")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -150,7 +150,8 @@ class GradientAttack(FixedBudgetAttack):
 class FGSM(GradientAttack):
     """Fast gradient sign method: one step of length epsilon (Goodfellow et al., arXiv:1412.6572).
 
-    With norm "l2" the step goes along the gradient divided by its L2 norm. Of the variants that Kurakin et
+    With norm "l2" the step goes along the gradient divided by its L2 norm, with "l1" along the value of the largest
+    slope. Of the variants that Kurakin et
     al. compare (arXiv:1611.01236, section 3 and appendix), FGSM-pred is labels="predicted", fast entropy is
     loss="entropy", fast gradient L2 is norm="l2", step l.l. is labels="least_likely", targeted=True and
     step rnd. is labels="random", targeted=True.
@@ -163,6 +164,8 @@ class FGSM(GradientAttack):
         >>> FGSM(epsilon=0.3).run(model, x, y)
         AttackResult(n=12, success=1.0000, max_distance=0.3, seconds=...)
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     @property
     def step_size(self) -> float:

@@ -17,6 +17,7 @@ from robust_zoo.inference import logits_of
 from robust_zoo.typing import Tensor
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_WITHIN = 1 - 1e-6  # of epsilon, in l1
 _MARGIN = CWMargin(confidence=math.inf)  # without a floor
 
 
@@ -35,22 +36,26 @@ def square_sides(
     return sides
 
 
-def _pyramid(height: int, width: int) -> np.ndarray:
-    """A bump of unit L2 norm: centred rectangles added up, the k-th of weight 1 / k^2."""
+def _length(values: np.ndarray, norm: str) -> float:
+    return float(np.abs(values).sum() if norm == "l1" else np.sqrt((values**2).sum()))
+
+
+def _pyramid(height: int, width: int, norm: str) -> np.ndarray:
+    """A bump of unit norm: centred rectangles added up, the k-th of weight 1 / k^2 (l2) or 1 / k^4 (l1)."""
     bump = np.zeros((height, width))
     row, column = height // 2, width // 2
     for k in range(max(row, column) + 1):
         rows = slice(max(row - k, 0), min(row + k + 1, height))
         columns = slice(max(column - k, 0), min(column + k + 1, width))
-        bump[rows, columns] += 1 / (k + 1) ** 2
-    return bump / max(np.sqrt((bump**2).sum()), 1e-12)
+        bump[rows, columns] += 1 / (k + 1) ** (4 if norm == "l1" else 2)
+    return bump / max(_length(bump, norm), 1e-12)
 
 
-def wave(side: int) -> np.ndarray:
-    """The L2 attack's pattern of unit norm: a bump in the upper half, its negative in the lower (eq. 2)."""
+def wave(side: int, norm: str = "l2") -> np.ndarray:
+    """The pattern of unit norm, "l2" or "l1": a bump in the upper half, its negative in the lower (eq. 2)."""
     half = side // 2
-    pattern = np.concatenate([_pyramid(half, side), -_pyramid(side - half, side)])
-    return (pattern / np.sqrt((pattern**2).sum())).astype("float32")
+    pattern = np.concatenate([_pyramid(half, side, norm), -_pyramid(side - half, side, norm)])
+    return (pattern / _length(pattern, norm)).astype("float32")
 
 
 def _signs(draws: Tensor) -> Tensor:
@@ -84,6 +89,8 @@ def _place(draws: Tensor, height: int, width: int, side: Tensor) -> tuple[Tensor
 class Square(FixedBudgetAttack):
     """Square attack (Andriushchenko et al., arXiv:1912.00049, algorithms 1 to 3), equal to AutoAttack's.
 
+    With norm "l1" (arXiv:2103.01208, appendix) windows are as those of "l2", and projected to the ball.
+
     A random search: a square of random place and sign is tried, and kept if the margin falls. Unlike in
     the authors' code, every image has a place of its own.
 
@@ -99,6 +106,7 @@ class Square(FixedBudgetAttack):
 
     # Keeping whatever lowers the margin a little, it would climb the rounding errors.
     bears_rounding: ClassVar[bool] = False
+    norms: ClassVar = ("linf", "l2", "l1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +134,9 @@ class Square(FixedBudgetAttack):
             x_adv = ops.clip(x + epsilon * stripes, 0.0, 1.0)
         else:
             pattern = self._tiles(first, x.shape[1:])
+        if self.norm == "l1":
+            x_adv = self.geometry.project(x + pattern, x, _WITHIN * epsilon)
+        elif self.norm == "l2":
             unit = pattern / (self.geometry.length(pattern) + 1e-12)
             x_adv = ops.clip(x + epsilon * unit, 0.0, 1.0)
         return {
@@ -145,7 +156,7 @@ class Square(FixedBudgetAttack):
         better = ops.reshape(loss > state["best_loss"], (-1, 1, 1, 1))
         best = ops.where(better, state["x_adv"], state["best"])
         keys = random.fold_in(state["keys"], state["iteration"])
-        propose = self._propose_linf if self.norm == "linf" else self._propose_l2
+        propose = self._propose_linf if self.norm == "linf" else self._propose_windows
         state = {
             **state,
             "x_adv": propose(x, best, keys, state["iteration"], epsilon),
@@ -170,7 +181,7 @@ class Square(FixedBudgetAttack):
         signs = _signs(draws[:, None, None, 2:])
         return self.geometry.project(best + 2 * epsilon * signs * inside, x, epsilon)
 
-    def _propose_l2(
+    def _propose_windows(
         self, x: Tensor, best: Tensor, keys: Tensor, iteration: Tensor, epsilon: Tensor | float
     ) -> Tensor:
         height, width, channels = x.shape[1:]
@@ -178,7 +189,7 @@ class Square(FixedBudgetAttack):
         largest = max(sides)
         table = np.zeros((len(sides), largest, largest), "float32")
         for row, side in zip(table, sides, strict=True):
-            row[:side, :side] = wave(side)
+            row[:side, :side] = wave(side, self.norm)
         phase = self._phase(iteration)
         side = ops.take(ops.convert_to_tensor(np.asarray(sides, "int32")), phase)
 
@@ -199,15 +210,23 @@ class Square(FixedBudgetAttack):
         norm = self.geometry.length
 
         def per_channel(values: Tensor) -> Tensor:
+            if self.norm == "l1":
+                return ops.sum(ops.abs(values), axis=(1, 2), keepdims=True)
             return ops.sqrt(ops.sum(ops.square(values), axis=(1, 2), keepdims=True))
 
         old = change * window
         new = signs * pattern + old / (per_channel(old) + 1e-12)
+        new = new / (per_channel(new) + 1e-12)
         # What the two windows hold, and what the image has left, goes into the first (algorithm 3).
+        both = ops.maximum(window, other)
+        if self.norm == "l1":
+            left = ops.maximum(epsilon - norm(change), 0.0) / channels
+            new = new * channels * (left + per_channel(change * both))
+            moved = x + change * (1 - both) + new * window
+            return self.geometry.project(moved, x, _WITHIN * epsilon)
         left = ops.maximum(epsilon**2 - norm(change) ** 2, 0.0) / channels
-        held = norm(change * ops.maximum(window, other)) ** 2
-        new = new / (per_channel(new) + 1e-12) * ops.sqrt(left + held)
-        change = change * (1 - ops.maximum(window, other)) + new * window
+        new = new * ops.sqrt(left + norm(change * both) ** 2)
+        change = change * (1 - both) + new * window
         return ops.clip(x + epsilon * change / (norm(change) + 1e-12), 0.0, 1.0)
 
     def _tiles(self, keys: Tensor, shape: Sequence[int]) -> Tensor:
@@ -224,7 +243,8 @@ class Square(FixedBudgetAttack):
         )
         tile = ops.convert_to_tensor((tile_row[:, None] * across + tile_column).astype("int32"))
         place = np.ix_(row % side, column % side)
-        unit, turned = (ops.convert_to_tensor(part[place]) for part in (wave(side), wave(side).T))
+        one = wave(side, self.norm)
+        unit, turned = (ops.convert_to_tensor(part[place]) for part in (one, one.T))
         count = down * across
         upright = random.uniform(random.fold_in(keys, 0), (count,)) < 0.5
         signs = _signs(random.uniform(random.fold_in(keys, 1), (count, channels)))

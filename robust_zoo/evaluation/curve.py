@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from robust_zoo.attacks import PGD
+from robust_zoo.attacks import APGD, PGD
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.attacks.run import bfloat16_copy
 from robust_zoo.attacks.working_set import WorkingSet
@@ -46,13 +46,14 @@ def curve_radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
     return [*below, *beyond, everything]
 
 
-def curve_attack(threat: ThreatModel) -> PGD:
-    """What the curve is measured with: at other radii its step is longer or shorter in proportion."""
-    return PGD(epsilon=threat.epsilon, norm=threat.norm, steps=STEPS)
+def curve_attack(threat: ThreatModel) -> PGD | APGD:
+    """What the curve is measured with, in l1 APGD: at other radii its step is longer or shorter in proportion."""
+    kind = APGD if threat.norm == "l1" else PGD
+    return kind(epsilon=threat.epsilon, norm=threat.norm, steps=STEPS)
 
 
 def broken_at(
-    attack: PGD,
+    attack: PGD | APGD,
     radii: Sequence[float],
     model: keras.Model,
     x: np.ndarray,
@@ -126,5 +127,6 @@ def accuracy_curve(
             held &= ~part.broken(epsilon, n)
         own.append(Accuracy.count(int(alone.sum()), n))
         points.append(CurvePoint.count(int(held.sum()), n, epsilon=epsilon))
-    config = curve_attack(threat).get_config()
-    return Curve(name="PGD", config=config, seed=seed, points=tuple(points)), own
+    attack = curve_attack(threat)
+    name, config = type(attack).__name__, attack.get_config()
+    return Curve(name=name, config=config, seed=seed, points=tuple(points)), own

@@ -12,7 +12,7 @@ import numpy as np
 import pydantic
 
 from robust_zoo import __version__
-from robust_zoo.attacks import PGD, Attack, FixedBudgetAttack
+from robust_zoo.attacks import APGD, Attack, FixedBudgetAttack
 from robust_zoo.attacks.registry import class_of
 from robust_zoo.certification import Certificates, Smoothing, check_rules
 from robust_zoo.classifier import describe_config
@@ -199,8 +199,8 @@ class EvaluationPlan(_Part):
 
     @property
     def has_curve(self) -> bool:
-        """Whether there is a threat model whose norm PGD has."""
-        return self.threat_model is not None and self.threat_model.norm in PGD.norms
+        """Whether there is a threat model whose norm PGD or APGD has."""
+        return self.threat_model is not None and self.threat_model.norm in APGD.norms
 
     @property
     def sha256(self) -> str:

@@ -72,7 +72,7 @@ def model_of(name, shape=(5, 5, 3)):
 @given(
     name=st.sampled_from(FIXED),
     shape=st.sampled_from(SHAPES),
-    norm=st.sampled_from(["linf", "l2"]),
+    norm=st.sampled_from(["linf", "l2", "l1"]),
     epsilon=st.floats(1e-3, 0.9),
     dtype=st.sampled_from(["float16", "float32", "float64"]),
     n=st.integers(1, 7),
