@@ -63,13 +63,14 @@ def test_filters():
         {entry.name for entry in list_models(defense=defense, role="all")}
         for defense in ("pgd", "FGSM", "step_ll", "AdversarialTraining")
     )
-    assert pgd | fgsm | step_ll | {"logistic.fast_gradient_mnist37"} == trained
+    others = {"logistic.fast_gradient_mnist37", "allconv.fgm_cifar10"}
+    assert pgd | fgsm | step_ll | others == trained
     assert step_ll == {"lenet.step_ll_mnist"}
     assert all(".fgsm_" in name for name in fgsm)
     assert list_models(norm="l2") == []
     assert list_models("nosuch*") == []
     for options, message in (
-        ({"norm": "l9"}, "norm must be one of linf, l2, l0"),
+        ({"norm": "l9"}, "norm must be one of linf, l2, l1, l0"),
         ({"role": "good"}, "role must be one of robust, baseline, study, all, got 'good'"),
         ({"dataset": "svhn"}, "dataset must be one that a model has, cifar10, digits, mnist"),
         ({"defense": "magic"}, "defense must be one that a model has, .*pgd"),
