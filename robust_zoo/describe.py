@@ -26,13 +26,16 @@ class Metric:
 
     Attributes:
         name: in words.
-        attack: the attack's class, "" on clean images, "worst case" of all attacks, and "certified" where it is proven.
+        attack: the attack's class, "" on clean images, "worst case" of all attacks, "certified" where it is proven, and
+            "union" in the worst case of several threat models.
         found: the accuracy with its interval and n.
+        threat: of the attack, None for the record's own, and for all others than attacks.
     """
 
     name: str
     attack: str
     found: Accuracy
+    threat: ThreatModel | None = None
 
 
 def accuracy_of(part: Accuracy) -> str:
@@ -50,6 +53,12 @@ def accuracies(record: RobustnessRecord) -> list[Metric]:
     if record.certificate is not None:
         proven = describe_certified(record.certificate)
         found.append(Metric(f"{proven}, whatever the attack", "certified", record.certificate))
+    if record.union is not None:
+        for part in record.union.attacks:
+            name = f"{describe_attack(part)} ({describe_ball(part.threat_model)})"
+            found.append(Metric(name, part.name, part, part.threat_model))
+        balls = ", ".join(map(describe_ball, record.union.threat_models))
+        found.append(Metric(f"worst of {balls}", "union", record.union))
     return found
 
 
@@ -215,3 +224,7 @@ class _Measured(Protocol):
 def describe_threat(record: _Measured) -> str:
     threat = record.threat_model
     return f"{threat.norm}, epsilon {threat.epsilon:.6g}" if threat else "none"
+
+
+def describe_ball(threat: ThreatModel) -> str:
+    return f"{threat.norm} {threat.epsilon:.6g}"

@@ -206,6 +206,13 @@ class Accuracy(_Part):
         )
 
 
+class ThreatModel(_Part):
+    """The ball that the attacks stay in, in [0, 1] pixel units (l0: changed values)."""
+
+    norm: Norm
+    epsilon: float = Field(gt=0)
+
+
 class AttackOutcome(Accuracy):
     """Accuracy under one attack: correct on the clean image and on every candidate.
 
@@ -226,6 +233,12 @@ class AttackOutcome(Accuracy):
     seconds: Seconds
     components: dict[str, Fraction] = {}
     skipped: int = Field(0, ge=0)
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The ball that its configuration names; ValueError if it names none."""
+        told = {key: self.config.get(key) for key in ("norm", "epsilon")}
+        return ThreatModel.model_validate(told)
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_not_measured(
@@ -267,6 +280,18 @@ class WorstCase(Accuracy):
     """Accuracy on the examples that all attacks saw, counting one as wrong if any attack broke it."""
 
     attacks: tuple[str, ...]
+
+
+class Union(Accuracy):
+    """Accuracy under the worst, for each image, of several threat models, on the examples that all of their attacks saw.
+
+    Attributes:
+        threat_models: the record's own first.
+        attacks: the outcomes in all others, in their order.
+    """
+
+    threat_models: Annotated[tuple[ThreatModel, ...], Field(min_length=2)]
+    attacks: Annotated[tuple[AttackOutcome, ...], Field(min_length=1)]
 
 
 class CurvePoint(Accuracy):
@@ -384,13 +409,6 @@ class DefenseInfo(_Part):
     paper: str = ""
 
 
-class ThreatModel(_Part):
-    """The ball that the attacks stay in, in [0, 1] pixel units (l0: changed values)."""
-
-    norm: Norm
-    epsilon: float = Field(gt=0)
-
-
 class BaseModelInfo(_Part):
     """The model whose weights fine-tuning started from.
 
@@ -493,6 +511,8 @@ class RobustnessRecord(_Part):
         attacks: accuracy under each fixed-budget attack.
         worst_case: accuracy over all of `attacks` together; None exactly if there are none.
         minimum_norm: distances that each minimum-norm attack found.
+        union: accuracy under the worst of several threat models, of which `threat_model` is the first; left out of the
+            JSON if there is one alone.
         certified: accuracies that are proven, on the same sample; left out of the JSON if there are none.
         curve: accuracy against epsilon; None without checks, or without a threat model in a norm of PGD.
         checks: gradient-masking and other checks; see `failed_checks`.
@@ -523,6 +543,7 @@ class RobustnessRecord(_Part):
     attacks: tuple[AttackOutcome, ...] = ()
     worst_case: WorstCase | None = None
     minimum_norm: tuple[MinimumNorm, ...] = ()
+    union: Union | None = None
     certified: tuple[Certified, ...] = ()
     curve: Curve | None = None
     checks: tuple[Check, ...] = ()
@@ -560,6 +581,8 @@ class RobustnessRecord(_Part):
             self._check_curve(self.curve)
         for proof in self.certified:
             self._check_certified(proof)
+        if self.union is not None:
+            self._check_union(self.union)
         if len({check.name for check in self.checks}) < len(self.checks):
             raise ValueError("checks must hold each check once")
         measured: tuple[AttackOutcome | MinimumNorm | Certified | Curve, ...] = (
@@ -567,6 +590,7 @@ class RobustnessRecord(_Part):
             *self.minimum_norm,
             *self.certified,
             *filter(None, [self.curve]),
+            *(self.union.attacks if self.union else ()),
         )
         if len({part.seed for part in measured}) > 1:
             raise ValueError("all that is measured must have one seed")
@@ -582,43 +606,62 @@ class RobustnessRecord(_Part):
             )
 
     def _check_attacks(self, threat: ThreatModel, worst: WorstCase) -> None:
+        for outcome in self.attacks:
+            self._check_attack(outcome, threat)
+            if outcome.skipped and self.certificate is None:
+                raise ValueError(f"{outcome.name} skipped certified images, but none are certified")
+        if worst.attacks != tuple(outcome.name for outcome in self.attacks):
+            raise ValueError(f"worst_case is over {worst.attacks}, not over the attacks")
+        self._check_worst(worst, self.attacks, "worst_case")
+
+    def _check_union(self, union: Union) -> None:
+        first, *others = union.threat_models
+        if first != self.threat_model or len(set(union.threat_models)) < len(union.threat_models):
+            raise ValueError("union must be over different threat models, the record's own first")
+        measured = [part.threat_model for part in union.attacks]
+        if set(measured) != set(others):
+            raise ValueError(f"union is over {others}, but its attacks over {measured}")
+        for outcome, threat in zip(union.attacks, measured, strict=True):
+            self._check_attack(outcome, threat)
+        self._check_worst(union, (*self.attacks, *union.attacks), "union")
+
+    def _check_attack(self, outcome: AttackOutcome, threat: ThreatModel) -> None:
         farthest = _farthest(threat.norm, self.input.shape)
         if threat.epsilon > farthest:
             raise ValueError(
                 f"threat_model has epsilon {threat.epsilon:g}, but no image is farther than {farthest:g}"
             )
-        for outcome in self.attacks:
-            self._check_part(outcome, outcome.name)
-            for key in ("norm", "epsilon"):
-                if outcome.config.get(key) != getattr(threat, key):
-                    raise ValueError(
-                        f"{outcome.name} has {key} {outcome.config.get(key)!r}, threat_model "
-                        f"{getattr(threat, key)!r}"
-                    )
-            left = [1.0, *outcome.components.values()]
-            if left != sorted(left, reverse=True) or left[-1] < outcome.accuracy:
+        self._check_part(outcome, outcome.name)
+        for key in ("norm", "epsilon"):
+            if outcome.config.get(key) != getattr(threat, key):
                 raise ValueError(
-                    f"{outcome.name} leaves {outcome.accuracy:.4f}, but its components {outcome.components}"
+                    f"{outcome.name} has {key} {outcome.config.get(key)!r}, threat_model "
+                    f"{getattr(threat, key)!r}"
                 )
-            if outcome.skipped > outcome.correct:
-                raise ValueError(
-                    f"{outcome.name} skipped {outcome.skipped} certified images, but left {outcome.correct}"
-                )
-            if outcome.skipped and self.certificate is None:
-                raise ValueError(f"{outcome.name} skipped certified images, but none are certified")
-            if outcome.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
-                raise ValueError(
-                    f"{outcome.name} has max_distance {outcome.max_distance:g} in a ball of {threat.epsilon:g}"
-                )
-        if worst.attacks != tuple(outcome.name for outcome in self.attacks):
-            raise ValueError(f"worst_case is over {worst.attacks}, not over the attacks")
-        if worst.n_examples != min(outcome.n_examples for outcome in self.attacks):
-            raise ValueError("worst_case must be over the examples that all attacks saw")
-        most = min(outcome.correct for outcome in self.attacks)
-        broken = sum(outcome.n_examples - outcome.correct for outcome in self.attacks)
+        left = [1.0, *outcome.components.values()]
+        if left != sorted(left, reverse=True) or left[-1] < outcome.accuracy:
+            raise ValueError(
+                f"{outcome.name} leaves {outcome.accuracy:.4f}, but its components {outcome.components}"
+            )
+        if outcome.skipped > outcome.correct:
+            raise ValueError(
+                f"{outcome.name} skipped {outcome.skipped} certified images, but left {outcome.correct}"
+            )
+        if outcome.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
+            raise ValueError(
+                f"{outcome.name} has max_distance {outcome.max_distance:g} in a ball of {threat.epsilon:g}"
+            )
+
+    @staticmethod
+    def _check_worst(worst: Accuracy, attacks: tuple[AttackOutcome, ...], what: str) -> None:
+        """An accuracy over all of some attacks."""
+        if worst.n_examples != min(outcome.n_examples for outcome in attacks):
+            raise ValueError(f"{what} must be over the examples that all attacks saw")
+        most = min(outcome.correct for outcome in attacks)
+        broken = sum(outcome.n_examples - outcome.correct for outcome in attacks)
         if not worst.n_examples - broken <= worst.correct <= most:
             raise ValueError(
-                f"worst_case has {worst.correct} correct of {worst.n_examples}, but the attacks leave at most "
+                f"{what} has {worst.correct} correct of {worst.n_examples}, but the attacks leave at most "
                 f"{most} and break at most {broken}"
             )
 
@@ -739,7 +782,7 @@ class RobustnessRecord(_Part):
 
     @pydantic.model_serializer(mode="wrap")
     def _usual_left_out(self, told: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        usual = {"precision": "float32", "notice": "", "certified": ()}
+        usual = {"precision": "float32", "notice": "", "certified": (), "union": None}
         return {
             key: value
             for key, value in told(self).items()

@@ -336,7 +336,7 @@ def test_filters_that_match_nothing_say_what_there_is(command):
     status, _, err = command("list", "--all", "--role", "study")
     assert (status, "--all lists every role: leave out --role study" in err) == (1, True)
     status, _, err = command("list", "--norm", "foo")
-    assert (status, "--norm must be one of linf, l2, l0, got 'foo'" in err) == (1, True)
+    assert (status, "--norm must be one of linf, l2, l1, l0, got 'foo'" in err) == (1, True)
     _, _, err = command("list", "--dataset", "cifar1000")
     assert "mnist" in err
     _, _, err = command("list", "nothing*")
@@ -561,6 +561,32 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path)
         (["show", "file:///no/such"], "there is no model at file:///no/such"),
         (["reproduce", "table9"], "name must be one of ("),
         (["plot", "curves", "mlp.pgd_digits", "--output", "x.bmp"], "must end in one of"),
+        (
+            ["plot", "radii", "mlp.pgd_digits", "--output", "x.png"],
+            "must have certificates by smoothing",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--certify", "abc"],
+            "--certify must be one of ibp, crown-ibp, got abc",
+        ),
+        (["evaluate", "mlp.pgd_digits", "--skip-certified"], "--skip-certified needs --certify"),
+        (["evaluate", "mlp.pgd_digits", "--smoothing", "n=20"], "--smoothing needs sigma"),
+        (
+            ["evaluate", "mlp.pgd_digits", "--smoothing", "sigma=0.1,n=3"],
+            "--smoothing: n must be at least 10",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--smoothing", "sigma=0.1,n=x"],
+            "--smoothing: n must be an integer, got 'x'",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--threat-model", "l2"],
+            "--threat-model must be a norm and a radius, such as l2:0.5",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--threat-model", "linf:8"],
+            "--threat-model: epsilon must be at most 1",
+        ),
         (
             ["plot", "curves", "mlp.pgd_digits", "madry_cnn.pgd_mnist", "--output", "x.png"],
             "must have curves on one dataset",

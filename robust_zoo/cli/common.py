@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_settings, outside
+from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_epsilon, check_settings, outside
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import BOUNDS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from robust_zoo.attacks import Attack
     from robust_zoo.certification import Smoothing
-    from robust_zoo.record import RobustnessRecord
+    from robust_zoo.record import RobustnessRecord, ThreatModel
     from robust_zoo.zoo.index import IndexEntry
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
@@ -197,6 +197,22 @@ def parse_smoothing(text: str | None) -> "Smoothing | None":
         return Smoothing(**values)
     except ValueError as error:
         raise ValueError(f"--smoothing: {error}") from None
+
+
+def parse_threat_model(text: str) -> "ThreatModel":
+    """A ball, from "norm:epsilon" such as "l2:0.5" or "linf:8/255"; ValueError for anything else."""
+    from robust_zoo.record import ThreatModel
+
+    norm, _, radius = text.partition(":")
+    if norm not in ("linf", "l2", "l1", "l0") or not radius:
+        raise ValueError(
+            f"--threat-model must be a norm and a radius, such as l2:0.5 or linf:8/255, got {text!r}."
+        )
+    epsilon = number(radius, "--threat-model")
+    try:
+        return ThreatModel.model_validate({"norm": norm, "epsilon": check_epsilon(epsilon, norm)})
+    except ValueError as error:
+        raise ValueError(f"--threat-model: {error}") from None
 
 
 def needs_epsilon(text: str) -> bool:

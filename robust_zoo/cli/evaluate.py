@@ -25,6 +25,7 @@ from robust_zoo.cli.common import (
     numbers,
     parse_attack,
     parse_smoothing,
+    parse_threat_model,
     print_ranking,
     print_record,
     quiet,
@@ -118,6 +119,13 @@ SmoothingSettings = Annotated[
         help="Also certify the smoothed classifier, with settings: sigma=0.25,n=10000,images=500; n0 and alpha, too.",
     ),
 ]
+ThreatModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threat-model",
+        help="A further ball, such as l2:0.5, for accuracy under the worst of all. Repeatable.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes to measure in, each on one core or GPU; by default one."),
@@ -149,6 +157,7 @@ def evaluate(
     certify: Certify = None,
     skip_certified: SkipCertified = False,
     smoothing: SmoothingSettings = None,
+    threat_model: ThreatModels = None,
     input_range: InputRange = None,
     output: Output = None,
     data_format: DataFormat = None,
@@ -201,6 +210,7 @@ def evaluate(
         from robust_zoo.files import write_text
 
         smoothed = parse_smoothing(smoothing)
+        further = [parse_threat_model(text) for text in threat_model or ()]
         if plot is not None:
             rz.plots.picture_format(plot)
     if plot is not None and not all(map(needs_epsilon, names)):
@@ -215,6 +225,7 @@ def evaluate(
         "certify": tuple(certify or ()),
         "skip_certified": skip_certified,
         "smoothing": smoothed,
+        "threat_models": further,
         "workers": workers,
         "engine": engine,
         "address": address,

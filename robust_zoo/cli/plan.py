@@ -11,6 +11,7 @@ from robust_zoo.cli.common import (
     check_count,
     check_writable,
     parse_smoothing,
+    parse_threat_model,
     print_record,
     quiet,
 )
@@ -33,6 +34,7 @@ from robust_zoo.cli.evaluate import (
     SkipCorrupt,
     SmoothingSettings,
     Split,
+    ThreatModels,
     Workers,
     check_asked,
     model_form,
@@ -61,6 +63,7 @@ def plan(
     certify: Certify = None,
     skip_certified: SkipCertified = False,
     smoothing: SmoothingSettings = None,
+    threat_model: ThreatModels = None,
     task_size: Annotated[int, typer.Option(help="Images in a task.")] = 256,
     input_range: InputRange = None,
     output: Output = None,
@@ -89,6 +92,7 @@ def plan(
         "certify": tuple(certify or ()),
         "skip_certified": skip_certified,
         "smoothing": parse_smoothing(smoothing),
+        "threat_models": [parse_threat_model(text) for text in threat_model or ()],
     }
     made = rz.plan_evaluation(opened, data, attacks=attacks, n=n, task_size=task_size, **options)
     write_text(

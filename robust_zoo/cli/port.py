@@ -104,7 +104,7 @@ def port(
         typer.Option(help="Radius of the ball, such as 8/255; --from says its own."),
     ] = None,
     norm: Annotated[
-        str | None, typer.Option(help="linf, l2 or l0, by default linf; --from says its own.")
+        str | None, typer.Option(help="linf, l2, l1 or l0, by default linf; --from says its own.")
     ] = None,
     n: Count = None,
     seed: Seed = 0,

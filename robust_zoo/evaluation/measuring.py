@@ -23,6 +23,7 @@ from robust_zoo.record import (
     DefenseInfo,
     Reported,
     RobustnessRecord,
+    ThreatModel,
     Training,
 )
 from robust_zoo.typing import Precision
@@ -43,6 +44,7 @@ def evaluate(
     certify: Sequence[str] = (),
     skip_certified: bool = False,
     smoothing: Smoothing | None = None,
+    threat_models: Sequence[ThreatModel] = (),
     progress: bool = True,
     state_directory: str | pathlib.Path | None = None,
     engine: str = "process",
@@ -85,6 +87,9 @@ def evaluate(
             count them as robust; the record says how many. Default False.
         smoothing: how the smoothed classifier (`robust_zoo.smooth`) is certified, on how many images, at which L2
             radii; by default not.
+        threat_models: further balls, `robust_zoo.record.ThreatModel(norm="l2", epsilon=0.5)`, in each of which all attacks
+            with a budget run, too, a step size in proportion. `record.union` is accuracy under the worst of them and of
+            the attacks' own, image by image. The curve, the checks and the worst case are those of the attacks' own.
         progress: whether to show progress bars (on a terminal only).
         state_directory: folder, made if need be, that keeps what is measured, and how far the attack at work is (see
             `Attack.run`), so that an interrupted evaluation resumes when it is called again with the same arguments.
@@ -134,6 +139,7 @@ def evaluate(
         certify=certify,
         skip_certified=skip_certified,
         smoothing=smoothing,
+        threat_models=threat_models,
         name=name,
         architecture=architecture,
         defense=defense,

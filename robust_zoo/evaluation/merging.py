@@ -23,6 +23,7 @@ from robust_zoo.evaluation.outcomes import (
     minimum_norm,
     outcome_of,
     top5_of,
+    union_of,
     worst_case,
 )
 from robust_zoo.evaluation.parts import Part
@@ -57,6 +58,8 @@ def merged(
     """The record, and what it knows of the images; `smaller` is known from plans of a smaller epsilon."""
     found = _Found(plan, _complete(plan, parts))
     outcomes, survivors, distances = [], [], []
+    others, held_by_others = [], []
+    own = len(plan.attacks) - plan.further_attacks
     evidence: list[Evidence] = []
     flags: list[Check] = []
     for place, attack in enumerate(plan.attacks):
@@ -64,6 +67,11 @@ def merged(
         clean = found.clean[: attack.n]
         if "stands" in arrays:
             held = clean & arrays["stands"]
+            if place >= own:
+                outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
+                others.append(outcome)
+                held_by_others.append(held)
+                continue
             epsilon = float(attack.config["epsilon"])
             evidence.append(evidence_of(~held, arrays["distance"], clean, epsilon))
             for known in smaller:
@@ -105,6 +113,7 @@ def merged(
         attacks=tuple(outcomes),
         worst_case=worst_case(outcomes, survivors) if outcomes else None,
         minimum_norm=tuple(distances),
+        union=union_of(plan, others, [*survivors, *held_by_others]) if others else None,
         certified=tuple(certified),
         curve=curve,
         checks=tuple(checks),

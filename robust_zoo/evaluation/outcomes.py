@@ -16,6 +16,7 @@ from robust_zoo.record import (
     Distances,
     MinimumNorm,
     Norm,
+    Union,
     Weights,
     WorstCase,
 )
@@ -147,11 +148,26 @@ def minimum_norm(
 
 
 def worst_case(outcomes: list[AttackOutcome], survivors: list[np.ndarray]) -> WorstCase:
-    """Over the examples that all fixed-budget attacks saw; samples are nested, so these are the first ones."""
-    common = min(map(len, survivors))
-    held = np.logical_and.reduce([survivor[:common] for survivor in survivors])
+    """Over the examples that all attacks within the threat model saw."""
+    held = _held_by_all(survivors)
     names = tuple(outcome.name for outcome in outcomes)
-    return WorstCase.count(int(held.sum()), common, attacks=names)
+    return WorstCase.count(int(held.sum()), len(held), attacks=names)
+
+
+def union_of(
+    plan: "EvaluationPlan", others: list[AttackOutcome], survivors: list[np.ndarray]
+) -> Union:
+    """Over all threat models; `others` are the outcomes in all but the first, `survivors` the images left by each attack."""
+    assert plan.threat_model is not None  # or there are no others
+    held = _held_by_all(survivors)
+    threats = (plan.threat_model, *plan.further_threats)
+    return Union.count(int(held.sum()), len(held), threat_models=threats, attacks=tuple(others))
+
+
+def _held_by_all(survivors: list[np.ndarray]) -> np.ndarray:
+    """Which of the examples that all attacks saw are left; samples are nested, so these are the first ones."""
+    common = min(map(len, survivors))
+    return np.logical_and.reduce([survivor[:common] for survivor in survivors])
 
 
 def defense_info(defense: DefenseInfo | Any | None, model: keras.Model) -> DefenseInfo | None:

@@ -143,6 +143,8 @@ class EvaluationPlan(_Part):
     n: int = pydantic.Field(ge=1)
     attacks: tuple[PlannedAttack, ...] = ()
     threat_model: ThreatModel | None = None
+    further_threats: tuple[ThreatModel, ...] = ()
+    """Those of attacks that are outside `threat_model`, for the record's union."""
     seed: int = 0
     batch_size: int = 128
     precision: Precision = "float32"
@@ -201,6 +203,12 @@ class EvaluationPlan(_Part):
     def has_curve(self) -> bool:
         """Whether there is a threat model whose norm PGD or APGD has."""
         return self.threat_model is not None and self.threat_model.norm in APGD.norms
+
+    @property
+    def further_attacks(self) -> int:
+        """How many attacks, the last ones, are in further threat models."""
+        of_one = sum("epsilon" in attack.config for attack in self.attacks)
+        return of_one - of_one // (len(self.further_threats) + 1)
 
     @property
     def sha256(self) -> str:
@@ -309,6 +317,7 @@ def plan_evaluation(
     certify: Sequence[str] = (),
     skip_certified: bool = False,
     smoothing: Smoothing | None = None,
+    threat_models: Sequence[ThreatModel] = (),
     name: str | None = None,
     architecture: str | None = None,
     defense: "DefenseInfo | Any | None" = None,
@@ -334,6 +343,7 @@ def plan_evaluation(
         certify: see `evaluate`.
         skip_certified: see `evaluate`.
         smoothing: see `evaluate`.
+        threat_models: see `evaluate`.
         name: see `evaluate`.
         architecture: see `evaluate`.
         defense: see `evaluate`.
@@ -366,6 +376,12 @@ def plan_evaluation(
     check_precision(precision)
     data = as_dataset(data, model, dataset, n)
     sizes = sample_sizes(n, len(attacks), len(data))
+    own = len(attacks)
+    further = _further_threats(threat_models, threat)
+    places = [place for place, part in enumerate(attacks) if isinstance(part, FixedBudgetAttack)]
+    for other in further:
+        attacks += tuple(_within(attacks[place], other) for place in places)
+        sizes += [sizes[place] for place in places]
     sample = data.sample(max(sizes), seed)
     measured = in_float32(model)
     bound = _bound_to(measured, sample, attacks)
@@ -416,11 +432,12 @@ def plan_evaluation(
                 name=type(attack).__name__,
                 config=attack.get_config(),
                 n=size,
-                flagged=attack.flagged,
+                flagged=attack.flagged if number < own else 0,
             )
-            for attack, size in zip(attacks, sizes, strict=False)
+            for number, (attack, size) in enumerate(zip(attacks, sizes, strict=False))
         ),
         threat_model=threat,
+        further_threats=further,
         seed=int(seed),
         batch_size=int(batch_size),
         precision=precision,
@@ -445,6 +462,39 @@ def _bound_to(measured: keras.Model, sample: Examples, attacks: tuple[Attack, ..
     bound = Bound(measured, sample, attacks, {})
     bound.examples(0, len(sample) if isinstance(sample, Dataset) else 1)
     return bound
+
+
+def _further_threats(
+    threat_models: Sequence[ThreatModel], first: ThreatModel | None
+) -> tuple[ThreatModel, ...]:
+    """Those besides the attacks' own, which may be among them."""
+    for threat in threat_models:
+        if not isinstance(threat, ThreatModel):
+            raise TypeError(
+                f"threat_models must be robust_zoo.record.ThreatModels, got {one_line(repr(threat))}."
+            )
+    if threat_models and first is None:
+        raise ValueError(
+            "threat_models needs attacks with a budget, which are made in each of them."
+        )
+    further = tuple(threat for threat in threat_models if threat != first)
+    if len(set(further)) < len(further):
+        raise ValueError(f"threat_models must be different, got {list(threat_models)}.")
+    return further
+
+
+def _within(attack: Attack, threat: ThreatModel) -> Attack:
+    """The attack in another ball, its step size in proportion; ValueError if it does not have the norm."""
+    assert isinstance(attack, FixedBudgetAttack)  # others are in no ball
+    if threat.norm not in attack.norms:
+        raise ValueError(
+            f"threat_models must have a norm of each attack with a budget: {type(attack).__name__} has "
+            f"{', '.join(attack.norms)}, got {threat.norm!r}."
+        )
+    changes: dict[str, Any] = {"norm": threat.norm, "epsilon": threat.epsilon}
+    if "step_size" in attack.get_config():
+        changes["step_size"] = getattr(attack, "step_size") / attack.epsilon * threat.epsilon  # noqa: B009 (of some)
+    return attack.replace(**changes)
 
 
 def _checked_certify(

@@ -2,14 +2,14 @@
 
 import pathlib
 import time
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
 from keras import ops
 
 from robust_zoo import backend
-from robust_zoo.attacks import FixedBudgetAttack
+from robust_zoo.attacks import Attack, FixedBudgetAttack
 from robust_zoo.attacks.autoattack import AutoAttackResult
 from robust_zoo.certification import ABSTAIN, Certificates, SmoothedClassifier, certify
 from robust_zoo.copies import agree
@@ -20,7 +20,7 @@ from robust_zoo.evaluation.parts import Part
 from robust_zoo.evaluation.plan import EvaluationPlan, Task
 from robust_zoo.evaluation.top_k import ranks
 from robust_zoo.inference import forget, predict
-from robust_zoo.record import TOP5_CLASSES
+from robust_zoo.record import TOP5_CLASSES, ThreatModel
 
 _CERTIFIED_AT_ONCE = 64  # images, of each of which CROWN-IBP holds coefficients of every class
 _COMPARED = 64  # images on which compiled and uncompiled logits are compared
@@ -111,7 +111,7 @@ def _attack(
     plan: EvaluationPlan, task: Task, x: np.ndarray, y: np.ndarray, state_file: Any
 ) -> dict[str, Any]:
     attack = plan.bound.attacks[task.attack]
-    if not (plan.skip_certified and isinstance(attack, FixedBudgetAttack)):
+    if not (plan.skip_certified and _is_in(attack, plan.threat_model)):
         return _attacked(plan, task, x, y, np.arange(len(x)), state_file)
     # At least one image, since what an attack has as components is known when it has run.
     rest = np.flatnonzero(~_certificates(plan, task, x, y).certified)
@@ -124,6 +124,13 @@ def _attack(
         arrays[name][rest] = values
     arrays["skipped"] = np.isin(np.arange(len(x)), rest, invert=True)
     return {**found, "arrays": arrays}
+
+
+def _is_in(attack: Attack, threat: ThreatModel | None) -> TypeGuard[FixedBudgetAttack]:
+    """Whether an attack stays in the ball of a threat model."""
+    if threat is None or not isinstance(attack, FixedBudgetAttack):
+        return False
+    return (attack.norm, attack.epsilon) == (threat.norm, threat.epsilon)
 
 
 def _attacked(
@@ -202,7 +209,7 @@ def _checks(
 ) -> dict[str, Any]:
     model, threat = plan.bound.model, plan.threat_model
     logits = predict(model, x, plan.batch_size)
-    fixed = [part for part in plan.bound.attacks if isinstance(part, FixedBudgetAttack)]
+    fixed = [part for part in plan.bound.attacks if _is_in(part, threat)]
     moved = None
     if plan.has_curve:
         assert threat is not None  # or there is no curve

@@ -10,10 +10,15 @@ import numpy as np
 
 from robust_zoo.certification import Smoothing
 from robust_zoo.datasets import Examples, open_dataset, options_of
-from robust_zoo.describe import describe_attack, describe_certified
+from robust_zoo.describe import describe_attack, describe_ball, describe_certified
 from robust_zoo.evaluation.measuring import evaluate
 from robust_zoo.evaluation.plan import attack_of_record
-from robust_zoo.record import Accuracy, AttackOutcome, MinimumNorm, RobustnessRecord
+from robust_zoo.record import (
+    Accuracy,
+    AttackOutcome,
+    MinimumNorm,
+    RobustnessRecord,
+)
 from robust_zoo.sentences import one_line
 
 _CHANCE = 1e-3  # below which a smaller sample is said to disagree
@@ -62,7 +67,7 @@ def verify(
 
     Returns:
         An `Agreement` for clean accuracy, then for each attack, then for the worst case of the fixed-budget attacks,
-        then for what is certified.
+        then for the attacks of further threat models and their union, then for what is certified.
         On all examples the counts may differ by half a percent (at least one), as they do between machines; on fewer,
         the difference must not be significant at the 0.1% level (hypergeometric test).
 
@@ -102,6 +107,7 @@ def verify(
         certify=proof.methods if proof else (),
         skip_certified=any(part.skipped for part in record.attacks),
         smoothing=_smoothing(record, n),
+        threat_models=record.union.threat_models if record.union else (),
         progress=progress,
         state_directory=state_directory,
     )
@@ -110,6 +116,11 @@ def verify(
         found.append((describe_attack(old), _count(old), _count(new)))
     if record.worst_case is not None and again.worst_case is not None:
         found.append(("worst case", _count(record.worst_case), _count(again.worst_case)))
+    if record.union is not None and again.union is not None:
+        for one, other in zip(record.union.attacks, again.union.attacks, strict=True):
+            name = f"{describe_attack(one)} ({describe_ball(one.threat_model)})"
+            found.append((name, _count(one), _count(other)))
+        found.append(("union", _count(record.union), _count(again.union)))
     for proven, anew in zip(record.certified, again.certified, strict=True):
         name = f"{describe_certified(proven)} at {proven.norm} {proven.epsilon:.4g}"
         found.append((name, _count(proven), _count(anew)))

@@ -16,6 +16,7 @@ from robust_zoo.describe import (
     bracket,
     check_rows,
     describe_attack,
+    describe_ball,
     describe_threat,
     distance_rows,
     facts,
@@ -26,7 +27,7 @@ from robust_zoo.describe import (
 )
 from robust_zoo.files import write_text
 from robust_zoo.places import CARD, PICTURE, RECIPE, TAG
-from robust_zoo.record import AttackOutcome, Certified, RobustnessRecord
+from robust_zoo.record import AttackOutcome, Certified, RobustnessRecord, Union
 from robust_zoo.report.citations import bibtex, own_bibtex
 from robust_zoo.report.plots import accuracy_against_epsilon, is_picture_of
 from robust_zoo.sentences import in_markdown
@@ -78,7 +79,8 @@ def _results(record: RobustnessRecord) -> list[str]:
     for metric in accuracies(record):
         part, name = metric.found, metric.name
         distance = f"{part.max_distance:.6g}" if isinstance(part, AttackOutcome) else ""
-        title = f"**{name}, per example**" if part is record.worst_case else name
+        together = part is record.worst_case or part is record.union
+        title = f"**{name}, per example**" if together else name
         row = [title, accuracy_of(part), interval(part), str(part.n_examples), distance]
         rows.append([*row, reported.pop(name, "")])
     rows += [
@@ -179,16 +181,21 @@ def _eval_results(record: RobustnessRecord) -> list:
         )
 
     threat, results = record.threat_model, []
+    budget: dict[str, Any]
     for metric in accuracies(record):
         part = metric.found
         if threat is None or not metric.attack:
             name, kind, budget = "clean accuracy", "accuracy", {}
+        elif isinstance(part, Union):
+            name, kind = f"robust accuracy, {metric.name}", "robust_accuracy"
+            budget = {"threat_models": ", ".join(map(describe_ball, part.threat_models))}
         elif isinstance(part, Certified):
             name, kind = "certified accuracy", "certified_accuracy"
             budget = {"method": ", ".join(part.methods), "norm": part.norm, "epsilon": part.epsilon}
         else:
             name, kind = f"robust accuracy, {metric.name}", "robust_accuracy"
-            budget = {"attack": metric.attack, "norm": threat.norm, "epsilon": threat.epsilon}
+            ball = metric.threat or threat
+            budget = {"attack": metric.attack, "norm": ball.norm, "epsilon": ball.epsilon}
         results.append(result(kind, name, part.accuracy, **budget, n_examples=part.n_examples))
     for item in record.minimum_norm:
         right = item.clean_correct_only
@@ -351,6 +358,14 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
     return "\n".join(lines)
 
 
+def _union(record: RobustnessRecord) -> str:
+    """Accuracy in the worst of several threat models, and which they are."""
+    if record.union is None:
+        return ""
+    balls = ", ".join(map(describe_ball, record.union.threat_models))
+    return f"{percent(record.union.accuracy)} ({balls})"
+
+
 def readme_table(records: Iterable[RobustnessRecord]) -> str:
     """The table of the README: clean accuracy, AutoAttack, and the lowest number that others reported.
 
@@ -395,11 +410,11 @@ def zoo_table(records: Iterable[RobustnessRecord]) -> str:
         "the model's own card; n is the number of examples that all attacks saw; the mean distance is that of",
         "the closest adversarial examples found for clean-correct images, with how many of the images these are:",
         "where they are few, they are the easiest. Where a lower bound is proven, the worst case is given from that",
-        "bound to what the attacks leave.",
+        "bound to what the attacks leave. The union is the worst, for each image, of several threat models.",
         "",
         "| model | dataset | threat model | clean | worst case of attacks | 95% interval | n | attacks | "
-        "mean distance | checks |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "union | mean distance | checks |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in map(_shown, records):
         worst = record.worst_case
@@ -421,6 +436,6 @@ def zoo_table(records: Iterable[RobustnessRecord]) -> str:
         lines.append(
             f"| [{record.name}](checkpoints/{record.name}/README.md) | {record.dataset.name} | "
             f"{describe_threat(record)} | {percent(record.clean.accuracy)} | {' | '.join(robust)} | "
-            f"{attacks} | {distances} | {flags} |"
+            f"{attacks} | {_union(record)} | {distances} | {flags} |"
         )
     return "\n".join(lines) + "\n"
