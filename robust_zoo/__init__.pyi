@@ -13,6 +13,7 @@ from .classifier import as_classifier as as_classifier
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset
 from .datasets import open_dataset as open_dataset
+from .evaluation import challenge as challenge
 from .evaluation import evaluate as evaluate
 from .evaluation import measure as measure
 from .evaluation import merge as merge

@@ -26,7 +26,7 @@ class Metric:
 
     Attributes:
         name: in words.
-        attack: the attack's class, "" on clean images, "worst case" of all attacks, "certified" where it is proven, and
+        attack: the attack's class, "" on clean images, "worst case" of all attacks, "external" on others' images, "certified" where it is proven, and
             "union" in the worst case of several threat models.
         found: the accuracy with its interval and n.
         threat: of the attack, None for the record's own, and for all others than attacks.
@@ -48,6 +48,7 @@ def accuracies(record: RobustnessRecord) -> list[Metric]:
     """Every accuracy of the model in a record: clean, under each attack, in the worst case, and certified."""
     found = [Metric("clean", "", record.clean)]
     found += [Metric(describe_attack(part), part.name, part) for part in record.attacks]
+    found += [Metric(f"images of {part.source}", "external", part) for part in record.external]
     if record.worst_case is not None:
         found.append(Metric("worst case of all attacks", "worst case", record.worst_case))
     if record.certificate is not None:

@@ -294,6 +294,24 @@ class Union(Accuracy):
     attacks: Annotated[tuple[AttackOutcome, ...], Field(min_length=1)]
 
 
+class External(Accuracy):
+    """Accuracy on adversarial images that somebody else made, each of which was checked here, on the worst case's examples.
+
+    Attributes:
+        source: who made them, and where that is described.
+        sha256: of the file with them.
+        images: how many of the examples there are images of; the others are the clean ones.
+        outside: how many of these lie outside the ball or [0, 1], and count as the clean ones.
+        max_distance: largest distance of the others from the clean images, in the threat model's norm.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    images: int = Field(ge=0)
+    outside: int = Field(ge=0)
+    max_distance: float = Field(ge=0)
+
+
 class CurvePoint(Accuracy):
     """Accuracy within a radius: correct on the clean image and on every candidate up to it."""
 
@@ -509,7 +527,10 @@ class RobustnessRecord(_Part):
         threat_model: norm and epsilon that all of `attacks` share; None exactly if `attacks` is empty.
         clean: accuracy on the clean images of the whole sample.
         attacks: accuracy under each fixed-budget attack.
-        worst_case: accuracy over all of `attacks` together; None exactly if there are none.
+        worst_case: accuracy over all of `attacks` together, and not above any of `external`; None exactly if there are
+            no attacks.
+        external: accuracies on adversarial images that others made, see `challenge`; left out of the JSON if there are
+            none.
         minimum_norm: distances that each minimum-norm attack found.
         union: accuracy under the worst of several threat models, of which `threat_model` is the first; left out of the
             JSON if there is one alone.
@@ -542,6 +563,7 @@ class RobustnessRecord(_Part):
     clean: Accuracy
     attacks: tuple[AttackOutcome, ...] = ()
     worst_case: WorstCase | None = None
+    external: tuple[External, ...] = ()
     minimum_norm: tuple[MinimumNorm, ...] = ()
     union: Union | None = None
     certified: tuple[Certified, ...] = ()
@@ -571,6 +593,8 @@ class RobustnessRecord(_Part):
             raise ValueError(
                 "threat_model must be there exactly if there are attacks with a budget"
             )
+        if self.external and not self.attacks:
+            raise ValueError("external needs attacks with a budget, whose worst case it lowers")
         if (self.worst_case is None) != (not self.attacks):
             raise ValueError("worst_case must be there exactly if there are attacks with a budget")
         if self.threat_model is not None and self.worst_case is not None:
@@ -612,7 +636,17 @@ class RobustnessRecord(_Part):
                 raise ValueError(f"{outcome.name} skipped certified images, but none are certified")
         if worst.attacks != tuple(outcome.name for outcome in self.attacks):
             raise ValueError(f"worst_case is over {worst.attacks}, not over the attacks")
-        self._check_worst(worst, self.attacks, "worst_case")
+        self._check_worst(worst, (*self.attacks, *self.external), "worst_case")
+        for part in self.external:
+            if part.outside > part.images or part.images > part.n_examples:
+                raise ValueError(
+                    f"external has {part.outside} images outside of {part.images}, of {part.n_examples} examples"
+                )
+            if part.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
+                raise ValueError(
+                    f"external has max_distance {part.max_distance:g} in a ball of {threat.epsilon:g}"
+                )
+            self._check_part(part, "external")
 
     def _check_union(self, union: Union) -> None:
         first, *others = union.threat_models
@@ -653,7 +687,7 @@ class RobustnessRecord(_Part):
             )
 
     @staticmethod
-    def _check_worst(worst: Accuracy, attacks: tuple[AttackOutcome, ...], what: str) -> None:
+    def _check_worst(worst: Accuracy, attacks: tuple[Accuracy, ...], what: str) -> None:
         """An accuracy over all of some attacks."""
         if worst.n_examples != min(outcome.n_examples for outcome in attacks):
             raise ValueError(f"{what} must be over the examples that all attacks saw")
@@ -743,8 +777,8 @@ class RobustnessRecord(_Part):
         upper: list[tuple[str, float, Accuracy]] = []
         if self.threat_model is not None and self.threat_model.norm == proof.norm:
             epsilon = self.threat_model.epsilon
-            parts = (*self.attacks, *filter(None, [self.worst_case]))
-            upper += [(getattr(part, "name", "worst_case"), epsilon, part) for part in parts]
+            parts = (*self.attacks, *self.external, *filter(None, [self.worst_case]))
+            upper += [(type(part).__name__, epsilon, part) for part in parts]
             points = self.curve.points if self.curve else ()
             upper += [(f"the curve at {point.epsilon:g}", point.epsilon, point) for point in points]
         for name, epsilon, part in upper:
@@ -782,7 +816,13 @@ class RobustnessRecord(_Part):
 
     @pydantic.model_serializer(mode="wrap")
     def _usual_left_out(self, told: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        usual = {"precision": "float32", "notice": "", "certified": (), "union": None}
+        usual = {
+            "precision": "float32",
+            "notice": "",
+            "external": (),
+            "certified": (),
+            "union": None,
+        }
         return {
             key: value
             for key, value in told(self).items()

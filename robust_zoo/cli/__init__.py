@@ -8,6 +8,7 @@ import typer
 from robust_zoo import __version__
 from robust_zoo.cli import (
     certify,
+    challenge,
     evaluate,
     export,
     models,
@@ -52,6 +53,7 @@ app.command()(plan.plan)
 app.command()(plan.measure)
 app.command()(plan.merge)
 app.command()(verify.verify)
+app.command()(challenge.challenge)
 app.command()(certify.certify)
 app.command()(train.train)
 app.command()(port.port)

@@ -1,6 +1,7 @@
 """Measuring robustness: the only maker of `RobustnessRecord`s, and the metrics of the papers."""
 
 from robust_zoo.evaluation.adversarial_loss import adversarial_loss
+from robust_zoo.evaluation.challenge import challenge
 from robust_zoo.evaluation.crafting import craft
 from robust_zoo.evaluation.deepdefense import (
     DeepDefenseMetrics,
@@ -51,6 +52,7 @@ __all__ = [
     "TransferMatrices",
     "accuracy_columns",
     "adversarial_loss",
+    "challenge",
     "clean_accuracy",
     "craft",
     "deepdefense_metrics",
