@@ -15,6 +15,7 @@ from .datasets import load_dataset as load_dataset
 from .datasets import open_dataset as open_dataset
 from .evaluation import challenge as challenge
 from .evaluation import evaluate as evaluate
+from .evaluation import evaluate_corruptions as evaluate_corruptions
 from .evaluation import measure as measure
 from .evaluation import merge as merge
 from .evaluation import plan_evaluation as plan_evaluation

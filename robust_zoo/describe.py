@@ -83,6 +83,38 @@ def bracket(part: WorstCase | None, proof: Certified | None) -> str:
     )
 
 
+def corruption_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
+    """Accuracy of each kind of corruption at each severity, and the mean; then of all kinds."""
+    found = record.corruptions
+    if found is None:
+        return []
+    rows = [
+        (
+            name.replace("_", " "),
+            *(percent(count / found.n_examples) for count in counts),
+            percent(found.accuracy_of(name)),
+        )
+        for name, counts in found.correct.items()
+    ]
+    together = (sum(counts) for counts in zip(*found.correct.values(), strict=True))
+    whole = found.n_examples * len(found.correct)
+    return [
+        *rows,
+        ("all", *(percent(count / whole) for count in together), percent(found.accuracy)),
+    ]
+
+
+def corruption_heading(record: RobustnessRecord) -> str:
+    """What `corruption_rows` are of; "" where there are none."""
+    found = record.corruptions
+    if found is None:
+        return ""
+    mce = ""
+    if found.mce is not None:
+        mce = f"; mean corruption error {percent(found.mce)} of that of {found.baseline}"
+    return f"{found.source}, {found.n_examples:,} images of each{mce}"
+
+
 def smoothing_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
     """Radius, accuracy, interval and n of the smoothed classifier, for each radius."""
     return [

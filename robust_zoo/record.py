@@ -368,6 +368,53 @@ class MinimumNorm(_Part):
     seconds: Seconds
 
 
+class Corruptions(_Part):
+    """Accuracy under common corruptions (Hendrycks and Dietterich, arXiv:1903.12261), of each kind and severity.
+
+    Attributes:
+        source: whether images were generated, and by what, or are published files.
+        seed: integer seed for the sample and the noise.
+        n_examples: images, each of them corrupted in every way.
+        severities: of 1 to 5, rising.
+        correct: by kind, how many were correct at each severity.
+        accuracy: mean over kinds and severities.
+        baseline: whose errors `mce` is relative to; empty where there is none.
+        mce: mean corruption error, 1 for the baseline itself; None without a baseline.
+    """
+
+    source: str
+    seed: Seed
+    n_examples: int = Field(ge=1, le=_LARGEST)
+    severities: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1, max_length=5)
+    ]
+    correct: Annotated[dict[str, tuple[int, ...]], Field(min_length=1)]
+    accuracy: Fraction
+    baseline: str = ""
+    mce: NonNegative | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.severities) != sorted(set(self.severities)):
+            raise ValueError(f"severities must rise, got {self.severities}")
+        for name, counts in self.correct.items():
+            fits = all(0 <= count <= self.n_examples for count in counts)
+            if len(counts) != len(self.severities) or not fits:
+                raise ValueError(
+                    f"{one_line(name, 40)} must have {len(self.severities)} counts in 0..{self.n_examples}, got {counts}"
+                )
+        mean = sum(map(self.accuracy_of, self.correct)) / len(self.correct)
+        if not math.isclose(self.accuracy, mean, abs_tol=1e-9):
+            raise ValueError(f"accuracy {self.accuracy} is not the mean {mean}")
+        if (self.mce is None) != (not self.baseline):
+            raise ValueError("mce must be there exactly if there is a baseline")
+        return self
+
+    def accuracy_of(self, name: str) -> float:
+        """Mean over the severities of one kind."""
+        return sum(self.correct[name]) / (len(self.severities) * self.n_examples)
+
+
 class Check(_Part):
     """Outcome of a check: when it fires, why, and what to do is in `explanation`.
 
@@ -536,6 +583,7 @@ class RobustnessRecord(_Part):
             JSON if there is one alone.
         certified: accuracies that are proven, on the same sample; left out of the JSON if there are none.
         curve: accuracy against epsilon; None without checks, or without a threat model in a norm of PGD.
+        corruptions: accuracy under common corruptions, see `evaluate_corruptions`; left out of the JSON if there is none.
         checks: gradient-masking and other checks; see `failed_checks`.
         reported: numbers that others published.
         training: how, where and how long it was trained; None if not recorded.
@@ -568,6 +616,7 @@ class RobustnessRecord(_Part):
     union: Union | None = None
     certified: tuple[Certified, ...] = ()
     curve: Curve | None = None
+    corruptions: Corruptions | None = None
     checks: tuple[Check, ...] = ()
     reported: tuple[Reported, ...] = ()
     training: Training | None = None
@@ -820,8 +869,9 @@ class RobustnessRecord(_Part):
             "precision": "float32",
             "notice": "",
             "external": (),
-            "certified": (),
             "union": None,
+            "certified": (),
+            "corruptions": None,
         }
         return {
             key: value

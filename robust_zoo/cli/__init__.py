@@ -9,6 +9,7 @@ from robust_zoo import __version__
 from robust_zoo.cli import (
     certify,
     challenge,
+    corruptions,
     evaluate,
     export,
     models,
@@ -54,6 +55,7 @@ app.command()(plan.measure)
 app.command()(plan.merge)
 app.command()(verify.verify)
 app.command()(challenge.challenge)
+app.command()(corruptions.corruptions)
 app.command()(certify.certify)
 app.command()(train.train)
 app.command()(port.port)
@@ -66,6 +68,7 @@ app.command()(models.cards)
 plot_app = typer.Typer(no_args_is_help=True, help="Draws pictures of models of one dataset.")
 plot_app.command()(plot.curves)
 plot_app.command()(plot.radii)
+plot_app.command()(plot.corruptions)
 plot_app.command()(plot.landscape)
 plot_app.command()(plot.transfer)
 plot_app.command()(plot.roll_off)

@@ -368,6 +368,8 @@ def print_record(record: "RobustnessRecord") -> None:
         accuracies,
         accuracy_of,
         check_rows,
+        corruption_heading,
+        corruption_rows,
         distance_rows,
         facts,
         interval,
@@ -398,6 +400,15 @@ def print_record(record: "RobustnessRecord") -> None:
         for row in smoothing_rows(record):
             smoothed.add_row(*row)
         out.print(smoothed)
+
+    if heading := corruption_heading(record):
+        out.print(f"corrupted images: {heading}")
+        assert record.corruptions is not None  # or it has no heading
+        levels = map(str, record.corruptions.severities)
+        corrupted = Table("corruption, by severity", *levels, "mean")
+        for row in corruption_rows(record):
+            corrupted.add_row(*row)
+        out.print(corrupted)
 
     if record.minimum_norm:
         distances = Table("closest adversarial example", "norm", "found", "mean", "median", "rho")

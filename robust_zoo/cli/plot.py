@@ -55,6 +55,17 @@ def radii(models: _Models, output: _Output) -> None:
     print(plots.certified_radii(records, output))
 
 
+def corruptions(
+    model: Annotated[str, typer.Argument(help="Name, directory or handle.")], output: _Output
+) -> None:
+    """Accuracy under common corruptions, from the model's record."""
+    _check_picture(output)
+    with quiet():
+        from robust_zoo import zoo
+        from robust_zoo.report import plots
+    print(plots.corruptions(zoo.load_record(model), output))
+
+
 def landscape(
     models: _Models,
     output: _Output,

@@ -2,6 +2,7 @@
 
 from robust_zoo.evaluation.adversarial_loss import adversarial_loss
 from robust_zoo.evaluation.challenge import challenge
+from robust_zoo.evaluation.corruptions import ALEXNET, CORRUPTIONS, evaluate_corruptions
 from robust_zoo.evaluation.crafting import craft
 from robust_zoo.evaluation.deepdefense import (
     DeepDefenseMetrics,
@@ -35,6 +36,8 @@ from robust_zoo.evaluation.transfer import (
 from robust_zoo.evaluation.verification import Agreement, verify
 
 __all__ = [
+    "ALEXNET",
+    "CORRUPTIONS",
     "Agreement",
     "DeepDefenseMetrics",
     "EvaluationPlan",
@@ -58,6 +61,7 @@ __all__ = [
     "deepdefense_metrics",
     "evaluate",
     "evaluate_at",
+    "evaluate_corruptions",
     "fooling_images",
     "gradient_correlation",
     "jsma_table",

@@ -15,6 +15,8 @@ from robust_zoo.describe import (
     accuracy_of,
     bracket,
     check_rows,
+    corruption_heading,
+    corruption_rows,
     describe_attack,
     describe_ball,
     describe_threat,
@@ -127,6 +129,20 @@ def _smoothed(record: RobustnessRecord) -> list[str]:
         "",
         f"Of the {heading} images. Each certificate is wrong with probability at most alpha. The numbers above are of the "
         "model without noise.",
+    ]
+
+
+def _corruptions(record: RobustnessRecord) -> list[str]:
+    if record.corruptions is None:
+        return []
+    levels = "|".join(f"severity {level}" for level in record.corruptions.severities)
+    return [
+        "",
+        "## Under common corruptions",
+        "",
+        *_table(f"corruption|{levels}|mean", corruption_rows(record)),
+        "",
+        f"Accuracy; corrupted images: {corruption_heading(record)}.",
     ]
 
 
@@ -349,6 +365,7 @@ def model_card(record: RobustnessRecord, *, handle: str = "", recipe: bool = Fal
         "of the attack.",
         *picture,
         *_smoothed(record),
+        *_corruptions(record),
         *_distances(record),
         *_checks(record),
         *_training(record, recipe),

@@ -129,6 +129,36 @@ def certified_radii(
     return _save(figure, path, _digest(records))
 
 
+def corruptions(
+    record: RobustnessRecord, path: str | pathlib.Path, *, title: str = ""
+) -> pathlib.Path:
+    """Draws accuracy under common corruptions as a heat map: a row a kind, a column a severity.
+
+    Args:
+        record: with corruptions.
+        path: see `accuracy_against_epsilon`.
+        title: of the picture; by default the model's name.
+
+    Raises:
+        ValueError: a record without corruptions.
+    """
+    found = record.corruptions
+    if found is None:
+        raise ValueError(f"record must have corruptions, that of {record.name!r} has none.")
+    values = np.array(list(found.correct.values())) / found.n_examples
+    figure, ((axes,),) = _figure(1)
+    figure.set_size_inches(2 + len(found.severities), 1.5 + 0.35 * len(values))
+    axes.imshow(values, vmin=0, vmax=1, aspect="auto", cmap="viridis")
+    for row, column in np.ndindex(*values.shape):
+        dark = values[row, column] < 0.6
+        text = f"{100 * values[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(range(len(found.severities)), map(str, found.severities))
+    axes.set_yticks(range(len(values)), [name.replace("_", " ") for name in found.correct])
+    axes.set(title=title or record.name, xlabel="severity")
+    return _save(figure, path, _digest([record]))
+
+
 def compare_models(
     records: Sequence[RobustnessRecord], path: str | pathlib.Path, *, title: str = ""
 ) -> pathlib.Path:
