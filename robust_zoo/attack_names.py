@@ -181,6 +181,8 @@ def check_settings(name: str, settings: dict) -> None:
         raise ValueError(
             "loss=kl_divergence needs a random start and no targets: its gradient is zero at the image."
         )
+    if settings.get("levels") == 1:
+        raise ValueError("levels must be 0, which does not round, or at least 2.")
     if settings.get("theta") == 0:
         raise ValueError("theta must not be 0.")
 

@@ -66,8 +66,8 @@ def accuracies(record: RobustnessRecord) -> list[Metric]:
 def describe_certified(proof: Certified) -> str:
     """By what it is certified."""
     settings = ""
-    if proof.is_of_smoothed:
-        told = (f"{name} {proof.config[name]:,}" for name in ("sigma", "n0", "n", "alpha"))
+    if proof.smoothing is not None:
+        told = (f"{name} {value:,}" for name, value in proof.smoothing)
         settings = f" ({', '.join(told)})"
     return f"certified by {' and '.join(proof.methods)}{settings}"
 
@@ -119,16 +119,15 @@ def smoothing_rows(record: RobustnessRecord) -> list[tuple[str, ...]]:
     """Radius, accuracy, interval and n of the smoothed classifier, for each radius."""
     return [
         (f"{proof.epsilon:.4g}", percent(proof.accuracy), interval(proof), str(proof.n_examples))
-        for proof in record.certified
-        if proof.is_of_smoothed
+        for proof in record.smoothed
     ]
 
 
 def smoothing_heading(record: RobustnessRecord) -> str:
     """What `smoothing_rows` are of, with the images on which it abstains; "" where there are none."""
-    proof = next((proof for proof in record.certified if proof.is_of_smoothed), None)
-    if proof is None:
+    if not record.smoothed:
         return ""
+    proof = record.smoothed[0]
     return f"smoothed classifier, {describe_certified(proof)}, abstains on {proof.undecided}"
 
 

@@ -28,6 +28,7 @@ LONGEST_NOTICE = _LONGEST_TEXT
 License = Annotated[str, Field(pattern=LICENSE_FORM)]
 _LARGEST = 10**15
 _MOST_STEPS = 10**6  # of an attack, and restarts
+_MOST_VOTES = 10**7  # for an image, of a smoothed classifier
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -59,6 +60,14 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     low = 0.0 if correct == 0 else centre - half
     high = 1.0 if correct == n else centre + half
     return low, high
+
+
+def allowed_distance(epsilon: float) -> float:
+    """Epsilon with room for the rounding of float32 images: 1e-5 of it, and 1e-7.
+
+    A pixel near 1 is only exact to 6e-8, which matters for the smallest epsilons.
+    """
+    return epsilon * (1 + 1e-5) + 1e-7
 
 
 class RecordError(ValueError):
@@ -104,7 +113,7 @@ def _check_plain(values: object) -> None:
         level = inside
 
 
-def _farthest(norm: str, shape: tuple[int | None, ...]) -> float:
+def farthest(norm: str, shape: tuple[int | None, ...]) -> float:
     """The largest distance between two images of a shape; infinite where a side is not fixed."""
     if norm == "linf":
         return 1.0
@@ -248,6 +257,15 @@ class AttackOutcome(Accuracy):
         return {key: value for key, value in handler(self).items() if (key, value) not in usual}
 
 
+class SmoothingConfig(_Part):
+    """How a classifier was smoothed: see `robust_zoo.Smoothing`."""
+
+    sigma: float = Field(gt=0, le=_LARGEST)
+    n0: int = Field(ge=1, le=_MOST_VOTES)
+    n: int = Field(ge=1, le=_MOST_VOTES)
+    alpha: float = Field(gt=0, lt=1)
+
+
 class Certified(Accuracy):
     """Accuracy that is proven within a ball, whatever the attack: a lower bound of robust accuracy.
 
@@ -255,8 +273,8 @@ class Certified(Accuracy):
         methods: what proved it, the better bound of each image: "ibp", "crown-ibp", or "smoothing" alone.
         norm: of the ball.
         epsilon: its radius, 0 for the accuracy of a smoothed classifier.
-        config: of smoothing, with which it is about the *smoothed* classifier: sigma, n0, n and alpha, the probability that
-            the proof of an image is wrong. Empty for bounds, which are certain up to float32's rounding.
+        smoothing: with which it is about the *smoothed* classifier: sigma, n0, n and alpha, the probability that the proof
+            of an image is wrong. None, and left out of the JSON, for bounds, which are certain up to float32's rounding.
         seed: integer seed of the sample and the noise.
         undecided: images whose margin float32 cannot tell from 0, or on which smoothing abstains; not counted as correct.
         seconds: computing time, summed over tasks.
@@ -265,15 +283,17 @@ class Certified(Accuracy):
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     norm: Norm
     epsilon: NonNegative
-    config: Settings = {}
+    smoothing: SmoothingConfig | None = None
     seed: Seed
     undecided: int = Field(ge=0)
     seconds: Seconds
 
-    @property
-    def is_of_smoothed(self) -> bool:
-        """Whether it is about the smoothed classifier, not about the model itself."""
-        return SMOOTHING in self.methods
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_is_not_measured(
+        self, handler: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        told = handler(self)
+        return {key: told[key] for key in told if getattr(self, key) is not None}
 
 
 class WorstCase(Accuracy):
@@ -305,9 +325,9 @@ class External(Accuracy):
         max_distance: largest distance of the others from the clean images, in the threat model's norm.
     """
 
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    images: int = Field(ge=0)
+    images: int = Field(ge=1)
     outside: int = Field(ge=0)
     max_distance: float = Field(ge=0)
 
@@ -654,10 +674,17 @@ class RobustnessRecord(_Part):
             self._check_curve(self.curve)
         for proof in self.certified:
             self._check_certified(proof)
+        self._check_smoothed(self.smoothed)
         if self.union is not None:
             self._check_union(self.union)
         if len({check.name for check in self.checks}) < len(self.checks):
             raise ValueError("checks must hold each check once")
+        if len(self._seeds) > 1:
+            raise ValueError("all that is measured must have one seed")
+        return self
+
+    @property
+    def _seeds(self) -> set[int]:
         measured: tuple[AttackOutcome | MinimumNorm | Certified | Curve, ...] = (
             *self.attacks,
             *self.minimum_norm,
@@ -665,9 +692,12 @@ class RobustnessRecord(_Part):
             *filter(None, [self.curve]),
             *(self.union.attacks if self.union else ()),
         )
-        if len({part.seed for part in measured}) > 1:
-            raise ValueError("all that is measured must have one seed")
-        return self
+        return {part.seed for part in measured}
+
+    @property
+    def seed(self) -> int:
+        """Integer seed of the sample and of all randomness; 0 where nothing but clean accuracy was measured."""
+        return min(self._seeds, default=0)
 
     def _check_part(self, part: Accuracy, what: str) -> None:
         """The samples are nested, and no attack makes a misclassified image right."""
@@ -681,17 +711,23 @@ class RobustnessRecord(_Part):
     def _check_attacks(self, threat: ThreatModel, worst: WorstCase) -> None:
         for outcome in self.attacks:
             self._check_attack(outcome, threat)
-            if outcome.skipped and self.certificate is None:
-                raise ValueError(f"{outcome.name} skipped certified images, but none are certified")
+            proven = self.certificate.correct if self.certificate else 0
+            if outcome.skipped > proven:
+                raise ValueError(
+                    f"{outcome.name} skipped {outcome.skipped} certified images, but {proven} are certified"
+                )
         if worst.attacks != tuple(outcome.name for outcome in self.attacks):
             raise ValueError(f"worst_case is over {worst.attacks}, not over the attacks")
         self._check_worst(worst, (*self.attacks, *self.external), "worst_case")
+        hashes = [part.sha256 for part in self.external]
+        if len(set(hashes)) < len(hashes):
+            raise ValueError("external must hold each file once")
         for part in self.external:
             if part.outside > part.images or part.images > part.n_examples:
                 raise ValueError(
                     f"external has {part.outside} images outside of {part.images}, of {part.n_examples} examples"
                 )
-            if part.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
+            if part.max_distance > allowed_distance(threat.epsilon):
                 raise ValueError(
                     f"external has max_distance {part.max_distance:g} in a ball of {threat.epsilon:g}"
                 )
@@ -702,17 +738,33 @@ class RobustnessRecord(_Part):
         if first != self.threat_model or len(set(union.threat_models)) < len(union.threat_models):
             raise ValueError("union must be over different threat models, the record's own first")
         measured = [part.threat_model for part in union.attacks]
-        if set(measured) != set(others):
-            raise ValueError(f"union is over {others}, but its attacks over {measured}")
+        expected = [
+            (threat, type_of.name, type_of.n_examples)
+            for threat in others
+            for type_of in self.attacks
+        ]
+        found = [
+            (threat, part.name, part.n_examples)
+            for threat, part in zip(measured, union.attacks, strict=True)
+        ]
+        if found != expected:
+            raise ValueError(
+                "union must have the record's own attacks, in each other threat model in turn"
+            )
         for outcome, threat in zip(union.attacks, measured, strict=True):
             self._check_attack(outcome, threat)
-        self._check_worst(union, (*self.attacks, *union.attacks), "union")
+            if outcome.skipped:
+                raise ValueError(f"{outcome.name} skipped images in a ball that nothing certifies")
+        self._check_worst(union, (*self.attacks, *self.external, *union.attacks), "union")
+        worst = self.worst_case
+        if worst and union.correct > worst.correct + max(0, union.n_examples - worst.n_examples):
+            raise ValueError(f"union has {union.correct} correct, worst_case {worst.correct}")
 
     def _check_attack(self, outcome: AttackOutcome, threat: ThreatModel) -> None:
-        farthest = _farthest(threat.norm, self.input.shape)
-        if threat.epsilon > farthest:
+        limit = farthest(threat.norm, self.input.shape)
+        if threat.epsilon > limit:
             raise ValueError(
-                f"threat_model has epsilon {threat.epsilon:g}, but no image is farther than {farthest:g}"
+                f"threat_model has epsilon {threat.epsilon:g}, but no image is farther than {limit:g}"
             )
         self._check_part(outcome, outcome.name)
         for key in ("norm", "epsilon"):
@@ -730,7 +782,7 @@ class RobustnessRecord(_Part):
             raise ValueError(
                 f"{outcome.name} skipped {outcome.skipped} certified images, but left {outcome.correct}"
             )
-        if outcome.max_distance > threat.epsilon * (1 + 1e-5) + 1e-7:
+        if outcome.max_distance > allowed_distance(threat.epsilon):
             raise ValueError(
                 f"{outcome.name} has max_distance {outcome.max_distance:g} in a ball of {threat.epsilon:g}"
             )
@@ -749,7 +801,7 @@ class RobustnessRecord(_Part):
             )
 
     def _check_distances(self, item: MinimumNorm) -> None:
-        farthest = _farthest(item.norm, self.input.shape) * (1 + 1e-5)
+        limit = farthest(item.norm, self.input.shape) * (1 + 1e-5)
         if not item.clean_correct_only.n_examples <= item.found.n_examples <= item.n_examples:
             raise ValueError(
                 f"{item.name} found {item.found.n_examples} of {item.n_examples} examples, "
@@ -768,9 +820,9 @@ class RobustnessRecord(_Part):
                 raise ValueError(
                     f"{item.name} must have a mean and a median exactly if it found any"
                 )
-            if any(value is not None and value > farthest for value in (part.mean, part.median)):
+            if any(value is not None and value > limit for value in (part.mean, part.median)):
                 raise ValueError(
-                    f"{item.name} has distances beyond {farthest:g}, farther than any image"
+                    f"{item.name} has distances beyond {limit:g}, farther than any image"
                 )
 
     def _check_curve(self, curve: Curve) -> None:
@@ -784,7 +836,7 @@ class RobustnessRecord(_Part):
                 raise ValueError(
                     f"curve has {key} {curve.config.get(key)!r}, threat_model {getattr(threat, key)!r}"
                 )
-        if points[-1].epsilon > max(_farthest(threat.norm, self.input.shape), threat.epsilon):
+        if points[-1].epsilon > max(farthest(threat.norm, self.input.shape), threat.epsilon):
             raise ValueError(f"curve goes on to {points[-1].epsilon:g}, farther than any image")
         for point in points:
             self._check_part(point, f"the curve at epsilon {point.epsilon:g}")
@@ -814,14 +866,19 @@ class RobustnessRecord(_Part):
             raise ValueError(
                 f"{what} has {proof.correct} correct and {proof.undecided} undecided of {proof.n_examples}"
             )
-        if proof.is_of_smoothed:
-            if len(proof.methods) > 1 or proof.norm != "l2":
-                raise ValueError(f"{what} must be of one method, in the norm l2")
-            if set(proof.config) != {"sigma", "n0", "n", "alpha"}:
-                raise ValueError(f"{what} must have sigma, n0, n and alpha, got {proof.config}")
+        if proof.smoothing is not None:
+            if proof.methods != (SMOOTHING,) or proof.norm != "l2":
+                raise ValueError(f"{what} must be by {SMOOTHING} alone, in the norm l2")
             return
-        if not set(proof.methods) <= set(BOUNDS):
-            raise ValueError(f"{what} must be by {SMOOTHING}, or by some of {', '.join(BOUNDS)}")
+        if self.threat_model is None or (proof.norm, proof.epsilon) != (
+            self.threat_model.norm,
+            self.threat_model.epsilon,
+        ):
+            raise ValueError(f"{what} must be within the threat model")
+        if not set(proof.methods) <= set(BOUNDS) or len(set(proof.methods)) < len(proof.methods):
+            raise ValueError(
+                f"{what} must be by {SMOOTHING}, or by some of {', '.join(BOUNDS)}, each once"
+            )
         self._check_part(proof, what)
         upper: list[tuple[str, float, Accuracy]] = []
         if self.threat_model is not None and self.threat_model.norm == proof.norm:
@@ -838,20 +895,28 @@ class RobustnessRecord(_Part):
                     f"{part.n_examples}"
                 )
 
+    def _check_smoothed(self, proofs: tuple[Certified, ...]) -> None:
+        """One smoothing, whose certified accuracy falls with the radius; what is about the model itself comes first."""
+        bounds = filter(None, [self.certificate])
+        if self.certified != (*bounds, *proofs):
+            raise ValueError(
+                "certified must have at most one proof by bounds, before those by smoothing"
+            )
+        if len({(proof.smoothing, proof.n_examples, proof.undecided) for proof in proofs}) > 1:
+            raise ValueError("certified must have one smoothing, on the same images")
+        for inner, outer in itertools.pairwise(proofs):
+            if not inner.epsilon < outer.epsilon or inner.correct < outer.correct:
+                raise ValueError("certified by smoothing must fall with radii that rise")
+
     @property
     def certificate(self) -> Certified | None:
-        """What bounds `worst_case` from below: the best proof within the threat model; None if there is none."""
-        threat = self.threat_model
-        if threat is None:
-            return None
-        found = [
-            proof
-            for proof in self.certified
-            if not proof.is_of_smoothed
-            and proof.norm == threat.norm
-            and proof.epsilon >= threat.epsilon
-        ]
-        return max(found, key=lambda proof: proof.accuracy, default=None)
+        """What bounds `worst_case` from below, by bounds within the threat model; None if there is none."""
+        return next((proof for proof in self.certified if proof.smoothing is None), None)
+
+    @property
+    def smoothed(self) -> tuple[Certified, ...]:
+        """What is certified of the smoothed classifier, by rising radius."""
+        return tuple(proof for proof in self.certified if proof.smoothing is not None)
 
     @property
     def failed_checks(self) -> tuple[Check, ...]:

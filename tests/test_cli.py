@@ -567,7 +567,7 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path)
         ),
         (
             ["evaluate", "mlp.pgd_digits", "--certify", "abc"],
-            "--certify must be one of ibp, crown-ibp, got abc",
+            "--certify must be one of ibp, crown-ibp, each once, got abc",
         ),
         (["evaluate", "mlp.pgd_digits", "--skip-certified"], "--skip-certified needs --certify"),
         (["evaluate", "mlp.pgd_digits", "--smoothing", "n=20"], "--smoothing needs sigma"),
@@ -583,6 +583,23 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path)
             ["evaluate", "mlp.pgd_digits", "--threat-model", "l2"],
             "--threat-model must be a norm and a radius, such as l2:0.5",
         ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--threat-model", "l1:0.5"],
+            "--threat-model must have a norm of each attack with a budget: PGD has linf, l2, got 'l1'",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--attack", "fgsm", "--threat-model", "l2:100"],
+            "--threat-model must not be larger than l2 8",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--attack", "deepfool", "--threat-model", "l2:1"],
+            "--threat-model needs attacks with a budget",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--certify", "ibp", "--norm", "l2"],
+            "--certify is for the linf ball of the attacks, got attacks of norm 'l2'",
+        ),
+        (["evaluate", "mlp.pgd_digits", "--attack", "ddn:levels=1"], "--attack: levels must be 0"),
         (
             ["evaluate", "mlp.pgd_digits", "--threat-model", "linf:8"],
             "--threat-model: epsilon must be at most 1",
@@ -824,7 +841,7 @@ def test_certify(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mlp.pgd_digits", "--method", "lp"), "--method must be one of ibp, crown-ibp, got lp"),
+        (("mlp.pgd_digits", "--method", "lp"), "--method must be one of ibp, crown-ibp, each once, got lp"),
         (("mlp.pgd_digits", "--n", 501), "--n must be at most 500, the images of the split, got 501"),
         (("mlp.pgd_digits", "--epsilon", "wide"), "--epsilon must be"),
         (("allconv.natural_cifar10",), "--epsilon is needed: the record of 'allconv.natural_cifar10' is of norm l2"),

@@ -27,7 +27,8 @@ _COUNTED, _BALL = L0(), L1()
 def _lengths(steps: int) -> list[int]:
     """Steps in each ball."""
     first, second = (math.ceil(share * steps) for share in _SHARES)
-    return [first, second, max(steps - first - second, 0)]
+    second = min(second, steps - first)
+    return [first, second, steps - first - second]
 
 
 def steps_of(steps: int) -> int:

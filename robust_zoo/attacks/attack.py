@@ -21,7 +21,7 @@ from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of
 from robust_zoo.progress import progress_bar
-from robust_zoo.record import Check
+from robust_zoo.record import Check, allowed_distance
 from robust_zoo.typing import Tensor
 
 _KINDS = {
@@ -490,9 +490,8 @@ class FixedBudgetAttack(Attack):
 
     @property
     def allowed_distance(self) -> float:
-        """Epsilon with room for rounding: 1e-5 of it, and 1e-7."""
-        # A float32 pixel near 1 is only exact to 6e-8, which matters for the smallest epsilons.
-        return self.epsilon * (1 + 1e-5) + 1e-7
+        """Epsilon with room for rounding."""
+        return allowed_distance(self.epsilon)
 
     def verify(self, x_adv: np.ndarray, distance: np.ndarray) -> None:
         if not (distance <= self.allowed_distance).all():

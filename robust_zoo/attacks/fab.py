@@ -32,15 +32,12 @@ def project_on_hyperplane(x: Tensor, w: Tensor, offset: Tensor, norm: str) -> Te
     """
     w, unit = divided_by_largest(w, (1,))
     offset = offset / unit[:, 0]
-    size = ops.abs(w)
-    if norm == "l1":
-        direction = -ops.sign(w) * ops.sign(offset)[:, None]
-        room = ops.where(direction > 0, 1.0 - x, x)
-        return direction * _largest_first(size, room, ops.abs(offset))
-    speed = ops.cast(size > 0, "float32") if norm == "linf" else size
+    size, need = ops.abs(w), ops.abs(offset)
     direction = -ops.sign(w) * ops.sign(offset)[:, None]
     room = ops.where(direction > 0, 1.0 - x, x)
-    need = ops.abs(offset)
+    if norm == "l1":
+        return direction * _largest_first(size, room, need)
+    speed = ops.cast(size > 0, "float32") if norm == "linf" else size
 
     def travel(t: Tensor) -> Tensor:
         return ops.minimum(t[:, None] * speed, room)

@@ -96,8 +96,8 @@ def certify(
     if isinstance(epsilon, bool) or not np.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon must be a number >= 0, got {epsilon!r}.")
     methods = tuple(methods)
-    if not methods or not set(methods) <= set(BOUNDS):
-        raise ValueError(f"methods must be some of {BOUNDS}, got {methods}.")
+    if not methods or not set(methods) <= set(BOUNDS) or len(set(methods)) < len(methods):
+        raise ValueError(f"methods must be some of {BOUNDS}, each once, got {methods}.")
     model = in_float32(check_classifier(model))
     x = check_images(x, model)
     classes = model.output_shape[1]

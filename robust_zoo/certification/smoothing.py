@@ -4,6 +4,7 @@ import dataclasses
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ from robust_zoo.contract import (
     check_labels,
     check_numbers,
 )
-from robust_zoo.copies import in_float32
+from robust_zoo.copies import agree, in_float32
 from robust_zoo.inference import logits_of, once
 from robust_zoo.record import Accuracy
 from robust_zoo.typing import Tensor
@@ -27,6 +28,8 @@ from robust_zoo.typing import Tensor
 ABSTAIN = -1
 """In the place of a class: too few votes are for any."""
 RADII = 12  # of a curve, by default
+_MOST = 10_000_000
+_LOOKED_AT = 8  # images on which a model is seen to be no random one
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,29 @@ class Smoothing:
     radii: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.sigma) or not 0 < self.sigma < np.inf:
-            raise ValueError(f"sigma must be a number above 0, got {self.sigma!r}.")
-        if not _is_number(self.alpha) or not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must be a number in (0, 1), got {self.alpha!r}.")
+        for name, most in (("sigma", np.inf), ("alpha", 1)):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 < value < most):
+                allowed = "a number above 0" if name == "sigma" else "a number in (0, 1)"
+                raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+            object.__setattr__(self, name, float(value))
         for name in ("n0", "n", "images"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not (whole and 1 <= value <= _MOST):
+                raise ValueError(f"{name} must be an integer in 1..{_MOST:,}, got {value!r}.")
+            object.__setattr__(self, name, int(value))
         if self.n < self.fewest:
             raise ValueError(
                 f"n must be at least {self.fewest:,} to certify anything at alpha {self.alpha:g}, got {self.n}."
             )
-        given = np.linspace(0, self.largest, RADII) if self.radii is None else self.radii
-        radii = tuple(map(float, given))
-        if not radii or any(radius < 0 for radius in radii) or list(radii) != sorted(set(radii)):
+        radii = np.linspace(0, self.largest, RADII).tolist() if self.radii is None else self.radii
+        numbers = isinstance(radii, Sequence) and all(
+            _is_number(radius) and 0 <= radius < np.inf for radius in radii
+        )
+        if not numbers or not radii or list(radii) != sorted(set(radii)):
             raise ValueError(f"radii must be rising numbers >= 0, got {self.radii!r}.")
-        object.__setattr__(self, "radii", radii)
+        object.__setattr__(self, "radii", tuple(map(float, radii)))
 
     @property
     def fewest(self) -> int:
@@ -105,7 +114,7 @@ class Smoothing:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +221,7 @@ class SmoothedClassifier:
             batch_size: noisy images in a batch, >= 1; default 128.
         """
         smoothing = self.smoothing
+        x = check_images(x, self.model)
         y = check_labels(y, self.model.output_shape[1], len(x))
         guessed = self._votes(x, smoothing.n0, 0, seed, numbers, batch_size).argmax(1)
         counts = self._votes(x, smoothing.n, 1, seed, numbers, batch_size)
@@ -231,6 +241,7 @@ class SmoothedClassifier:
     ) -> np.ndarray:
         """How often each class is the most likely one, int64 (n, classes)."""
         x = check_images(x, self.model)
+        _check_not_random(self.model, x[:_LOOKED_AT])
         numbers = check_numbers(np.arange(len(x)) if numbers is None else numbers, len(x))
         size = min(check_batch_size(batch_size), draws)
         keys = random.fold_in(random.fold_in(random.key(seed), stage), numbers)
@@ -263,6 +274,16 @@ class SmoothedClassifier:
         return counts
 
 
+def _check_not_random(model: keras.Model, x: np.ndarray) -> None:
+    """Raises ValueError for a model whose logits of the same images differ: noise must be what is keyed by the image."""
+    first, second = (ops.convert_to_numpy(model(x, training=False)) for _ in range(2))
+    if not agree(first, second, within=1e-6):
+        raise ValueError(
+            f"model {model.name!r} must give the same logits for the same images: it is random, and what is certified would "
+            "not be what is run."
+        )
+
+
 def smooth(
     model: keras.Model,
     sigma: float,
@@ -283,7 +304,8 @@ def smooth(
         alpha: see `Smoothing`.
 
     Raises:
-        TypeError, ValueError: a model that `robust_zoo.contract` refuses, or an argument out of range.
+        TypeError, ValueError: a model that `robust_zoo.contract` refuses, or an argument out of range. `certify` and
+            `predict` refuse a model that is random itself.
 
     Example:
         >>> smoothed = smooth(model, sigma=0.25, n=1000)

@@ -51,8 +51,10 @@ def certify(
     check_asked(model, ["pgd"], epsilon, None, "linf", n, batch_size, "float32")
     check_count(n, "--n")
     methods = tuple(method or BOUNDS)
-    if not set(methods) <= set(BOUNDS):
-        raise ValueError(f"--method must be one of {', '.join(BOUNDS)}, got {', '.join(methods)}.")
+    if not set(methods) <= set(BOUNDS) or len(set(methods)) < len(methods):
+        raise ValueError(
+            f"--method must be one of {', '.join(BOUNDS)}, each once, got {', '.join(methods)}."
+        )
     if json_file is not None:
         check_writable(json_file, "--json")
     with quiet():

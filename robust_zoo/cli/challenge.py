@@ -51,10 +51,11 @@ def challenge(
         data = rz.open_dataset(dataset, known.split, image_shape=shape, **options)
     record = rz.challenge(loaded, images, source=source, data=data, batch_size=batch_size)
     print_record(record)
-    found, before = record.external[-1], loaded.robustness.worst_case
+    found, before, after = record.external[-1], loaded.robustness.worst_case, record.worst_case
+    assert after is not None  # it has been challenged
     print(
-        f"{found.n_examples - found.correct} of {found.n_examples} images are misclassified with them, "
-        f"{before.n_examples - before.correct} were before; {found.outside} lie outside the ball"
+        f"these {found.images} images leave {found.correct} of {found.n_examples}, {found.outside} of them outside the ball; "
+        f"the worst case was {before.correct} and is {after.correct}"
     )
     if json_file is not None:
         write_text(json_file, record.to_json())

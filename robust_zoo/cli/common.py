@@ -162,8 +162,10 @@ def parse_attack(text: str, epsilon: float | None, norm: str | None) -> "Attack"
 
 def check_certify(methods: Sequence[str], skip: bool) -> None:
     """Refuses methods of certificates that there are not, and skipping what is not certified."""
-    if not set(methods) <= set(BOUNDS):
-        raise ValueError(f"--certify must be one of {', '.join(BOUNDS)}, got {', '.join(methods)}.")
+    if not set(methods) <= set(BOUNDS) or len(set(methods)) < len(methods):
+        raise ValueError(
+            f"--certify must be one of {', '.join(BOUNDS)}, each once, got {', '.join(methods)}."
+        )
     if skip and not methods:
         raise ValueError("--skip-certified needs --certify, which says what is certified.")
 
@@ -265,7 +267,7 @@ def in_flags(sentence: str, options: Iterable[str]) -> str:
     )
     for option in options:
         flag_name = f"--{option.replace('_', '-')}"
-        sentence = re.sub(rf"^{option}(?= (?:must|is needed))", flag_name, sentence)
+        sentence = re.sub(rf"^{option}s?(?= (?:must|is needed|needs|is for))", flag_name, sentence)
     return sentence
 
 

@@ -7,7 +7,14 @@ Images are float32 in [0, 1], NHWC. Small sets come as arrays (`load_dataset`), 
 from robust_zoo.datasets.arrays import arrays_dataset, collect
 from robust_zoo.datasets.augment import RandomResizedCrop, flip_and_crop
 from robust_zoo.datasets.batches import Batches
-from robust_zoo.datasets.dataset import SPLITS, Dataset, DatasetError, Examples, StoredDataset
+from robust_zoo.datasets.dataset import (
+    SPLITS,
+    Dataset,
+    DatasetError,
+    Examples,
+    StoredDataset,
+    sample_places,
+)
 from robust_zoo.datasets.folder import is_folder
 from robust_zoo.datasets.load import load_dataset, open_dataset
 from robust_zoo.datasets.reading import options_of
@@ -27,4 +34,5 @@ __all__ = [
     "load_dataset",
     "open_dataset",
     "options_of",
+    "sample_places",
 ]

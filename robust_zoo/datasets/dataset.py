@@ -83,7 +83,7 @@ class Dataset:
         Raises:
             ValueError: `n` out of range.
         """
-        return self.take(_chosen(self, n, seed))
+        return self.take(sample_places(self, n, seed))
 
     def of_classes(self, classes: tuple[int, ...]) -> "Dataset":
         """The examples of some classes, numbered anew in the order given; its name ends in ":7,3", say.
@@ -181,7 +181,7 @@ class StoredDataset:
 
     def sample(self, n: int | None, seed: int) -> "StoredDataset":
         """See `Dataset.sample`; nothing is read."""
-        return replace(self, numbers=self.numbers[_chosen(self, n, seed)])
+        return replace(self, numbers=self.numbers[sample_places(self, n, seed)])
 
 
 Examples: TypeAlias = Dataset | StoredDataset
@@ -197,8 +197,8 @@ def _sha256(shape: tuple[int, ...], parts: Iterator[Dataset]) -> str:
     return digest.hexdigest()
 
 
-def _chosen(data: Examples, n: int | None, seed: int) -> np.ndarray:
-    """The places of the examples that a sample has."""
+def sample_places(data: Examples, n: int | None, seed: int) -> np.ndarray:
+    """The places of the examples that a sample has, int64 (n,): see `Dataset.sample`."""
     n = len(data) if n is None else n
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(data):
         raise ValueError(

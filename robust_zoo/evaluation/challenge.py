@@ -2,20 +2,34 @@
 
 import hashlib
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
 
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.copies import in_float32
-from robust_zoo.datasets import Examples
-from robust_zoo.evaluation.verification import check_recorded_data, recorded_data
+from robust_zoo.datasets import Examples, sample_places
+from robust_zoo.evaluation.checks import certificates_hold, reaches_chance
+from robust_zoo.evaluation.verification import (
+    check_recorded_data,
+    check_recorded_model,
+    recorded_data,
+)
 from robust_zoo.inference import predict
 from robust_zoo.npz import read_npz
-from robust_zoo.record import Curve, CurvePoint, External, RobustnessRecord, WorstCase
+from robust_zoo.record import (
+    LONGEST_NAME,
+    Accuracy,
+    Certified,
+    CurvePoint,
+    External,
+    RobustnessRecord,
+    Union,
+    WorstCase,
+    allowed_distance,
+)
 from robust_zoo.sentences import one_line
-
-_SLACK = (1e-5, 1e-7)  # of epsilon, and beyond: the rounding of float32 images
 
 
 def challenge(
@@ -30,7 +44,8 @@ def challenge(
 
     Each image is checked here: it must lie in [0, 1] and in the ball of the record's threat model, and fool the model.
     An image outside counts as robust. The worst case becomes the lower one of what the attacks left and of what
-    these images leave, on the same sample, and so does the curve in balls as large and larger.
+    these images leave, on the same sample; so do the union of threat models, and the curve in balls as large and larger.
+    If an image breaks what is certified, the certificate falls, too, and a check says that it did not hold.
 
     Args:
         model: with a record, from `load_model`.
@@ -44,35 +59,50 @@ def challenge(
         The record with one more entry in `external`. `save_model` writes it.
 
     Raises:
-        ValueError: a model without a record of attacks, a file that cannot be read, images of another shape, none of
-            which is in the ball, numbers that are no examples of the split, or data that the model was not measured on.
+        FileNotFoundError: no such file.
+        ValueError: a model without a record of attacks, or that has changed since; a file that cannot be read, or is in the
+            record already; images of another shape, of none of the record's examples, or none of which is in the ball;
+            numbers that are no examples of the split; or data that the model was not measured on.
     """
     record: RobustnessRecord | None = getattr(model, "robustness", None)
     if record is None or record.worst_case is None or record.threat_model is None:
         raise ValueError(
             f"model {model.name!r} has no record of attacks with a budget to challenge: evaluate it first."
         )
-    if not (source.strip() and source.isprintable()):
-        raise ValueError(f"source must be a line of text, got {one_line(source)!r}.")
-    seed = record.attacks[0].seed
+    line = isinstance(source, str) and source.strip() and source.isprintable()
+    if not line or len(source) > LONGEST_NAME:
+        raise ValueError(
+            f"source must be a line of text of at most {LONGEST_NAME} characters, got {one_line(repr(source))}."
+        )
+    check_recorded_model(record, model)
     data = recorded_data(record) if data is None else data
-    check_recorded_data(record, data, seed)
+    check_recorded_data(record, data, record.seed)
     images, numbers = _read(path, model, len(data))
+    sha256 = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    if any(part.sha256 == sha256 for part in record.external):
+        raise ValueError(f"{str(path)!r} is in the record already.")
     n = record.worst_case.n_examples
-    # Of the whole split, the places of the sample's examples.
-    chosen = np.random.default_rng(seed).permutation(len(data))[:n]
+    chosen = sample_places(data, n, record.seed)
     place = np.full(len(data), -1)
     place[numbers] = np.arange(len(numbers))
     given = np.flatnonzero(place[chosen] >= 0)
-    sample = data.sample(n, seed).take(slice(None))
-    x, y = sample.images, sample.labels
+    if not len(given):
+        raise ValueError(
+            f"{str(path)!r} must have images of the record's {n} examples, but all of its own are of others."
+        )
+    on_curve = record.curve.points[0].n_examples if record.curve else 0
+    sample = data.sample(max(n, on_curve), record.seed).take(slice(None))
+    x, y = sample.images[:n], sample.labels[:n]
     x_adv = x.copy()
     x_adv[given] = images[place[chosen[given]]]
     distance = get_norm(record.threat_model.norm).distance(x_adv, x)
-    allowed = record.threat_model.epsilon * (1 + _SLACK[0]) + _SLACK[1]
     pixels = x_adv.reshape(n, -1)
-    inside = (distance <= allowed) & (pixels.min(axis=1) >= 0) & (pixels.max(axis=1) <= 1)
-    if len(given) and not inside[given].any():
+    inside = (
+        (distance <= allowed_distance(record.threat_model.epsilon))
+        & (pixels.min(axis=1) >= 0)
+        & (pixels.max(axis=1) <= 1)
+    )
+    if not inside[given].any():
         raise ValueError(
             f"{str(path)!r} must have images within {record.threat_model.norm} distance "
             f"{record.threat_model.epsilon:g} of the split's, but the nearest is {distance[given].min():g} away: are they "
@@ -86,18 +116,20 @@ def challenge(
         int(held.sum()),
         n,
         source=source,
-        sha256=hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest(),
+        sha256=sha256,
         images=len(given),
         outside=int((~inside).sum()),
         max_distance=float(distance[inside].max(initial=0.0)),
     )
-    return _lowered(record, found)
+    return _lowered(record, found, sample.labels)
 
 
 def _read(path: str | pathlib.Path, model: keras.Model, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Images as float32, and which examples of the split they are of; ValueError for what does not fit."""
     try:
         arrays = read_npz(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {str(path)!r} with images.") from None
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {one_line(error)}.") from None
     if "images" not in arrays:
@@ -141,26 +173,51 @@ def _read(path: str | pathlib.Path, model: keras.Model, n: int) -> tuple[np.ndar
     return images, numbers
 
 
-def _lowered(record: RobustnessRecord, found: External) -> RobustnessRecord:
-    """The record with one more entry, and with a worst case and a curve that are not above it."""
+def _lowered(record: RobustnessRecord, found: External, labels: np.ndarray) -> RobustnessRecord:
+    """The record with one more entry, and with nothing that is said of the same ball or a larger one above it."""
     worst, threat = record.worst_case, record.threat_model
     assert worst is not None  # or there is nothing to challenge
     assert threat is not None  # nor this
     left = min(worst.correct, found.correct)
-    lower = WorstCase.count(left, worst.n_examples, attacks=worst.attacks)
+
+    def most(part: Accuracy) -> int:
+        """How many may be left of the examples of another sample, of which the smaller is part of the larger."""
+        return min(part.correct, left + max(0, part.n_examples - worst.n_examples))
+
+    told: dict[str, Any] = {name: getattr(record, name) for name in type(record).model_fields}
+    told["external"] = (*record.external, found)
+    told["worst_case"] = WorstCase.count(left, worst.n_examples, attacks=worst.attacks)
+    if record.union is not None:
+        told["union"] = Union.count(
+            most(record.union),
+            record.union.n_examples,
+            threat_models=record.union.threat_models,
+            attacks=record.union.attacks,
+        )
+    checks = {check.name: check for check in record.checks}
+    proof = record.certificate
+    if proof is not None and most(proof) < proof.correct:
+        rest = proof.model_dump(exclude={"accuracy", "ci95", "correct", "n_examples"})
+        lower = Certified.count(most(proof), proof.n_examples, **rest)
+        told["certified"] = (lower, *record.smoothed)
+        told["attacks"] = tuple(
+            part.model_copy(update={"skipped": min(part.skipped, lower.correct)})
+            for part in record.attacks
+        )
+        hold = certificates_hold(proof.correct - lower.correct, proof.n_examples)
+        checks[hold.name] = hold
     curve = record.curve
     if curve is not None:
-        points = [
-            CurvePoint.count(
-                min(point.correct, left + max(0, point.n_examples - worst.n_examples)),
-                point.n_examples,
-                epsilon=point.epsilon,
-            )
+        points = tuple(
+            CurvePoint.count(most(point), point.n_examples, epsilon=point.epsilon)
             if point.epsilon >= threat.epsilon
             else point
             for point in curve.points
-        ]
-        curve = Curve(name=curve.name, config=curve.config, seed=curve.seed, points=tuple(points))
-    told = {name: getattr(record, name) for name in type(record).model_fields}
-    told |= {"worst_case": lower, "curve": curve, "external": (*record.external, found)}
-    return RobustnessRecord(**told)
+        )
+        if points != curve.points:
+            told["curve"] = curve = curve.model_copy(update={"points": points})
+            chance = reaches_chance(curve, labels)
+            checks[chance.name] = chance
+            # What PGD alone leaves, which it compares the curve with, is in no record.
+            checks.pop("curve_agrees_with_attacks", None)
+    return RobustnessRecord(**{**told, "checks": tuple(checks.values())})

@@ -21,7 +21,6 @@ from robust_zoo.attacks.flags import (
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.binarisation import binarisation_test
 from robust_zoo.evaluation.crafting import craft
-from robust_zoo.evaluation.curve import STEPS
 from robust_zoo.inference import predict
 from robust_zoo.layers import layers_in_order
 from robust_zoo.record import Accuracy, Check, Curve, ThreatModel, wilson_interval
@@ -112,12 +111,13 @@ def _verdict(passed: bool, n: int) -> bool | None:
     return None if passed and n < _LEAST else passed
 
 
-def pgd_beats_fgsm(one_step: np.ndarray, many_steps: np.ndarray) -> Check:
+def pgd_beats_fgsm(one_step: np.ndarray, many_steps: np.ndarray, name: str = "PGD") -> Check:
     """Accuracy under FGSM minus accuracy under PGD, at one epsilon.
 
     Args:
         one_step: bool (n,), which images withstand FGSM.
         many_steps: bool (n,), which withstand the curve's PGD.
+        name: of that, in words.
     """
     n, first, last = len(one_step), float(one_step.mean()), float(many_steps.mean())
     low, _ = wilson_interval(int(many_steps.sum()), n)
@@ -125,8 +125,8 @@ def pgd_beats_fgsm(one_step: np.ndarray, many_steps: np.ndarray) -> Check:
         name="pgd_at_least_as_strong_as_fgsm",
         passed=_verdict(low <= first, n),
         value=first - last,
-        explanation=f"Accuracy on {n} images: {first:.4f} under FGSM, {last:.4f} under PGD-{STEPS}. "
-        "If PGD is weaker by more than chance, the gradient misleads beyond the first step: use attacks without gradients.",
+        explanation=f"Accuracy on {n} images: {first:.4f} under FGSM, {last:.4f} under {name}. "
+        f"If {name} is weaker by more than chance, the gradient misleads beyond the first step: use attacks without gradients.",
     )
 
 
@@ -229,6 +229,7 @@ def trained_range(model: keras.Model) -> tuple[str, float, float] | None:
 
 def curve_agrees(curve: Curve, alone: Sequence[Accuracy]) -> Check:
     """Whether PGD alone, along the curve, leaves more than what all attacks of the record leave together."""
+    name = describe_attack(curve)
     gaps = [own.accuracy - point.accuracy for own, point in zip(alone, curve.points, strict=True)]
     fits = all(
         own.ci95[0] <= point.accuracy for own, point in zip(alone, curve.points, strict=True)
@@ -238,8 +239,8 @@ def curve_agrees(curve: Curve, alone: Sequence[Accuracy]) -> Check:
         name="curve_agrees_with_attacks",
         passed=_verdict(fits, curve.points[0].n_examples),
         value=gaps[worst],
-        explanation=f"At epsilon {curve.points[worst].epsilon:.4g}, PGD-{STEPS} alone leaves {alone[worst].accuracy:.4f} of "
+        explanation=f"At epsilon {curve.points[worst].epsilon:.4g}, {name} alone leaves {alone[worst].accuracy:.4f} of "
         f"{curve.points[worst].n_examples} images, all attacks within that ball together "
         f"{curve.points[worst].accuracy:.4f}. The curve is drawn at the lower; if they differ by more than chance, "
-        "PGD is too weak for this model, and the rest of the curve is too high.",
+        f"{name} is too weak for this model, and the rest of the curve is too high.",
     )

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from robust_zoo.copies import in_float32
-from robust_zoo.datasets import Dataset, Examples
+from robust_zoo.datasets import Dataset, Examples, sample_places
 from robust_zoo.evaluation.measuring import evaluate
 from robust_zoo.evaluation.plan import as_dataset
 from robust_zoo.inference import predict
@@ -219,7 +219,7 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
 def _from_files(folder: str | pathlib.Path, data: Examples, seed: int) -> _Make:
     """Reads the images of a part of the sample from a published set."""
     folder = pathlib.Path(folder)
-    chosen = np.random.default_rng(seed).permutation(len(data))
+    chosen = sample_places(data, None, seed)
     labels = _array(folder / "labels.npy").ravel()[: len(data)]
     if not np.array_equal(labels, data.take(slice(None)).labels):
         raise ValueError(

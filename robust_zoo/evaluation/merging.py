@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robust_zoo.attacks.flags import square_stronger
+from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.checks import (
     certificates_hold,
     clean_above_chance,
@@ -57,43 +58,41 @@ def merged(
 ) -> tuple[RobustnessRecord, list[Evidence]]:
     """The record, and what it knows of the images; `smaller` is known from plans of a smaller epsilon."""
     found = _Found(plan, _complete(plan, parts))
+    evidence = _evidence(plan, found)
     outcomes, survivors, distances = [], [], []
     others, held_by_others = [], []
-    own = len(plan.attacks) - plan.further_attacks
-    evidence: list[Evidence] = []
-    flags: list[Check] = []
-    for place, attack in enumerate(plan.attacks):
-        arrays, notes, seconds = found.of("attack", place)
-        clean = found.clean[: attack.n]
-        if "stands" in arrays:
-            held = clean & arrays["stands"]
-            if place >= own:
-                outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
-                others.append(outcome)
-                held_by_others.append(held)
-                continue
-            epsilon = float(attack.config["epsilon"])
-            evidence.append(evidence_of(~held, arrays["distance"], clean, epsilon))
-            for known in smaller:
-                held = held & ~known.broken(epsilon, attack.n)
-            outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
-            outcomes.append(outcome)
-            survivors.append(held)
-            flags += _flags(found.checks_of("attack", place), outcome)
-            if attack.flagged:
-                flags += found.checks_of("flags", place)
-        else:
-            item = minimum_norm(attack, notes["norm"], arrays, clean, plan.seed, seconds)
-            distances.append(item)
-            if plan.threat_model is not None and item.norm == plan.threat_model.norm:
-                evidence.append(evidence_of(arrays["broken"], arrays["distance"], clean, np.inf))
     certified: list[Certified] = []
+    flags: list[Check] = []
     if plan.certify:
         arrays, _, seconds = found.of("certified")
         broken = _broken(plan, found, [*smaller, *evidence])
         flags.append(certificates_hold(int((arrays["certified"] & broken).sum()), plan.n))
         proven = arrays["certified"] & ~broken
         certified.append(certified_by_bounds(plan, proven, arrays["undecided"], seconds))
+    for place, attack in enumerate(plan.attacks):
+        arrays, notes, seconds = found.of("attack", place)
+        clean = found.clean[: attack.n]
+        if "stands" not in arrays:
+            distances.append(minimum_norm(attack, notes["norm"], arrays, clean, plan.seed, seconds))
+            continue
+        held = clean & arrays["stands"]
+        if "skipped" in arrays:
+            # What something else broke is not robust, whatever certified it.
+            held &= ~(arrays["skipped"] & ~proven[: attack.n])
+            arrays["skipped"] = arrays["skipped"] & proven[: attack.n]
+        if not attack.own:
+            outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
+            others.append(outcome)
+            held_by_others.append(held)
+            continue
+        for known in smaller:
+            held = held & ~known.broken(float(attack.config["epsilon"]), attack.n)
+        outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
+        outcomes.append(outcome)
+        survivors.append(held)
+        flags += _flags(found.checks_of("attack", place), outcome)
+        if attack.flagged:
+            flags += found.checks_of("flags", place)
     if plan.smoothing is not None:
         arrays, _, seconds = found.of("smoothed")
         certified += certified_by_smoothing(plan, arrays, seconds)
@@ -182,6 +181,21 @@ class _Found:
         return self.parts[kind, attack][0].checks
 
 
+def _evidence(plan: EvaluationPlan, found: _Found) -> list[Evidence]:
+    """What the attacks found in the norm of the threat model."""
+    evidence = []
+    for place, attack in enumerate(plan.attacks):
+        arrays, notes, _ = found.of("attack", place)
+        clean = found.clean[: attack.n]
+        if "stands" not in arrays:
+            if plan.threat_model is not None and notes["norm"] == plan.threat_model.norm:
+                evidence.append(evidence_of(arrays["broken"], arrays["distance"], clean, np.inf))
+        elif attack.own:
+            broken, epsilon = ~(clean & arrays["stands"]), float(attack.config["epsilon"])
+            evidence.append(evidence_of(broken, arrays["distance"], clean, epsilon))
+    return evidence
+
+
 def _broken(plan: EvaluationPlan, found: _Found, evidence: Sequence[Evidence]) -> np.ndarray:
     """Which images anything of the evaluation broke within the threat model, bool (n,)."""
     assert plan.threat_model is not None  # or nothing is certified
@@ -237,5 +251,7 @@ def _checks(
         one_step = found.of("checks")[0]["right_after_fgsm"]
         one_step &= found.clean[: len(one_step)]
         within = sum(radius <= plan.threat_model.epsilon for radius in radii)
-        checks.append(pgd_beats_fgsm(one_step, places[: len(one_step)] >= within))
+        checks.append(
+            pgd_beats_fgsm(one_step, places[: len(one_step)] >= within, describe_attack(curve))
+        )
     return curve, in_order(checks)

@@ -32,6 +32,7 @@ from robust_zoo.datasets import (
     collect,
     open_dataset,
 )
+from robust_zoo.describe import describe_ball
 from robust_zoo.evaluation.checks import N_EXAMPLES as _CHECKED
 from robust_zoo.evaluation.curve import N_EXAMPLES as _ON_CURVE
 from robust_zoo.evaluation.outcomes import carried_by, defense_info
@@ -52,6 +53,7 @@ from robust_zoo.record import (
     ThreatModel,
     Training,
     Weights,
+    farthest,
 )
 from robust_zoo.sentences import one_line
 from robust_zoo.typing import BOUNDS, LICENSE_FORM, Precision
@@ -91,6 +93,8 @@ class PlannedAttack(_Part):
     config: Settings
     n: int = pydantic.Field(ge=1)
     flagged: int = pydantic.Field(0, ge=0)
+    own: bool = True
+    """Whether it is one of those that were given, not the same in a further threat model."""
 
 
 class PlannedSmoothing(_Part):
@@ -205,18 +209,12 @@ class EvaluationPlan(_Part):
         return self.threat_model is not None and self.threat_model.norm in APGD.norms
 
     @property
-    def further_attacks(self) -> int:
-        """How many attacks, the last ones, are in further threat models."""
-        of_one = sum("epsilon" in attack.config for attack in self.attacks)
-        return of_one - of_one // (len(self.further_threats) + 1)
-
-    @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of all that a record depends on; the batch size, which at most rounds distances, is not."""
         told = self.model_dump(
             mode="json",
             include={
-                "version", "dataset", "n", "attacks", "seed", "precision", "task_size", "checks", "certify",
+                "version", "dataset", "n", "attacks", "seed", "precision", "task_size", "checks", "certify", "further_threats",
                 "skip_certified", "smoothing", "config", "weights",
             },
         )  # fmt: skip
@@ -377,7 +375,7 @@ def plan_evaluation(
     data = as_dataset(data, model, dataset, n)
     sizes = sample_sizes(n, len(attacks), len(data))
     own = len(attacks)
-    further = _further_threats(threat_models, threat)
+    further = _further_threats(threat_models, threat, model.input_shape[1:])
     places = [place for place, part in enumerate(attacks) if isinstance(part, FixedBudgetAttack)]
     for other in further:
         attacks += tuple(_within(attacks[place], other) for place in places)
@@ -433,6 +431,7 @@ def plan_evaluation(
                 config=attack.get_config(),
                 n=size,
                 flagged=attack.flagged if number < own else 0,
+                own=number < own,
             )
             for number, (attack, size) in enumerate(zip(attacks, sizes, strict=False))
         ),
@@ -465,7 +464,9 @@ def _bound_to(measured: keras.Model, sample: Examples, attacks: tuple[Attack, ..
 
 
 def _further_threats(
-    threat_models: Sequence[ThreatModel], first: ThreatModel | None
+    threat_models: Sequence[ThreatModel],
+    first: ThreatModel | None,
+    shape: tuple[int | None, ...],
 ) -> tuple[ThreatModel, ...]:
     """Those besides the attacks' own, which may be among them."""
     for threat in threat_models:
@@ -479,7 +480,14 @@ def _further_threats(
         )
     further = tuple(threat for threat in threat_models if threat != first)
     if len(set(further)) < len(further):
-        raise ValueError(f"threat_models must be different, got {list(threat_models)}.")
+        told = ", ".join(map(describe_ball, threat_models))
+        raise ValueError(f"threat_models must be different, got {told}.")
+    for threat in further:
+        if threat.epsilon > farthest(threat.norm, shape):
+            raise ValueError(
+                f"threat_models must not be larger than {threat.norm} {farthest(threat.norm, shape):g}, which holds every "
+                f"image, got {describe_ball(threat)}."
+            )
     return further
 
 
@@ -505,15 +513,14 @@ def _checked_certify(
             f"certify must be a sequence of methods, such as ({methods!r},), got a str."
         )
     methods = tuple(methods)
-    if not set(methods) <= set(BOUNDS):
-        raise ValueError(f"certify must be some of {BOUNDS}, got {methods}.")
+    if not set(methods) <= set(BOUNDS) or len(set(methods)) < len(methods):
+        raise ValueError(f"certify must be some of {BOUNDS}, each once, got {methods}.")
     if skip and not methods:
         raise ValueError(f"skip_certified needs certify: give some of {BOUNDS}.")
     if methods and (threat is None or threat.norm != "linf"):
         found = f"of norm {threat.norm!r}" if threat else "of no attack with a budget"
         raise ValueError(
-            f"certify is for the linf ball of the attacks, got attacks {found}: give an attack with norm 'linf', or "
-            "use robust_zoo.certify."
+            f"certify is for the linf ball of the attacks, got attacks {found}: give an attack with norm 'linf'."
         )
     if methods:
         check_rules(model)

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from robust_zoo.certification import Smoothing
+from robust_zoo.classifier import describe_config
+from robust_zoo.copies import in_float32
 from robust_zoo.datasets import Examples, open_dataset, options_of
 from robust_zoo.describe import describe_attack, describe_ball, describe_certified
 from robust_zoo.evaluation.measuring import evaluate
@@ -20,6 +22,7 @@ from robust_zoo.record import (
     RobustnessRecord,
 )
 from robust_zoo.sentences import one_line
+from robust_zoo.weights import describe_weights
 
 _CHANCE = 1e-3  # below which a smaller sample is said to disagree
 _PUBLIC = re.compile(
@@ -72,7 +75,7 @@ def verify(
         the difference must not be significant at the 0.1% level (hypergeometric test).
 
     Raises:
-        ValueError: no record, an `n` below 1, an attack that cannot be made from the record, data that the model was
+        ValueError: no record, a model that has changed since, an `n` below 1, an attack that cannot be made from the record, data that the model was
             not measured on, or data that cannot be opened (`DatasetError`).
 
     Example:
@@ -86,12 +89,10 @@ def verify(
         )
     if n is not None and n < 1:
         raise ValueError(f"n must be an integer >= 1, or None for all, got {n!r}.")
+    check_recorded_model(record, model)
     parts = _parts(record)
-    seeds = sorted({part.seed for part in parts}) or [0]
-    if len(seeds) > 1:
-        raise ValueError(f"the record must have one seed, it has {seeds}.")
     data = recorded_data(record) if data is None else data
-    check_recorded_data(record, data, seeds[0])
+    check_recorded_data(record, data, record.seed)
     sizes = [min(part.n_examples, n or part.n_examples) for part in parts]
     clean = min(record.clean.n_examples, n or record.clean.n_examples)
     proof = record.certificate
@@ -100,7 +101,7 @@ def verify(
         data,
         attacks=[attack_of_record(part.name, part.config) for part in parts],
         n=sizes or clean,
-        seed=seeds[0],
+        seed=record.seed,
         batch_size=batch_size,
         precision=record.precision,
         checks=False,
@@ -130,15 +131,26 @@ def verify(
 
 def _smoothing(record: RobustnessRecord, n: int | None) -> Smoothing | None:
     """As the record has it, on at most so many images."""
-    parts = [part for part in record.certified if part.is_of_smoothed]
+    parts = record.smoothed
     if not parts:
         return None
     images = min(parts[0].n_examples, n or parts[0].n_examples)
-    return Smoothing(**parts[0].config, images=images, radii=[part.epsilon for part in parts])
+    assert parts[0].smoothing is not None  # or it is none of them
+    told = parts[0].smoothing.model_dump()
+    return Smoothing(**told, images=images, radii=[part.epsilon for part in parts])
 
 
 def _parts(record: RobustnessRecord) -> tuple[AttackOutcome | MinimumNorm, ...]:
     return (*record.attacks, *record.minimum_norm)
+
+
+def check_recorded_model(record: RobustnessRecord, model: keras.Model) -> None:
+    """Raises ValueError for a model whose weights or configuration are not those that the record was measured on."""
+    measured = in_float32(model)
+    if (describe_config(measured), describe_weights(measured)) != (record.config, record.weights):
+        raise ValueError(
+            f"model must be the one of its record, but {model.name!r} has other weights or layers by now: evaluate it."
+        )
 
 
 def recorded_data(record: RobustnessRecord) -> Examples:

@@ -11,7 +11,7 @@ from robust_zoo.attacks import Attack, FixedBudgetAttack
 from robust_zoo.certification import Smoothing
 from robust_zoo.defenses import Defense
 from robust_zoo.recipe.hyperparameters import with_hyperparameter
-from robust_zoo.record import Reported
+from robust_zoo.record import Reported, ThreatModel
 
 _FIELDS = (
     "name", "dataset", "start", "epochs", "steps_per_epoch", "batch_size", "label_smoothing", "dtype_policy", "seed", "n"
@@ -57,6 +57,7 @@ class Recipe(pydantic.BaseModel):
         certify: methods by which the record's images are certified, see `evaluate`; default none.
         skip_certified: whether attacks leave out what is certified, see `evaluate`; default False.
         smoothing: how the smoothed classifier is certified, see `evaluate`; None (default) does not.
+        threat_models: further balls that the attacks run in, see `evaluate`; default none.
         reported: what others published for it.
         deviations: from the paper.
         hyperparameters: other values, by their paths, than what `defense` and `optimizer` make has, such as
@@ -88,6 +89,7 @@ class Recipe(pydantic.BaseModel):
     certify: tuple[str, ...] = ()
     skip_certified: bool = False
     smoothing: Smoothing | None = None
+    threat_models: tuple[ThreatModel, ...] = ()
     reported: tuple[Reported, ...] = ()
     deviations: tuple[str, ...] = ()
     hyperparameters: dict[str, str] = {}

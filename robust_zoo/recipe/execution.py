@@ -187,6 +187,7 @@ def _measure(
         certify=recipe.certify,
         skip_certified=recipe.skip_certified,
         smoothing=recipe.smoothing,
+        threat_models=recipe.threat_models,
         state_directory=state / "attacks",
         name=recipe.name,
         architecture=classifier.name,

@@ -78,6 +78,7 @@ def resolve(recipe: Recipe, trainer: Defense, train: Examples, validation: Examp
         "certify": recipe.certify,
         "skip_certified": recipe.skip_certified,
         "smoothing": recipe.smoothing and dataclasses.asdict(recipe.smoothing),
+        "threat_models": [threat.model_dump() for threat in recipe.threat_models],
     }
     return json.loads(json.dumps(values))
 

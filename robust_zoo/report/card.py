@@ -19,12 +19,12 @@ from robust_zoo.describe import (
     corruption_rows,
     describe_attack,
     describe_ball,
+    describe_certified,
     describe_threat,
     distance_rows,
     facts,
     interval,
     percent,
-    smoothing_heading,
     smoothing_rows,
 )
 from robust_zoo.files import write_text
@@ -117,18 +117,17 @@ def _results(record: RobustnessRecord) -> list[str]:
 
 
 def _smoothed(record: RobustnessRecord) -> list[str]:
-    heading = smoothing_heading(record)
-    if not heading:
+    if not record.smoothed:
         return []
-    rows = smoothing_rows(record)
+    rows, proof = smoothing_rows(record), record.smoothed[0]
     return [
         "",
         "## Under Gaussian noise",
         "",
         *_table("l2 radius|certified accuracy|95% interval|n", rows),
         "",
-        f"Of the {heading} images. Each certificate is wrong with probability at most alpha. The numbers above are of the "
-        "model without noise.",
+        f"Of the smoothed classifier, {describe_certified(proof)}; it abstains on {proof.undecided} of {proof.n_examples} "
+        "images. Each certificate is wrong with probability at most alpha. The numbers above are of the model without noise.",
     ]
 
 

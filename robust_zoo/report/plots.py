@@ -108,20 +108,18 @@ def certified_radii(
     Raises:
         ValueError: no records, records without certificates by smoothing, or of several datasets.
     """
-    smoothed = [[proof for proof in record.certified if proof.is_of_smoothed] for record in records]
     datasets = {record.dataset.name for record in records}
-    if len(datasets) != 1 or not all(smoothed):
-        without = [record.name for record, part in zip(records, smoothed, strict=True) if not part]
+    without = [record.name for record in records if not record.smoothed]
+    if len(datasets) != 1 or without:
         raise ValueError(
             f"records must have certificates by smoothing on one dataset, got {sorted(datasets)}, and none of {without}."
         )
-    curves = [
-        (
-            f"{record.name}, sigma {part[0].config['sigma']:g}",
-            [(proof.epsilon, proof) for proof in part],
-        )
-        for record, part in zip(records, smoothed, strict=True)
-    ]
+    curves = []
+    for record in records:
+        how = record.smoothed[0].smoothing
+        assert how is not None  # since these are by smoothing
+        label = f"{record.name}, sigma {how.sigma:g}"
+        curves.append((label, [(proof.epsilon, proof) for proof in record.smoothed]))
     figure, ((axes,),) = _figure(1)
     _lines(axes, curves, title, "radius (l2, pixels in [0, 1])")
     axes.set_ylabel("certified accuracy")

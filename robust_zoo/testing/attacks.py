@@ -135,7 +135,7 @@ def stays_in_its_ball(
     difference = result.x_adv.astype("float64") - x.astype("float32")
     order = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}[attack.norm]
     length = np.linalg.norm(difference.reshape(len(x), -1), ord=order, axis=1)
-    assert length.max() <= attack.epsilon * (1 + 1e-5) + 1e-7
+    assert length.max() <= attack.allowed_distance
     np.testing.assert_allclose(length, result.distance, atol=1e-12)
     if not attack.reaches_given_labels:
         np.testing.assert_array_equal(result.success, _predicted(model, result.x_adv) != y)

@@ -9,6 +9,7 @@ from robust_zoo.attacks import APGD, FAB, FGSM, AutoAttack, Square
 from robust_zoo.attacks.apgd_l1 import _sparse, steps_of
 from robust_zoo.attacks.fab import project_on_hyperplane
 from robust_zoo.attacks.square import wave
+from robust_zoo.backend import random
 from robust_zoo.evaluation import evaluate
 from robust_zoo.record import RobustnessRecord
 
@@ -93,6 +94,15 @@ def test_nothing_outside_the_ball_counts(problem):
     assert not found.success.any()
     assert (found.distance <= epsilon * (1 + 1e-5)).all()
     assert (found.queries == 1 + 2 * (steps_of(20) + 1)).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_few_steps_end_in_the_ball(problem, steps):
+    model, _, x, y = problem
+    attack = APGD(norm="l1", epsilon=0.5, steps=steps)
+    assert attack.run(model, x, y).distance.max() <= 0.5 * (1 + 1e-5)
+    made = ops.convert_to_numpy(attack(model, x, y, key=random.key(0)))
+    assert np.abs(made - x).sum(axis=(1, 2, 3)).max() <= 0.5 * (1 + 1e-5)
 
 
 def test_steps_change_the_steepest_values_alone():

@@ -117,10 +117,15 @@ def test_abstentions_are_errors(two_classes):
         ({"sigma": np.nan}, "sigma must be a number above 0"),
         ({"n": 9}, "n must be at least 10 to certify anything at alpha 0.001, got 9"),
         ({"n": 16, "alpha": 1e-5}, "n must be at least 17"),
-        ({"n0": 0}, "n0 must be an integer >= 1"),
+        ({"n0": 0}, r"n0 must be an integer in 1\.\."),
         ({"alpha": 1.0}, r"alpha must be a number in \(0, 1\)"),
         ({"radii": (0.1, -0.2)}, "radii must be rising numbers >= 0"),
         ({"radii": ()}, "radii must be rising"),
+        ({"radii": (np.nan,)}, "radii must be rising"),
+        ({"radii": (0.0, np.inf)}, "radii must be rising"),
+        ({"radii": "ab"}, "radii must be rising"),
+        ({"radii": 0.5}, "radii must be rising"),
+        ({"n": 10**9}, "n must be an integer in 1"),
         ({"images": True}, "images must be an integer"),
     ],
 )
@@ -157,3 +162,31 @@ def test_votes_are_of_the_weights_as_they_are(two_classes):
     assert first != ABSTAIN
     model.set_weights([-weight for weight in model.get_weights()])
     assert smoothed.certify(x, [0]).predicted == [1 - first]
+
+
+def test_a_random_model_is_refused(images):
+    @keras.saving.register_keras_serializable("robust_zoo_tests")
+    class Noisy(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.seed = keras.random.SeedGenerator(0)
+
+        def call(self, x):
+            return x + keras.random.normal(ops.shape(x), stddev=0.1, seed=self.seed)
+
+    inputs = keras.Input((2, 2, 1))
+    logits = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(Noisy()(inputs)))
+    noisy = keras.Model(inputs, logits, name="noisy")
+    with pytest.raises(ValueError, match="'noisy' must give the same logits"):
+        smooth(noisy, 0.1, n=20).certify(images(2, (2, 2, 1)), [0, 1])
+
+
+def test_numbers_of_numpy(two_classes, images):
+    model, _ = two_classes
+    smoothing = Smoothing(np.float32(0.25), n=np.int64(20))
+    assert smoothing == Smoothing(0.25, n=20)
+    assert type(smoothing.sigma) is float
+    found = smooth(model, 0.25, n=20).certify(images(2, (2, 2, 1)), [0, 1])
+    assert found.accuracy(np.int64(0)) == found.accuracy(0.0)
+    with pytest.raises(ValueError, match="images must"):
+        smooth(model, 0.25, n=20).certify(images(2, (2, 2, 1))[:0], [])

@@ -123,7 +123,7 @@ def test_smoothed_accuracy_is_of_the_first_images(robust):
     for proof, radius in zip(record.certified, (0.0, 0.1, 0.2), strict=True):
         assert (proof.methods, proof.norm, proof.epsilon) == (("smoothing",), "l2", radius)
         assert (proof.correct, proof.n_examples) == (found.accuracy(radius).correct, 25)
-        assert proof.config == {"sigma": 0.2, "n0": 100, "n": 50, "alpha": 0.01}
+        assert proof.smoothing.model_dump() == {"sigma": 0.2, "n0": 100, "n": 50, "alpha": 0.01}
         assert proof.undecided == found.abstained
 
 
@@ -188,6 +188,7 @@ def test_certificates_are_verified(robust):
     [
         ({"certify": "ibp"}, r"certify must be a sequence of methods, such as \('ibp',\)"),
         ({"certify": ("crown",)}, r"certify must be some of \('ibp', 'crown-ibp'\)"),
+        ({"certify": ("ibp", "ibp")}, "each once, got"),
         ({"certify": (), "skip_certified": True}, "skip_certified needs certify"),
         ({"attacks": (PGD(epsilon=0.5, norm="l2"),)}, "attacks of norm 'l2': give an attack"),
         ({"attacks": (DeepFool(),)}, "attacks of no attack with a budget: give an attack"),
@@ -218,7 +219,7 @@ def test_every_record_of_the_zoo_keeps_its_order():
             same = [
                 part
                 for part in record.attacks
-                if part.n_examples == proof.n_examples and not proof.is_of_smoothed
+                if part.n_examples == proof.n_examples and proof.smoothing is None
             ]
             assert all(proof.correct <= part.correct for part in same)
         assert entry.certificate == record.certificate

@@ -8,7 +8,7 @@ import pytest
 from robust_zoo.attacks import FGSM, PGD
 from robust_zoo.datasets import load_dataset
 from robust_zoo.evaluation import challenge, evaluate, verify
-from robust_zoo.record import RobustnessRecord
+from robust_zoo.record import Certified, RobustnessRecord, ThreatModel
 from robust_zoo.report.card import model_card
 from robust_zoo.zoo import load_model, load_record
 
@@ -76,9 +76,8 @@ def test_some_images_are_enough_by_their_numbers(robust, stronger, tmp_path):
     assert (found.images, found.n_examples) == (30, N)
     others = np.setdiff1d(np.arange(len(images)), chosen)[:5]
     file = saved(tmp_path, images=images[others], numbers=others)
-    record = challenge(robust, file, source="none of the sample")
-    assert record.external[0].images == 0
-    assert record.worst_case == robust.robustness.worst_case
+    with pytest.raises(ValueError, match="must have images of the record's 80 examples"):
+        challenge(robust, file, source="none of the sample")
 
 
 def test_images_outside_count_as_robust(robust, stronger, tmp_path):
@@ -105,6 +104,65 @@ def test_eight_bits_are_divided(robust, stronger, tmp_path):
     assert found.max_distance < 1 / 255
     assert found.correct == record.clean.correct
     assert record.worst_case == robust.robustness.worst_case
+
+
+def test_nothing_of_the_ball_stays_above(robust, stronger, tmp_path):
+    before = robust.robustness
+    further = ThreatModel(norm="l2", epsilon=0.1)
+    robust.robustness = evaluate(
+        robust,
+        "digits",
+        attacks=[FGSM(epsilon=EPSILON)],
+        n=N,
+        threat_models=[further],
+        certify=("ibp",),
+    )
+    record = robust.robustness
+    assert record.union.correct == record.worst_case.correct
+    # As bounds that are wrong would have it.
+    proof = Certified.count(
+        record.worst_case.correct,
+        N,
+        **record.certificate.model_dump(exclude={"accuracy", "ci95", "correct", "n_examples"}),
+    )
+    robust.robustness = record.model_copy(update={"certified": (proof,)})
+    try:
+        found = challenge(robust, saved(tmp_path, images=stronger[0]), source="stronger")
+    finally:
+        robust.robustness = before
+    left = found.external[0].correct
+    assert left < record.worst_case.correct
+    assert [part.correct for part in (found.worst_case, found.union, found.certificate)] == [
+        left
+    ] * 3
+    checks = {check.name: check for check in found.checks}
+    assert checks["certificates_hold"].passed is False
+    assert checks["certificates_hold"].value == record.worst_case.correct - left
+    assert "curve_agrees_with_attacks" not in checks
+    assert RobustnessRecord.from_json(found.to_json()) == found
+
+
+def test_what_is_not_new_or_of_another_model(robust, stronger, tmp_path):
+    file = saved(tmp_path, images=stronger[0])
+    before = robust.robustness
+    robust.robustness = challenge(robust, file, source="once")
+    try:
+        with pytest.raises(ValueError, match="is in the record already"):
+            challenge(robust, file, source="twice")
+    finally:
+        robust.robustness = before
+    weights = robust.get_weights()
+    robust.set_weights([2 * weight for weight in weights])
+    try:
+        with pytest.raises(ValueError, match="has other weights or layers by now"):
+            challenge(robust, file, source="of others")
+        with pytest.raises(ValueError, match="has other weights or layers by now"):
+            verify(robust, n=5)
+    finally:
+        robust.set_weights(weights)
+    for source in (None, "x" * 201, "a\nb"):
+        with pytest.raises(ValueError, match="source must be a line of text of at most 200"):
+            challenge(robust, file, source=source)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +205,8 @@ def test_on_the_command_line(command, stronger, tmp_path):
     arguments = ("challenge", "mlp.pgd_digits", file, "--source", "nobody", "--json", out)
     status, text, _ = command(*map(str, arguments))
     assert status == 0
-    assert "lie outside the ball" in text
+    worst = record.worst_case.correct
+    assert f"0 of them outside the ball; the worst case was {worst} and is {worst}" in text
     found = RobustnessRecord.read(out)
     assert found.external[0].images == 4
     assert found.worst_case == record.worst_case
