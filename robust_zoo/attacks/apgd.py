@@ -39,10 +39,11 @@ def halving_points(steps: int) -> list[int]:
 class APGD(FixedBudgetAttack):
     """Auto-PGD (Croce and Hein, arXiv:2003.01690, algorithm 1), equal to that of AutoAttack.
 
-    Steps with momentum, of a size that starts at 2 epsilon and is halved, going back to the best point,
-    where the loss stops rising. With norm "l1" (arXiv:2103.01208, algorithm 1) steps change a share of the values
-    alone, without momentum, and 3 tenths of them each are in balls of three and two times epsilon before the last. APGD-CE is the default; APGD-T is loss="dlr", targets=9: one attempt
-    towards each of the 9 classes that are most likely on the clean image after the first.
+    Steps with momentum, of a size that starts at 2 epsilon and is halved, going back to the best point, where the loss
+    stops rising. With norm "l1" (arXiv:2103.01208, algorithm 1) steps change a share of the values alone, without momentum;
+    three tenths of them are in a ball of three times epsilon, as many in one of twice, and the rest in the last. APGD-CE is
+    the default; APGD-T is loss="dlr", targets=9: one attempt towards each of the 9 classes that are most likely on the
+    clean image after the first.
 
     Attributes:
         loss: a `Loss`, or its name: "cross_entropy" (default), "dlr", "cw_margin", "entropy".

@@ -46,13 +46,12 @@ class AutoAttackResult(AttackResult):
 class AutoAttack(FixedBudgetAttack):
     """AutoAttack, standard version (Croce and Hein, arXiv:2003.01690), for norms "linf", "l2" and "l1".
 
-    APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still
-    robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets; in l1 (arXiv:2103.01208) APGD-CE has
-    5 restarts, and APGD-T 5 targets. A model of fewer
-    than 10 classes has fewer targets, and one of fewer than 4, for which targeted DLR is not defined, a
-    margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies all logits by one factor, the
-    median over the images of the power of ten that brings an image's logits to a span of about 10 (1 for spans from
-    0.1 to 1000). The other components do not depend on the scale of the logits.
+    APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still robust, with the
+    authors' parameters: 100 steps (Square 5000), one restart, 9 targets; in l1 (arXiv:2103.01208) APGD-CE has 5 restarts,
+    and APGD-T 5 targets. A model of fewer than 10 classes has fewer targets, and one of fewer than 4, for which targeted
+    DLR is not defined, a margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies all logits by
+    one factor, the median over the images of the power of ten that brings an image's logits to a span of about 10 (1 for
+    spans from 0.1 to 1000). The other components do not depend on the scale of the logits.
 
     Example:
         >>> result = AutoAttack(epsilon=0.3).run(model, x, y, seed=0, state_file="state.npz")

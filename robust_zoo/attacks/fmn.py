@@ -30,9 +30,9 @@ class FMN(MinimumNormAttack):
     """Fast minimum-norm attack (Pintor et al., arXiv:2102.12827, algorithm 1) for four norms.
 
     Each step follows the gradient of the margin of logits, of unit l2 length, and is then projected to a ball around the
-    image. Its radius is the distance to the linearised boundary (and a thousandth of it more, which the paper does not have)
-    until an adversarial example is found; then it shrinks while the candidate is adversarial and grows while it is not, by a share that falls along half a cosine. In l0 it is
-    a number of values, and starts at 1.
+    image. Its radius is the distance to the linearised boundary (and a thousandth of it more, which the paper does not
+    have) until an adversarial example is found; then it shrinks while the candidate is adversarial and grows while it is
+    not, by a share that falls along half a cosine. In l0 it is a number of values, and starts at 1.
 
     Attributes:
         norm: "linf", "l2" (default), "l1" or "l0".

@@ -132,8 +132,8 @@ _HALVINGS = 40  # of an interval that holds a threshold; float32 tells no more
 
 
 def _thresholded(change: Tensor, room: Tensor | float, epsilon: Tensor | float) -> Tensor:
-    """sign(v) * clip(|v| - t, 0, room) for a change v, with the least threshold t >= 0 of each example at which the sum of
-    the absolute values is at most epsilon.
+    """sign(v) * clip(|v| - t, 0, room) for a change v, with the least t >= 0 of each example at which the sum of absolute
+    values is at most epsilon.
     """
     size = ops.abs(change)
 

@@ -279,8 +279,8 @@ def _check_not_random(model: keras.Model, x: np.ndarray) -> None:
     first, second = (ops.convert_to_numpy(model(x, training=False)) for _ in range(2))
     if not agree(first, second, within=1e-6):
         raise ValueError(
-            f"model {model.name!r} must give the same logits for the same images: it is random, and what is certified would "
-            "not be what is run."
+            f"model {model.name!r} must give the same logits for the same images: it is random, and what is certified "
+            "would not be what is run."
         )
 
 

@@ -54,8 +54,8 @@ def challenge(
     found, before, after = record.external[-1], loaded.robustness.worst_case, record.worst_case
     assert after is not None  # it has been challenged
     print(
-        f"these {found.images} images leave {found.correct} of {found.n_examples}, {found.outside} of them outside the ball; "
-        f"the worst case was {before.correct} and is {after.correct}"
+        f"these {found.images} images leave {found.correct} of {found.n_examples}, {found.outside} of them outside the "
+        f"ball; the worst case was {before.correct} and is {after.correct}"
     )
     if json_file is not None:
         write_text(json_file, record.to_json())
