@@ -148,7 +148,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "DeepFool": {"overshoot": 0.02, "candidates": 10, "labels": "predicted"},
     "FAB": {"eta": 1.05, "beta": 0.9, "alpha_max": 0.1},
     "FGSM": {"labels": "true"},
-    "FMN": {"step_size": 1.0, "gamma": 0.05},
+    "FMN": {"gamma": 0.05},
     "FastGradient": {"labels": "true"},
     "GeneratorAttack": {"gradient_scale": 2**-7},
     "JSMA": {"theta": 1.0, "gamma": 0.1, "output": "probabilities"},
@@ -156,7 +156,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "NormalStartPGD": {"labels": "true", "start_deviation": 1e-3},
     "PGD": {"labels": "true"},
     "PixelSwap": {"permutation": 0},
-    "SigmaZero": {"step_size": 1.0, "sigma": 1e-3, "threshold": 0.3, "threshold_step": 0.01},
+    "SigmaZero": {"sigma": 1e-3, "threshold": 0.3, "threshold_step": 0.01},
     "Square": {"start_share": 0.8},
 }  # fmt: skip
 

@@ -45,6 +45,7 @@ def names():
         "load_model": robust_zoo.load_model,
         "measure": robust_zoo.measure,
         "merge": robust_zoo.merge,
+        "smooth": robust_zoo.smooth,
         "x": some.images,
         "y": some.labels,
         "x_val": train.images,
