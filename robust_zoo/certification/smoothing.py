@@ -194,7 +194,7 @@ class SmoothedClassifier:
         """
         from scipy.stats import binomtest  # imported here: it takes a while
 
-        counts = self._votes(x, self.smoothing.n0, 0, seed, numbers, batch_size)
+        counts = self._votes(self._checked(x), self.smoothing.n0, 0, seed, numbers, batch_size)
         found = counts.argmax(1)
         for row, votes in enumerate(counts):
             second, first = np.sort(votes)[-2:]
@@ -221,7 +221,7 @@ class SmoothedClassifier:
             batch_size: noisy images in a batch, >= 1; default 128.
         """
         smoothing = self.smoothing
-        x = check_images(x, self.model)
+        x = self._checked(x)
         y = check_labels(y, self.model.output_shape[1], len(x))
         guessed = self._votes(x, smoothing.n0, 0, seed, numbers, batch_size).argmax(1)
         counts = self._votes(x, smoothing.n, 1, seed, numbers, batch_size)
@@ -230,9 +230,15 @@ class SmoothedClassifier:
         predicted = np.where(np.isnan(radius), ABSTAIN, guessed)
         return SmoothedCertificates(smoothing, y, predicted, votes, np.nan_to_num(radius))
 
+    def _checked(self, x: Tensor) -> np.ndarray:
+        """Images as float32; ValueError for a model that is random itself."""
+        x = check_images(x, self.model)
+        _check_not_random(self.model, x[:_LOOKED_AT])
+        return x
+
     def _votes(
         self,
-        x: Tensor,
+        x: np.ndarray,
         draws: int,
         stage: int,
         seed: int,
@@ -240,8 +246,6 @@ class SmoothedClassifier:
         batch_size: int,
     ) -> np.ndarray:
         """How often each class is the most likely one, int64 (n, classes)."""
-        x = check_images(x, self.model)
-        _check_not_random(self.model, x[:_LOOKED_AT])
         numbers = check_numbers(np.arange(len(x)) if numbers is None else numbers, len(x))
         size = min(check_batch_size(batch_size), draws)
         keys = random.fold_in(random.fold_in(random.key(seed), stage), numbers)

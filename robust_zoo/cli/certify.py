@@ -24,12 +24,7 @@ from robust_zoo.typing import BOUNDS
 
 
 def certify(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Name, checkpoint directory, handle on a hub, or any .keras or .h5 file."
-        ),
-    ],
+    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or handle on a hub.")],
     *,
     epsilon: Epsilon = None,
     method: Annotated[

@@ -11,7 +11,6 @@ from robust_zoo.cli.evaluate import (
     CentralCrop,
     Count,
     DatasetName,
-    Model,
     Seed,
     SkipCorrupt,
     Split,
@@ -20,7 +19,7 @@ from robust_zoo.cli.evaluate import (
 
 
 def corruptions(
-    model: Model,
+    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or handle on a hub.")],
     *,
     corruption: Annotated[
         list[str] | None,

@@ -1,6 +1,5 @@
 """challenge(): somebody's adversarial images, checked against a model's record."""
 
-import hashlib
 import pathlib
 from typing import Any
 
@@ -30,6 +29,7 @@ from robust_zoo.record import (
     allowed_distance,
 )
 from robust_zoo.sentences import one_line
+from robust_zoo.weights import sha256
 
 
 def challenge(
@@ -78,8 +78,8 @@ def challenge(
     data = recorded_data(record) if data is None else data
     check_recorded_data(record, data, record.seed)
     images, numbers = _read(path, model, len(data))
-    sha256 = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-    if any(part.sha256 == sha256 for part in record.external):
+    file_sha256 = sha256(path)
+    if any(part.sha256 == file_sha256 for part in record.external):
         raise ValueError(f"{str(path)!r} is in the record already.")
     n = record.worst_case.n_examples
     chosen = sample_places(data, n, record.seed)
@@ -116,7 +116,7 @@ def challenge(
         int(held.sum()),
         n,
         source=source,
-        sha256=sha256,
+        sha256=file_sha256,
         images=len(given),
         outside=int((~inside).sum()),
         max_distance=float(distance[inside].max(initial=0.0)),

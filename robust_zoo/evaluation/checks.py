@@ -111,7 +111,7 @@ def _verdict(passed: bool, n: int) -> bool | None:
     return None if passed and n < _LEAST else passed
 
 
-def pgd_beats_fgsm(one_step: np.ndarray, many_steps: np.ndarray, name: str = "PGD") -> Check:
+def pgd_beats_fgsm(one_step: np.ndarray, many_steps: np.ndarray, name: str) -> Check:
     """Accuracy under FGSM minus accuracy under PGD, at one epsilon.
 
     Args:

@@ -7,6 +7,8 @@ import numpy as np
 
 from robust_zoo import __version__, backend
 from robust_zoo.attacks import Attack
+from robust_zoo.classifier import describe_config
+from robust_zoo.copies import in_float32
 from robust_zoo.evaluation.curve import Evidence
 from robust_zoo.record import (
     AttackOutcome,
@@ -16,13 +18,14 @@ from robust_zoo.record import (
     Distances,
     MinimumNorm,
     Norm,
+    RobustnessRecord,
     SmoothingConfig,
     Union,
     Weights,
     WorstCase,
 )
 from robust_zoo.typing import SMOOTHING
-from robust_zoo.weights import variables_sha256
+from robust_zoo.weights import describe_weights, variables_sha256
 
 if TYPE_CHECKING:
     from robust_zoo.evaluation.plan import EvaluationPlan, PlannedAttack
@@ -197,6 +200,15 @@ def defense_info(defense: DefenseInfo | Any | None, model: keras.Model) -> Defen
             f"{type(defense).__name__}: give a DefenseInfo that tells of both, or leave it out."
         )
     return DefenseInfo(name=type(defense).__name__, config=defense.hyperparameters())
+
+
+def is_recorded(model: keras.Model, record: RobustnessRecord) -> bool:
+    """Whether a record is of the weights and the layers that a model has now."""
+    measured = in_float32(model)
+    return (describe_config(measured), describe_weights(measured)) == (
+        record.config,
+        record.weights,
+    )
 
 
 def carried_by(model: keras.Model, config: Configuration, weights: Weights) -> dict:

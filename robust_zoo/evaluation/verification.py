@@ -9,11 +9,10 @@ import keras
 import numpy as np
 
 from robust_zoo.certification import Smoothing
-from robust_zoo.classifier import describe_config
-from robust_zoo.copies import in_float32
 from robust_zoo.datasets import Examples, open_dataset, options_of
 from robust_zoo.describe import describe_attack, describe_ball, describe_certified
 from robust_zoo.evaluation.measuring import evaluate
+from robust_zoo.evaluation.outcomes import is_recorded
 from robust_zoo.evaluation.plan import attack_of_record
 from robust_zoo.record import (
     Accuracy,
@@ -22,7 +21,6 @@ from robust_zoo.record import (
     RobustnessRecord,
 )
 from robust_zoo.sentences import one_line
-from robust_zoo.weights import describe_weights
 
 _CHANCE = 1e-3  # below which a smaller sample is said to disagree
 _PUBLIC = re.compile(
@@ -146,8 +144,7 @@ def _parts(record: RobustnessRecord) -> tuple[AttackOutcome | MinimumNorm, ...]:
 
 def check_recorded_model(record: RobustnessRecord, model: keras.Model) -> None:
     """Raises ValueError for a model whose weights or configuration are not those that the record was measured on."""
-    measured = in_float32(model)
-    if (describe_config(measured), describe_weights(measured)) != (record.config, record.weights):
+    if not is_recorded(model, record):
         raise ValueError(
             f"model must be the one of its record, but {model.name!r} has other weights or layers by now: evaluate it."
         )

@@ -113,12 +113,12 @@ def rows_of(*counts):
 
 
 def test_pgd_weaker_than_fgsm_fires():
-    check = checks.pgd_beats_fgsm(*rows_of(40, 70))
+    check = checks.pgd_beats_fgsm(*rows_of(40, 70), "PGD-20")
     assert (check.passed, check.value) == (False, pytest.approx(-0.3))
-    assert checks.pgd_beats_fgsm(*rows_of(40, 45)).passed  # within chance
-    assert checks.pgd_beats_fgsm(*rows_of(40, 20)).passed
+    assert checks.pgd_beats_fgsm(*rows_of(40, 45), "PGD-20").passed  # within chance
+    assert checks.pgd_beats_fgsm(*rows_of(40, 20), "PGD-20").passed
     few = (rows[:20] for rows in rows_of(40, 20))
-    assert checks.pgd_beats_fgsm(*few).passed is None
+    assert checks.pgd_beats_fgsm(*few, "PGD-20").passed is None
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Common corruptions: what is generated, what is read of published files, and what a record says of them."""
 
+import dataclasses
 import json
 import sys
 
@@ -175,6 +176,18 @@ def test_refused(model, data, published, options, message):
     settings = {"corruptions": ("fog", "snow"), "files": published, **options}
     with pytest.raises(ValueError, match=message):
         evaluate_corruptions(model, data, **settings)
+
+
+def test_a_record_of_other_weights_or_data_is_not_completed(model, data, published):
+    model.robustness = evaluate(model, data, checks=False, name="kept")
+    settings = {"corruptions": ("fog",), "files": published}
+    other = dataclasses.replace(data, name="others")
+    with pytest.raises(ValueError, match="data must be those of the model's record, 'brightness'"):
+        evaluate_corruptions(model, other, **settings)
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    record = evaluate_corruptions(model, data, **settings)
+    assert record.weights != model.robustness.weights
+    assert record.weights == evaluate(model, data, checks=False).weights
 
 
 def test_files_that_do_not_fit(model, data, published):
