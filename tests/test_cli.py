@@ -570,6 +570,7 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path)
             "--certify must be one of ibp, crown-ibp, each once, got abc",
         ),
         (["evaluate", "mlp.pgd_digits", "--skip-certified"], "--skip-certified needs --certify"),
+        (["corruptions", "mlp.pgd_digits", "--corruption", "rain"], "--corruption must be some of"),
         (["evaluate", "mlp.pgd_digits", "--smoothing", "n=20"], "--smoothing needs sigma"),
         (
             ["evaluate", "mlp.pgd_digits", "--smoothing", "sigma=0.1,n=3"],

@@ -28,7 +28,7 @@ def corruptions(
         ),
     ] = None,
     severity: Annotated[
-        list[int] | None, typer.Option(help="From 1 to 5. Repeatable; by default all.")
+        list[int] | None, typer.Option(min=1, max=5, help="Repeatable; by default all five.")
     ] = None,
     files: Annotated[
         pathlib.Path | None,
@@ -82,7 +82,7 @@ def corruptions(
         loaded,
         data,
         corruptions=corruption or CORRUPTIONS,
-        severities=sorted(severity or SEVERITIES),
+        severities=sorted(set(severity or SEVERITIES)),
         files=files,
         baseline=divided,
         n=n,
