@@ -130,7 +130,7 @@ def precision(arguments: argparse.Namespace) -> Iterator[tuple[Table, Results]]:
             "component", "float32", "bfloat16", "only float32", "only bfloat16", "p", "seconds", "seconds", "ratio",
         ):  # fmt: skip
             table.add_column(heading, justify="left" if heading == "component" else "right")
-        for part, component in attack.standard(CLASSES)[0].items():
+        for part, component in attack.ensemble(CLASSES)[0].items():
             left, seconds = [], []
             for bits in ("float32", "bfloat16"):
                 options = {"precision": bits, "progress": False, "seed": arguments.seed}

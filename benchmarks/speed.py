@@ -127,7 +127,7 @@ def dropping(arguments: argparse.Namespace) -> list[Row]:
     options = {"batch_size": BATCH_SIZE, "progress": False, "seed": arguments.seed}
 
     def whole(n):
-        components, _ = attack.standard(model.output_shape[1])
+        components, _ = attack.ensemble(model.output_shape[1])
         with nothing_dropped():
             for component in components.values():
                 component.run(model, data.images[:n], data.labels[:n], **options)

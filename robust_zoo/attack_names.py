@@ -48,6 +48,7 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 LOSSES = ("cross_entropy", "cw_margin", "dlr", "entropy", "kl_divergence", "probability_margin")
+ORDERS = ("logits", "malt")
 LABELS = ("true", "predicted", "least_likely", "random")
 
 
@@ -88,9 +89,9 @@ _NOISE = {"norm": ("linf",), "epsilon": _POSITIVE, "restarts": _COUNT}
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "APGD": {
         **_THREE, "epsilon": _POSITIVE, "steps": _COUNT, "restarts": _COUNT, "loss": LOSSES,
-        "targets": Number(int, least=0), "rho": _SHARE,
+        "targets": Number(int, least=0), "order": ORDERS, "rho": _SHARE,
     },
-    "AutoAttack": {**_THREE, "epsilon": _POSITIVE},
+    "AutoAttack": {**_THREE, "epsilon": _POSITIVE, "version": ("standard", "rand")},
     "BasicIterative": {**_BOTH, **_ONE_STEP, "steps": _COUNT, "step_size": _POSITIVE},
     "CarliniWagner": {
         "norm": ("l2",), "steps": _COUNT, "binary_search_steps": _COUNT, "initial_constant": _POSITIVE,
@@ -136,10 +137,14 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "TruncatedNormalNoise": _NOISE,
 }  # fmt: skip
 
+for _taken in HYPERPARAMETERS.values():
+    _taken["samples"] = _COUNT
+
 
 # What those are where they are not given, besides what other hyperparameters make them: of all attacks with any.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "APGD": {"rho": 0.75},
+    "APGD": {"order": "logits", "rho": 0.75},
+    "AutoAttack": {"version": "standard"},
     "BasicIterative": {"labels": "true"},
     "CarliniWagner": {
         "binary_search_steps": 9, "initial_constant": 1e-3, "confidence": 0.0, "abort_early": True,
@@ -181,6 +186,8 @@ def check_settings(name: str, settings: dict) -> None:
         raise ValueError(
             "loss=kl_divergence needs a random start and no targets: its gradient is zero at the image."
         )
+    if settings.get("order", "logits") != "logits" and not settings.get("targets", 0):
+        raise ValueError("order needs targets, of at least 1: it is their order.")
     if settings.get("levels") == 1:
         raise ValueError("levels must be 0, which does not round, or at least 2.")
     if settings.get("theta") == 0:

@@ -39,9 +39,10 @@ class Metric:
 
 
 def accuracy_of(part: Accuracy) -> str:
-    """In percent, with that of the five most likely classes where it was measured."""
+    """In percent, with that of the five most likely classes, and that expected of a random model, where measured."""
     top5 = "" if part.top5 is None else f" (top 5: {percent(part.top5)})"
-    return f"{percent(part.accuracy)}{top5}"
+    expected = "" if part.expected is None else f" (expected: {percent(part.expected)})"
+    return f"{percent(part.accuracy)}{top5}{expected}"
 
 
 def accuracies(record: RobustnessRecord) -> list[Metric]:
@@ -220,6 +221,8 @@ def describe_attack(outcome: AttackOutcome | MinimumNorm | Curve | _Attack) -> s
             text += (
                 f", {key.replace('_', ' ')} {value:g}" if _is_number(value) else f", {key} {value}"
             )
+    if config.get("samples", 1) != 1:
+        text += f", mean of {config['samples']} draws"
     return text
 
 

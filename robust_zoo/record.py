@@ -141,7 +141,7 @@ def _plain_settings(config: dict[str, Any]) -> dict[str, Any]:
             if not all(isinstance(number, (int, float)) for number in parts.values()):
                 raise ValueError("loss of an attack must have numbers besides its name")
         for part, single in parts.items():
-            counts = part in ("steps", "restarts", "targets")
+            counts = part in ("steps", "restarts", "targets", "samples")
             if counts and (isinstance(single, bool) or not isinstance(single, int)):
                 raise ValueError(f"{part} of an attack must be an integer")
             if counts and not 0 <= single <= _MOST_STEPS:
@@ -171,7 +171,9 @@ class Accuracy(_Part):
     """A proportion of correct predictions, with its count and its 95% Wilson interval.
 
     `top5` is the share whose class is among the five most likely, of clean images and of those that an attack ends with;
-    only of models of 100 classes and more, and left out of the JSON of others.
+    only of models of 100 classes and more, and left out of the JSON of others. `expected` is the mean, over the examples, of
+    the share of fresh draws in which a random model is right, whose majority decides `correct`: only where attacks average
+    over draws of its randomness, and left out elsewhere.
     """
 
     accuracy: Fraction
@@ -179,14 +181,14 @@ class Accuracy(_Part):
     correct: int = Field(ge=0)
     n_examples: int = Field(ge=1, le=_LARGEST)
     top5: Fraction | None = None
+    expected: Fraction | None = None
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_not_measured(
         self, handler: pydantic.SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        return {
-            key: value for key, value in handler(self).items() if value is not None or key != "top5"
-        }
+        usual = (("top5", None), ("expected", None))
+        return {key: value for key, value in handler(self).items() if (key, value) not in usual}
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -253,7 +255,7 @@ class AttackOutcome(Accuracy):
     def _without_what_is_not_measured(
         self, handler: pydantic.SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        usual = (("top5", None), ("skipped", 0))
+        usual = (("top5", None), ("expected", None), ("skipped", 0))
         return {key: value for key, value in handler(self).items() if (key, value) not in usual}
 
 

@@ -9,6 +9,7 @@ from robust_zoo.attacks.autoattack import AutoAttack, AutoAttackResult
 from robust_zoo.attacks.carlini_wagner import CarliniWagner
 from robust_zoo.attacks.ddn import DDN
 from robust_zoo.attacks.deepfool import DeepFool
+from robust_zoo.attacks.expectation import EOT
 from robust_zoo.attacks.fab import FAB
 from robust_zoo.attacks.fmn import FMN
 from robust_zoo.attacks.generator import GeneratorAttack
@@ -44,6 +45,7 @@ __all__ = [
     "ATTACKS",
     "DDN",
     "DLR",
+    "EOT",
     "FAB",
     "FGSM",
     "FMN",

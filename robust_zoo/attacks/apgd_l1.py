@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from robust_zoo import backend
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.norms import L0, L1, over_images
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
@@ -66,7 +66,7 @@ def step(
         return attack.loss_value(logits, state), logits
 
     x_adv, done = state["x_adv"], state["iteration"]
-    (loss, logits), gradient = backend.value_and_input_gradient(ascended, x_adv, has_aux=True)
+    (loss, logits), gradient = value_and_input_gradient(model, ascended, x_adv, has_aux=True)
     better = loss > state["best_loss"]
     best, best_gradient = (
         choose(better, new, state[name])

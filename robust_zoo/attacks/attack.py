@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from robust_zoo.attack_names import check_epsilon
+from robust_zoo.attacks.expectation import Expectation, share_right
 from robust_zoo.attacks.norms import L2, Linf, get_norm, over_images
 from robust_zoo.attacks.run import AttackResult, run
 from robust_zoo.attacks.state import AttackState, finished, strongest
@@ -24,6 +25,7 @@ from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check, allowed_distance
 from robust_zoo.typing import Tensor
 
+_USUAL: dict[str, Any] = {"samples": 1, "version": "standard", "order": "logits"}
 _KINDS = {
     bool: (bool, "True or False"),
     int: (Integral, "an integer"),
@@ -49,11 +51,14 @@ class Attack:
 
     Attributes:
         norm: "linf", "l2", "l1" or "l0"; a subclass's `norms` lists those it supports, and "linf" is the default here.
+        samples: over how many draws of a random model's randomness each gradient, loss and logit is averaged, >= 1;
+            default 1. With more, what `run` counts as a success is decided by as many fresh draws. See `EOT`.
         steps: iterations of an attempt; 0 if its first candidate is its only one.
         restarts: how often `run` starts over on the images that still resist, >= 1; default 1.
     """
 
     norm: str = "linf"
+    samples: int = 1
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     if TYPE_CHECKING:
@@ -82,7 +87,7 @@ class Attack:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         fields = {field.name for field in dataclasses.fields(self)}
-        for name in fields & {"steps", "restarts"}:
+        for name in fields & {"steps", "restarts", "samples"}:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
@@ -138,11 +143,12 @@ class Attack:
         return self.steps
 
     def get_config(self) -> dict[str, Any]:
-        """All hyperparameters, as plain JSON values."""
+        """All hyperparameters, as plain JSON values; samples, version and order only if they are not the usual ones."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             key: value.get_config() if hasattr(value, "get_config") else value
             for key, value in config.items()
+            if _USUAL.get(key) != value
         }
 
     @classmethod
@@ -152,6 +158,10 @@ class Attack:
     def replace(self, **changes: Any) -> Self:
         """A copy with some hyperparameters changed; others stay, a default step size included."""
         return dataclasses.replace(self, **changes)
+
+    def expected(self, model: keras.Model) -> keras.Model | Expectation:
+        """The model as the attack sees it: its mean over draws if the attack averages over several."""
+        return model if self.samples == 1 else Expectation(model, self.samples)
 
     @property
     def models(self) -> tuple[keras.Model, ...]:
@@ -199,6 +209,17 @@ class Attack:
     ) -> tuple[AttackState, Tensor]:
         """`step` on `rough`, a copy of the model in less precision, or on the model if that is None."""
         return self.step(model if rough is None else rough, x, state, epsilon)
+
+    def aiming_passes(self, model: keras.Model) -> int:
+        """Passes that `find_targets` takes; 0 (default) if `start` chooses targets itself, or there are none."""
+        return 0
+
+    def find_targets(self, model: keras.Model, x: Tensor, y: Tensor) -> Tensor:
+        """The class that each attempt aims at, int32 (batch, attempts), which replaces "targets" of what `start` makes.
+
+        `run` asks for them once before all attempts.
+        """
+        raise NotImplementedError
 
     def succeeded(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which logits (batch, classes) are a success against the labels `y`, bool (batch,)."""
@@ -284,7 +305,10 @@ class Attack:
             # Detached at each step: torch would keep the graph of all of them.
             return keras.tree.map_structure(ops.stop_gradient, (state, *seen))
 
-        carry: tuple[Any, ...] = (self.start(model, x, y, keys, epsilon, attempt),)
+        state = self.start(model, x, y, keys, epsilon, attempt)
+        if self.aiming_passes(model):
+            state["targets"] = ops.take(self.find_targets(model, x, y), attempt, axis=1)
+        carry: tuple[Any, ...] = (state,)
         if look is not None:
             carry += (ops.zeros((ops.shape(x)[0], steps), "float32"),)
         carry = ops.fori_loop(0, steps, step, carry) if steps else carry
@@ -393,7 +417,32 @@ class Attack:
         ) as advance:
             working_set.run(advance, lambda: state.save(working_set.snapshot))
         state.save(working_set.snapshot, now=True)
-        return working_set.found()
+        found = working_set.found()
+        return found | self.confirmed(model, x, working_set.y, found, seed, batch_size)
+
+    def confirmed(
+        self,
+        model: keras.Model,
+        x: np.ndarray,
+        y: np.ndarray,
+        found: dict[str, Any],
+        seed: int,
+        batch_size: int,
+    ) -> dict[str, Any]:
+        """What fresh draws of a random model make of what was found: other values of its entries, and "fooled".
+
+        Nothing changes where the attack does not average over draws. `y` (n,): the labels that success is judged by.
+        """
+        if self.samples == 1:
+            return {}
+        options = {"samples": self.samples, "seed": seed, "batch_size": batch_size}
+        right = share_right(model, found["x_adv"], y, **options)
+        fooled = right if self.reaches_given_labels else 1 - right
+        return {
+            "success": fooled > 0.5,
+            "fooled": fooled,
+            "queries": found["queries"] + self.samples,
+        }
 
     def check_shape(self, image_shape: tuple[int, ...]) -> None:
         """Raises ValueError if images of that shape cannot be attacked."""
@@ -453,6 +502,7 @@ class FixedBudgetAttack(Attack):
             The last iterate, in the shape of `x`, or the best one if the attack keeps it; of several
             attempts, each example's of highest loss.
         """
+        model = self.expected(model)
         x = ops.convert_to_tensor(x, dtype="float32")
         epsilon = self.epsilon if epsilon is None else ops.cast(epsilon, "float32")
         if len(getattr(epsilon, "shape", ())) == 1:
@@ -479,6 +529,12 @@ class FixedBudgetAttack(Attack):
         lowest = ops.full((ops.shape(x)[0],), -np.inf, dtype="float32")
         return ops.stop_gradient(ops.fori_loop(0, attempts, better, (x, lowest))[0])
 
+    def succeeded(self, logits: Tensor, y: Tensor) -> Tensor:
+        if self.samples > 1:
+            # A candidate that just fools the draws it was made on fools few others: the one of highest loss is kept.
+            return ops.zeros_like(y, dtype="bool")
+        return super().succeeded(logits, y)
+
     def check_shape(self, image_shape: tuple[int, ...]) -> None:
         white = np.ones((1, *image_shape), "float32")
         largest = self.geometry.distance(white, np.zeros_like(white)).item()
@@ -504,6 +560,21 @@ class FixedBudgetAttack(Attack):
 @dataclass(frozen=True, kw_only=True)
 class MinimumNormAttack(Attack):
     """Base of the attacks that look for the closest adversarial example; the clean image if there is none."""
+
+    def confirmed(
+        self,
+        model: keras.Model,
+        x: np.ndarray,
+        y: np.ndarray,
+        found: dict[str, Any],
+        seed: int,
+        batch_size: int,
+    ) -> dict[str, Any]:
+        changes = super().confirmed(model, x, y, found, seed, batch_size)
+        if changes:
+            stays = changes["success"].reshape(-1, *[1] * (x.ndim - 1))
+            changes["x_adv"] = np.where(stays, found["x_adv"], x)
+        return changes
 
     def advance(
         self,
@@ -533,6 +604,7 @@ class MinimumNormAttack(Attack):
             y: integer tensor (batch,); by default the predicted labels.
             key: one random key (2,), from `robust_zoo.backend.random.key`, or one an example (batch, 2).
         """
+        model = self.expected(model)
         x = ops.convert_to_tensor(x, dtype="float32")
         y, key = self._prepare_call(model, x, y, key)
         steps = self.steps_on(x.shape[1:]) + 1  # one more looks at what the last one made

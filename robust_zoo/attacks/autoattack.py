@@ -11,6 +11,7 @@ from keras import ops
 from robust_zoo.attacks import flags
 from robust_zoo.attacks.apgd import APGD
 from robust_zoo.attacks.attack import Attack, FixedBudgetAttack
+from robust_zoo.attacks.expectation import expected_logits
 from robust_zoo.attacks.fab import FAB
 from robust_zoo.attacks.losses import CrossEntropy, unit_of
 from robust_zoo.attacks.run import AttackResult
@@ -23,6 +24,8 @@ from robust_zoo.progress import progress_bar
 from robust_zoo.record import Check
 from robust_zoo.typing import Tensor
 
+_VERSIONS = ("standard", "rand")
+_SAMPLES = 20  # of a random model, in the version for them
 _TARGETS = 9
 _TARGETS_APGD = {"linf": _TARGETS, "l2": _TARGETS, "l1": 5}
 
@@ -44,14 +47,21 @@ class AutoAttackResult(AttackResult):
 @keras.saving.register_keras_serializable("robust_zoo")
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(FixedBudgetAttack):
-    """AutoAttack, standard version (Croce and Hein, arXiv:2003.01690), for norms "linf", "l2" and "l1".
+    """AutoAttack (Croce and Hein, arXiv:2003.01690), for norms "linf", "l2" and "l1".
 
-    APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still robust, with the
+    The standard version: APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still robust, with the
     authors' parameters: 100 steps (Square 5000), one restart, 9 targets; in l1 (arXiv:2103.01208) APGD-CE has 5 restarts,
     and APGD-T 5 targets. A model of fewer than 10 classes has fewer targets, and one of fewer than 4, for which targeted
     DLR is not defined, a margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies all logits by
     one factor, the median over the images of the power of ten that brings an image's logits to a span of about 10 (1 for
     spans from 0.1 to 1000). The other components do not depend on the scale of the logits.
+
+    The version "rand", for random models: APGD-CE and APGD-DLR, untargeted, each step of which averages over 20 draws of
+    the model's randomness, and the verdict is by the majority of as many fresh draws; the authors' code takes one draw.
+
+    Attributes:
+        version: "standard" (default) or "rand".
+        samples: draws that are averaged; by default 20 in the version "rand", 1 in the other.
 
     Example:
         >>> result = AutoAttack(epsilon=0.3).run(model, x, y, seed=0, state_file="state.npz")
@@ -59,9 +69,20 @@ class AutoAttack(FixedBudgetAttack):
         {'apgd-ce': 0.0, 'apgd-t': 0.0, 'fab-t': 0.0, 'square': 0.0}
     """
 
+    version: str = "standard"
+    samples: int | None = None  # type: ignore[assignment]  # None until `defaults` replaces it
+
     result: ClassVar = AutoAttackResult
     flagged: ClassVar[int] = 128
     norms: ClassVar = ("linf", "l2", "l1")
+
+    def defaults(self) -> dict[str, Any]:
+        return {"samples": _SAMPLES if self.version == "rand" else 1}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.version not in _VERSIONS:
+            raise ValueError(f"version must be one of {_VERSIONS}, got {self.version!r}.")
 
     def __call__(
         self,
@@ -74,7 +95,7 @@ class AutoAttack(FixedBudgetAttack):
     ) -> NoReturn:
         raise TypeError("AutoAttack is for measuring: use run, or another attack inside training.")
 
-    def standard(self, num_classes: int, scale: float = 1.0) -> tuple[dict[str, Attack], list[str]]:
+    def ensemble(self, num_classes: int, scale: float = 1.0) -> tuple[dict[str, Attack], list[str]]:
         """The components for a model of so many classes.
 
         Args:
@@ -85,6 +106,19 @@ class AutoAttack(FixedBudgetAttack):
             The attacks by name, in their order; and sentences on what differs from the authors' version because the
             model has too few classes, empty if nothing does.
         """
+        budget: dict[str, Any] = {
+            "epsilon": self.epsilon,
+            "norm": self.norm,
+            "samples": self.samples,
+        }
+        first = APGD(
+            **budget, loss=CrossEntropy(scale=scale), restarts=5 if self.norm == "l1" else 1
+        )
+        if self.version == "rand":
+            loss, changes = "dlr", []
+            if num_classes < 3:
+                loss, changes = "cw_margin", ["apgd-dlr ascends cw_margin, not dlr"]
+            return {"apgd-ce": first, "apgd-dlr": APGD(**budget, loss=loss)}, changes
         usual = {"apgd-t": _TARGETS_APGD[self.norm], "fab-t": _TARGETS}
         targets = {name: min(most, num_classes - 1) for name, most in usual.items()}
         changes = [
@@ -96,13 +130,10 @@ class AutoAttack(FixedBudgetAttack):
         if num_classes < 4:
             loss = "cw_margin"
             changes.append("apgd-t ascends cw_margin, not dlr")
-        budget: dict[str, Any] = {"epsilon": self.epsilon, "norm": self.norm}
         components = {
-            "apgd-ce": APGD(
-                **budget, loss=CrossEntropy(scale=scale), restarts=5 if self.norm == "l1" else 1
-            ),
+            "apgd-ce": first,
             "apgd-t": APGD(**budget, loss=loss, targets=targets["apgd-t"]),
-            "fab-t": FAB(norm=self.norm, targets=targets["fab-t"]),
+            "fab-t": FAB(norm=self.norm, samples=budget["samples"], targets=targets["fab-t"]),
             "square": Square(**budget),
         }
         return components, changes
@@ -121,12 +152,17 @@ class AutoAttack(FixedBudgetAttack):
         state: StateFile,
     ) -> dict[str, Any]:
         num_classes = model.output_shape[1]
-        logits = predict(model, x, batch_size)
+        logits = expected_logits(model, x, samples=self.samples or 1, batch_size=batch_size)
         scale = float(np.median(ops.convert_to_numpy(unit_of(logits))))
-        components, _ = self.standard(num_classes, scale)
+        components, _ = self.ensemble(num_classes, scale)
         y = logits.argmax(1).astype("int32") if y is None else y
-        clean = np.where(logits.argmax(1) == y, "", "clean").astype("<U8")
-        found = {"x_adv": x.copy(), "queries": np.ones(len(x), "int64"), "broken_by": clean}
+        found: dict[str, Any] = {
+            "x_adv": x.copy(),
+            "success": logits.argmax(1) != y,
+            "queries": np.full(len(x), self.samples, "int64"),
+        }
+        found |= self.confirmed(model, x, y, found, seed, batch_size)
+        found["broken_by"] = np.where(found.pop("success"), "clean", "").astype("<U8")
         accuracy = []
         saved = state.load()
         if saved:
@@ -169,15 +205,21 @@ class AutoAttack(FixedBudgetAttack):
                 options: dict[str, Any] = {"done": working_set.done, "enabled": progress}
                 with progress_bar(title, working_set.work, **options) as advance:
                     working_set.run(advance, partial(state.save, snapshot))
-                self._take_over(found, robust, name, x, **working_set.found())
+                new = working_set.found()
+                new |= self.confirmed(model, x[robust], y[robust], new, seed, batch_size)
+                self._take_over(found, robust, name, x, new)
             inner = {}
             accuracy.append(float((found["broken_by"] == "").mean()))
             state.save(lambda: {**found, "accuracy": np.asarray(accuracy)}, now=True)
 
         after = dict(zip(components, accuracy, strict=True))
-        stronger = flags.square_stronger(after["fab-t"], after["square"], len(x))
+        signs = (
+            (flags.square_stronger(after["fab-t"], after["square"], len(x)),)
+            if "square" in after
+            else ()
+        )
         success = found["broken_by"] != ""
-        return {**found, "success": success, "components": after, "flags": (stronger,)}
+        return {**found, "success": success, "components": after, "flags": signs}
 
     def find_flags(
         self, model: keras.Model, x: np.ndarray, y: np.ndarray | None, *, batch_size: int
@@ -186,11 +228,11 @@ class AutoAttack(FixedBudgetAttack):
         logits, num_classes = predict(model, x, batch_size), model.output_shape[1]
         y = logits.argmax(1).astype("int32") if y is None else y
         return (
-            flags.randomness(model, x),
+            flags.randomness(model, x, averaged=self.samples != 1),
             flags.softmax_output(logits),
             *flags.gradient_checks(model, x, y, batch_size=batch_size),
             flags.logit_scale(logits),
-            flags.too_few_classes(num_classes, self.standard(num_classes)[1]),
+            flags.too_few_classes(num_classes, self.ensemble(num_classes)[1]),
         )
 
     def _take_over(
@@ -199,16 +241,16 @@ class AutoAttack(FixedBudgetAttack):
         robust: np.ndarray,
         name: str,
         x: np.ndarray,
-        *,
-        x_adv: np.ndarray,
-        success: np.ndarray,
-        queries: np.ndarray,
+        new: dict[str, np.ndarray],
     ) -> None:
         """Notes what a component found on the images `robust`."""
-        broken = success & (self.geometry.distance(x_adv, x[robust]) <= self.allowed_distance)
-        found["queries"][robust] += queries
+        broken = new["success"]
+        broken &= self.geometry.distance(new["x_adv"], x[robust]) <= self.allowed_distance
+        found["queries"][robust] += new["queries"]
         found["broken_by"][robust[broken]] = name
-        found["x_adv"][robust[broken]] = x_adv[broken]
+        found["x_adv"][robust[broken]] = new["x_adv"][broken]
+        if "fooled" in new:
+            found["fooled"][robust] = np.maximum(found["fooled"][robust], new["fooled"])
 
 
 def _falling(accuracy: np.ndarray | None, most: int) -> list[float]:

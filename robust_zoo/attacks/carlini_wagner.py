@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.losses import CWMargin, unit_of
 from robust_zoo.attacks.norms import over_images
 from robust_zoo.attacks.state import AttackState
@@ -128,8 +128,8 @@ class CarliniWagner(MinimumNormAttack):
             distance = ops.sum(ops.square(x_adv - origin), axis=per_image)
             return distance + state["constant"] * excess, logits
 
-        (loss, logits), gradient = backend.value_and_input_gradient(
-            objective, state["w"], has_aux=True
+        (loss, logits), gradient = value_and_input_gradient(
+            model, objective, state["w"], has_aux=True
         )
         done = state["done"] + 1
         exponent = over_images(ops.cast(done, "float32"), x)

@@ -7,8 +7,8 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.losses import CrossEntropy
 from robust_zoo.attacks.norms import over_images
 from robust_zoo.attacks.schedules import cosine
@@ -89,7 +89,7 @@ class DDN(MinimumNormAttack):
             logits = logits_of(model, x_adv)
             return loss(logits, state["labels"]), logits
 
-        (_, logits), gradient = backend.value_and_input_gradient(ascended, x_adv, has_aux=True)
+        (_, logits), gradient = value_and_input_gradient(model, ascended, x_adv, has_aux=True)
         direction = self.geometry.direction(gradient)
         direction = ops.where(self.geometry.length(direction) > 0, direction, state["spare"])
         step_size = cosine(state["done"], self.steps, 1.0, _LAST_STEP)

@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 import keras
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.labels import ranked_class
 from robust_zoo.attacks.losses import at
 from robust_zoo.attacks.norms import divided_by_largest, over_images
@@ -169,7 +169,7 @@ class FAB(MinimumNormAttack):
             z = logits_of(model if rough is None else rough, x_adv)
             return at(z, state["targets"]) - at(z, state["labels"])
 
-        value, gradient = backend.value_and_input_gradient(gap, point)
+        value, gradient = value_and_input_gradient(model if rough is None else rough, gap, point)
         flat = (ops.shape(x)[0], -1)
         w, here, clean = (ops.reshape(part, flat) for part in (gradient, point, x))
         there = value + ops.sum(w * (clean - here), axis=1)

@@ -8,16 +8,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.losses import CWMargin
-from robust_zoo.attacks.norms import get_norm, over_images
+from robust_zoo.attacks.norms import DUAL, get_norm, over_images
 from robust_zoo.attacks.schedules import cosine
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
 from robust_zoo.typing import Tensor
 
-_DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 _LAST_GAMMA = 0.001
 _BEYOND = (
     1.001  # of the distance to a linearised boundary, since a candidate on it is not adversarial
@@ -90,7 +89,7 @@ class FMN(MinimumNormAttack):
             logits = logits_of(model, x_adv)
             return margin(logits, state["labels"]), logits
 
-        (gap, logits), gradient = backend.value_and_input_gradient(ascended, x_adv, has_aux=True)
+        (gap, logits), gradient = value_and_input_gradient(model, ascended, x_adv, has_aux=True)
         change = x_adv - x
         distance = ops.reshape(self.geometry.length(change), (-1,))
         fooled = self.succeeded(logits, state["labels"])
@@ -131,7 +130,7 @@ class FMN(MinimumNormAttack):
             larger = ops.maximum(radius + 1, ops.floor(radius * (1 + gamma)))
             found = ops.where(fooled, ops.minimum(smaller, closest), larger)
             return ops.maximum(found, 1.0)
-        slope = ops.reshape(get_norm(_DUAL[self.norm]).length(gradient), (-1,))
+        slope = ops.reshape(get_norm(DUAL[self.norm]).length(gradient), (-1,))
         boundary = _BEYOND * (distance + ops.abs(gap) / ops.maximum(slope, 1e-12))
         larger = ops.where(ops.isfinite(closest), radius * (1 + gamma), boundary)
         return ops.where(fooled, ops.minimum(radius * (1 - gamma), closest), larger)

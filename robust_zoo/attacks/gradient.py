@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import keras
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attack_names import LABELS
 from robust_zoo.attacks.attack import FixedBudgetAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.labels import choose_labels
 from robust_zoo.attacks.losses import Loss, get_loss
 from robust_zoo.attacks.norms import get_norm
@@ -120,7 +120,7 @@ class GradientAttack(FixedBudgetAttack):
             logits = logits_of(model, x_adv)
             return self.loss_value(logits, state), logits
 
-        (_, logits), gradient = backend.value_and_input_gradient(loss, state["x_adv"], has_aux=True)
+        (_, logits), gradient = value_and_input_gradient(model, loss, state["x_adv"], has_aux=True)
         state = dict(state)
         if self.decay is not None:
             mean = ops.mean(ops.abs(gradient), axis=tuple(range(1, len(x.shape))), keepdims=True)

@@ -10,6 +10,7 @@ from keras import ops
 
 from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.losses import at, unit_of
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
@@ -190,7 +191,7 @@ class JSMA(MinimumNormAttack):
             p = ops.softmax(logits * unit[:, None], axis=1)
             return at(p, targets), logits
 
-        (_, logits), gradient = backend.value_and_input_gradient(probability, x_adv, has_aux=True)
+        (_, logits), gradient = value_and_input_gradient(model, probability, x_adv, has_aux=True)
         t = self._sign * ops.reshape(gradient, (ops.shape(x_adv)[0], -1))
         largest, pair = ops.top_k(ops.where(allowed, t, -np.inf), 2)
         return logits, pair[:, 0], pair[:, 1], ops.sum(largest, axis=1) > 0

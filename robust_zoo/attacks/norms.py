@@ -213,6 +213,9 @@ class L0:
         return _by_parts(lambda change: (change != 0).sum(axis=_axes(x)) * 1.0, x_adv, x)
 
 
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+"""The norm by which a gradient is measured, of the norm of the change."""
+
 NORMS = {norm.name: norm for norm in (Linf(), L2(), L1(), L0())}
 
 

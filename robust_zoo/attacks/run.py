@@ -41,6 +41,8 @@ class AttackResult:
         queries: int64 (n,), passes through the model spent on each image (a gradient counts as one; the
             pass that chooses labels is not counted).
         seconds: wall-clock time, that before an interruption included.
+        fooled: of an attack that averages over draws of a random model (`samples` > 1), float64 (n,): the share of as many
+            fresh draws in which `x_adv` fools it, by the majority of which `success` goes; else None.
         components: of an ensemble, the accuracy that is left after each of its attacks, in their order.
         flags: signs that the verdict cannot be trusted; those that fired have `passed` false.
     """
@@ -50,6 +52,7 @@ class AttackResult:
     distance: np.ndarray
     queries: np.ndarray
     seconds: float
+    fooled: np.ndarray | None = field(default=None, kw_only=True)
     components: dict[str, float] = field(default_factory=dict, kw_only=True)
     flags: tuple[Check, ...] = field(default=(), kw_only=True)
 

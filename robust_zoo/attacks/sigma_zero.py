@@ -7,8 +7,8 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks.attack import MinimumNormAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.losses import CWMargin
 from robust_zoo.attacks.norms import get_norm, over_images
 from robust_zoo.attacks.schedules import cosine
@@ -93,8 +93,8 @@ class SigmaZero(MinimumNormAttack):
             count = ops.mean(squares / (squares + self.sigma), axis=per_image)
             return count - margin(logits, state["labels"]), logits
 
-        (_, logits), gradient = backend.value_and_input_gradient(
-            objective, state["x_adv"], has_aux=True
+        (_, logits), gradient = value_and_input_gradient(
+            model, objective, state["x_adv"], has_aux=True
         )
         gradient = gradient / ops.maximum(get_norm("linf").length(gradient), 1e-12)
         done = state["done"]

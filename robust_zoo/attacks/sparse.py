@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from robust_zoo import backend
 from robust_zoo.attacks.attack import FixedBudgetAttack
+from robust_zoo.attacks.expectation import value_and_input_gradient
 from robust_zoo.attacks.losses import CrossEntropy
 from robust_zoo.attacks.state import AttackState
 from robust_zoo.inference import logits_of
@@ -135,4 +135,4 @@ def _weights(model: keras.Model, x: Tensor) -> Tensor:
         logits = logits_of(model, x)
         return logits[:, 1] - logits[:, 0]
 
-    return backend.value_and_input_gradient(gap, x)[1]
+    return value_and_input_gradient(model, gap, x)[1]

@@ -9,10 +9,11 @@ import numpy as np
 from keras import ops
 
 from robust_zoo import backend
+from robust_zoo.attacks.expectation import Expectation, expected_logits
 from robust_zoo.attacks.norms import over_images
 from robust_zoo.attacks.state import AttackState, finished
 from robust_zoo.backend import random
-from robust_zoo.inference import batch_sizes, batches, call, logits_of, once, predict
+from robust_zoo.inference import batch_sizes, batches, call, logits_of, once
 from robust_zoo.typing import Tensor
 
 if TYPE_CHECKING:
@@ -24,15 +25,20 @@ _WINDOW, _WINDOW_BYTES, _WINDOW_LEAST = 2048, 2**27, 64
 
 def _compile(
     attack: "Attack", model: keras.Model, rough: keras.Model | None
-) -> tuple[Callable[..., Any], ...]:
-    """The compiled parts of an attack on a model: start, follow and judge; with `rough`, fools."""
-    reference = weakref.ref(model)
-    copy = (lambda: None) if rough is None else weakref.ref(rough)
+) -> dict[str, Callable[..., Any]]:
+    """The compiled parts of an attack on a model, by name."""
+    whole, part = weakref.ref(model), (lambda: None) if rough is None else weakref.ref(rough)
+
+    def seen() -> keras.Model | Expectation:
+        return attack.expected(whole())
+
+    def copy() -> keras.Model | Expectation | None:
+        return None if rough is None else attack.expected(part())
 
     def start(
         x: Tensor, y: Tensor, keys: Tensor, epsilon: Tensor, attempt: Tensor | int
     ) -> AttackState:
-        return attack.start(reference(), x, y, random.fold_in(keys, attempt), epsilon, attempt)
+        return attack.start(seen(), x, y, random.fold_in(keys, attempt), epsilon, attempt)
 
     def follow(
         x: Tensor,
@@ -42,11 +48,11 @@ def _compile(
         epsilon: Tensor,
         count: Tensor | int,
     ) -> tuple[AttackState, Tensor, Tensor]:
-        return attack.follow(reference(), x, y, state, closest, epsilon, count, copy())
+        return attack.follow(seen(), x, y, state, closest, epsilon, count, copy())
 
     def judge(x: Tensor, y: Tensor, state: AttackState) -> tuple[Tensor, Tensor, Tensor]:
         candidate = state["x_adv"]
-        logits = logits_of(reference(), candidate)
+        logits = logits_of(seen(), candidate)
         distance = ops.reshape(attack.geometry.length(candidate - x), (-1,))
         distance = ops.where(attack.succeeded(logits, y), distance, np.inf)
         loss = attack.loss_value(logits, state)
@@ -60,14 +66,18 @@ def _compile(
         return distance, loss, candidate
 
     def fools(x: Tensor, y: Tensor) -> Tensor:
-        return attack.succeeded(logits_of(reference(), x), y)
+        return attack.succeeded(logits_of(seen(), x), y)
 
-    if rough is None:
-        return tuple(
-            backend.function(part, model, *attack.models) for part in (start, follow, judge)
-        )
-    models = (model, rough, *attack.models)
-    return tuple(backend.function(part, *models) for part in (start, follow, judge, fools))
+    def find_targets(x: Tensor, y: Tensor) -> Tensor:
+        return attack.find_targets(seen(), x, y)
+
+    parts: list[Callable[..., Any]] = [start, follow, judge]
+    models = (model, *attack.models) if rough is None else (model, rough, *attack.models)
+    if rough is not None:
+        parts.append(fools)
+    if attack.aiming_passes(model):
+        parts.append(find_targets)
+    return {part.__name__: backend.function(part, *models) for part in parts}
 
 
 def like(expected: np.ndarray, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -129,14 +139,19 @@ class WorkingSet:
         self._stop = attack.stop_distance if stop_distance is None else stop_distance
         self._keys = ops.convert_to_numpy(random.fold_in(key, numbers))
         template, shape = attack.template(), x.shape[1:]
-        self._start, self._follow, self._judge, *fools = once(
+        compiled = once(
             model if rough is None else rough,
             shape,
             template,
             lambda: _compile(template, model, rough),
         )
-        self._fools = fools[0] if fools else None
-        logits = predict(model, x, batch_size) if logits is None else logits
+        self._start, self._follow, self._judge = (
+            compiled[name] for name in ("start", "follow", "judge")
+        )
+        self._fools, self._find_targets = compiled.get("fools"), compiled.get("find_targets")
+        self._aiming = attack.aiming_passes(model) * attack.samples
+        if logits is None:
+            logits = expected_logits(model, x, samples=attack.samples, batch_size=batch_size)
         y = logits.argmax(1).astype("int32") if y is None else y
         self.y = ops.convert_to_numpy(attack.reference(logits, y))
         fooled = np.concatenate(
@@ -145,16 +160,17 @@ class WorkingSet:
         self._x_adv = x.copy()
         self._closest = np.where(fooled, 0.0, np.inf).astype("float32")
         self._worst = np.full(len(x), -np.inf, "float32")
-        self._queries = np.ones(len(x), "int64")
+        self._queries = np.full(len(x), attack.samples, "int64")
         self._todo = np.flatnonzero(~fooled)
         self._window = min(_WINDOW, max(_WINDOW_LEAST, _WINDOW_BYTES // x[0].nbytes))
-        self._passes = attack.passes_on(model)
+        self._passes = attack.passes_on(model) * attack.samples
         self._steps, self._attempts = attack.steps_on(shape), attack.attempts_on(model)
         # How far it is: the window's first place in `todo`, the attempt, the steps done in it, the images
         # that are active in it and, between steps, their state.
         self._first = self._attempt = self._done = 0
         self._active: np.ndarray | None = None
         self._state: dict[str, np.ndarray] | None = None
+        self._targets: np.ndarray | None = None  # of the window
         self.work = len(self._todo) * self._attempts * max(self._steps, 1)
 
     @property
@@ -224,10 +240,22 @@ class WorkingSet:
         """
         while self._first < len(self._todo):
             window = self._todo[self._first : self._first + self._window]
+            self._aim(window)
             while self._attempt < self._attempts:
                 self._run_attempt(window, tick, save)
                 self._attempt += 1
             self._first, self._attempt = self._first + len(window), 0
+
+    def _aim(self, window: np.ndarray) -> None:
+        """Which class each attempt on the images `window` aims at, if the attack knows that before it starts."""
+        self._targets = None
+        if self._find_targets is None:
+            return
+        x, y = self.x[window], self.y[window]
+        parts = [self._call(self._find_targets, rows, x, y) for rows in self._batches(len(window))]
+        self._targets = np.concatenate(parts)
+        if not self._attempt and self._state is None:
+            self._queries[window] += self._aiming
 
     def _resisting(self, rows: np.ndarray, window: np.ndarray) -> np.ndarray:
         closest = self._closest[window[rows]]
@@ -250,6 +278,8 @@ class WorkingSet:
             keys, attempt = self._keys[window], np.asarray(self._attempt, "int32")
             for rows in self._batches(self._active):
                 new = self._call(self._start, rows, x, y, keys, epsilon, attempt)
+                if self._targets is not None:
+                    new["targets"] = self._targets[rows, self._attempt]
                 self._scatter(rows, new, len(window))
         assert self._active is not None  # it comes with a state
         while self._done < self._steps and len(self._active):
@@ -279,7 +309,7 @@ class WorkingSet:
             distance, loss, strongest = self._call(self._judge, rows, x, y, self._state)
             assert self._state is not None  # there were images to start on
             last, images = self._state["x_adv"][rows], window[rows]
-            self._queries[images] += 1
+            self._queries[images] += attack.samples
             worse = ~np.isfinite(self._closest[images]) & (loss > self._worst[images])
             self._x_adv[images[worse]] = strongest[worse]
             self._worst[images] = np.maximum(self._worst[images], loss)
@@ -299,7 +329,7 @@ class WorkingSet:
         for rows in self._batches(claimed):
             fooled = self._call(fools, rows, candidates, y)
             distances[rows[~fooled]] = np.inf
-        self._queries[images[claimed]] += 1
+        self._queries[images[claimed]] += self.attack.samples
         return distances
 
     def _keep(self, images: np.ndarray, candidates: np.ndarray, distances: np.ndarray) -> None:

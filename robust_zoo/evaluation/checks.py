@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from robust_zoo.attacks import FGSM, FixedBudgetAttack
+from robust_zoo.attacks.expectation import share_right
 from robust_zoo.attacks.flags import (
     gradient_checks,
     logit_scale,
@@ -21,7 +22,6 @@ from robust_zoo.attacks.flags import (
 from robust_zoo.describe import describe_attack
 from robust_zoo.evaluation.binarisation import binarisation_test
 from robust_zoo.evaluation.crafting import craft
-from robust_zoo.inference import predict
 from robust_zoo.layers import layers_in_order
 from robust_zoo.record import Accuracy, Check, Curve, ThreatModel, wilson_interval
 
@@ -46,6 +46,7 @@ def checks_of_model(
     seed: int,
     batch_size: int,
     progress: bool,
+    samples: int = 1,
 ) -> tuple[Check, ...]:
     """The checks that need the model, and a few images.
 
@@ -60,15 +61,19 @@ def checks_of_model(
         seed: integer seed of the attacks.
         batch_size: of the attacks.
         progress: whether to show progress bars.
+        samples: draws of a random model, by whose majority images are classified.
     """
     checks: list[Check | None] = [
         *gradient_checks(model, x, y, batch_size=batch_size),
         softmax_output(logits),
         logit_scale(logits),
-        randomness(model, x),
+        randomness(
+            model, x, averaged=bool(attacks) and all(attack.samples > 1 for attack in attacks)
+        ),
     ]
     if moved is not None:
-        checks.append(no_label_leaking(logits.argmax(1) == y, moved))
+        right = share_right(model, x, y, samples=samples, seed=seed, batch_size=batch_size)
+        checks.append(no_label_leaking(right >= 0.5, moved))
     if threat is not None and attacks:
         options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
         checks.append(binarisation_test(model, x, attacks, threat, **options))
@@ -83,11 +88,16 @@ def right_after_fgsm(
     *,
     seed: int,
     batch_size: int,
+    samples: int = 1,
 ) -> np.ndarray:
-    """Of which images what FGSM makes of them is classified correctly, bool (n,)."""
-    attack = FGSM(epsilon=threat.epsilon, norm=threat.norm)
-    x_adv = craft(attack, model, x, y, seed=seed, batch_size=batch_size)
-    return predict(model, x_adv, batch_size).argmax(1) == y
+    """Of which images what FGSM makes of them is classified correctly, bool (n,).
+
+    `samples`: draws of a random model that it averages over, by the majority of as many of which images are classified.
+    """
+    attack = FGSM(epsilon=threat.epsilon, norm=threat.norm, samples=samples)
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    x_adv = craft(attack, model, x, y, **options)
+    return share_right(model, x_adv, y, samples=samples, **options) >= 0.5
 
 
 def in_order(checks: Sequence[Check]) -> list[Check]:

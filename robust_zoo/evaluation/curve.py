@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from robust_zoo.attacks import APGD, PGD
+from robust_zoo.attacks.expectation import expected_logits
 from robust_zoo.attacks.norms import get_norm
 from robust_zoo.attacks.run import bfloat16_copy
 from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
-from robust_zoo.inference import predict
 from robust_zoo.record import Accuracy, Curve, CurvePoint, ThreatModel, allowed_distance
 
 N_EXAMPLES = 512  # how many of the evaluated examples the curve is measured on
@@ -46,11 +46,13 @@ def curve_radii(threat: ThreatModel, shape: tuple[int, ...]) -> list[float]:
     return [*below, *beyond, everything]
 
 
-def curve_attack(threat: ThreatModel) -> PGD | APGD:
-    """What the curve is measured with, in l1 APGD: at other radii its step is longer or shorter in proportion."""
-    if threat.norm == "l1":
-        return APGD(epsilon=threat.epsilon, norm="l1", steps=_STEPS_L1)
-    return PGD(epsilon=threat.epsilon, norm=threat.norm, steps=_STEPS)
+def curve_attack(threat: ThreatModel, samples: int = 1) -> PGD | APGD:
+    """What the curve is measured with, in l1 APGD: at other radii its step is longer or shorter in proportion.
+
+    `samples`: draws of a random model that it averages over.
+    """
+    budget: dict[str, Any] = {"epsilon": threat.epsilon, "norm": threat.norm, "samples": samples}
+    return APGD(**budget, steps=_STEPS_L1) if threat.norm == "l1" else PGD(**budget, steps=_STEPS)
 
 
 def broken_at(
@@ -84,7 +86,8 @@ def broken_at(
     options: dict[str, Any] = {"key": random.key(seed), "batch_size": batch_size}
     if precision == "bfloat16":
         options["rough"] = bfloat16_copy(model)
-    logits, rising = predict(model, x, batch_size), np.asarray(radii)
+    logits = expected_logits(model, x, samples=attack.samples, batch_size=batch_size)
+    rising = np.asarray(radii)
     least, most = np.zeros(len(x), "int64"), np.full(len(x), len(radii))
     while len(rows := np.flatnonzero(least < most)):
         middle = (least[rows] + most[rows]) // 2
@@ -93,7 +96,9 @@ def broken_at(
             epsilon=rising[middle], **options,
         )  # fmt: skip
         working_set.run()
-        fooled = working_set.found()["success"]
+        found = working_set.found()
+        found |= attack.confirmed(model, x[rows], y[rows], found, seed, batch_size)
+        fooled = found["success"]
         most[rows[fooled]] = middle[fooled]
         least[rows[~fooled]] = middle[~fooled] + 1
     return most
@@ -106,6 +111,7 @@ def accuracy_curve(
     evidence: Sequence[Evidence] = (),
     *,
     seed: int,
+    samples: int = 1,
 ) -> tuple[Curve, list[Accuracy]]:
     """Accuracy as epsilon grows until the ball holds every image: under PGD, and whatever else is known.
 
@@ -115,6 +121,7 @@ def accuracy_curve(
         threat: norm and epsilon.
         evidence: of other attacks on the same images, in the same norm.
         seed: of the attack.
+        samples: see `curve_attack`.
 
     Returns:
         The curve, no point of which is above what any of the evidence leaves, and its points as PGD alone has them.
@@ -128,6 +135,6 @@ def accuracy_curve(
             held &= ~part.broken(epsilon, n)
         own.append(Accuracy.count(int(alone.sum()), n))
         points.append(CurvePoint.count(int(held.sum()), n, epsilon=epsilon))
-    attack = curve_attack(threat)
+    attack = curve_attack(threat, samples)
     name, config = type(attack).__name__, attack.get_config()
     return Curve(name=name, config=config, seed=seed, points=tuple(points)), own

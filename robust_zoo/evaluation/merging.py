@@ -21,6 +21,7 @@ from robust_zoo.evaluation.outcomes import (
     certified_by_bounds,
     certified_by_smoothing,
     evidence_of,
+    expected_of,
     minimum_norm,
     outcome_of,
     top5_of,
@@ -76,18 +77,21 @@ def merged(
             distances.append(minimum_norm(attack, notes["norm"], arrays, clean, plan.seed, seconds))
             continue
         held = clean & arrays["stands"]
+        right = None if found.right is None else found.right[: attack.n]
         if "skipped" in arrays:
             # What something else broke is not robust, whatever certified it.
             held &= ~(arrays["skipped"] & ~proven[: attack.n])
             arrays["skipped"] = arrays["skipped"] & proven[: attack.n]
         if not attack.own:
-            outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
+            outcome = outcome_of(
+                attack, arrays, notes["components"], held, plan.seed, seconds, right
+            )
             others.append(outcome)
             held_by_others.append(held)
             continue
         for known in smaller:
             held = held & ~known.broken(float(attack.config["epsilon"]), attack.n)
-        outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds)
+        outcome = outcome_of(attack, arrays, notes["components"], held, plan.seed, seconds, right)
         outcomes.append(outcome)
         survivors.append(held)
         flags += _flags(found.checks_of("attack", place), outcome)
@@ -108,7 +112,12 @@ def merged(
         defense=plan.defense,
         threat_model=plan.threat_model,
         precision=plan.precision,
-        clean=Accuracy.count(int(found.clean.sum()), plan.n, **top5_of(found.of("clean")[0])),
+        clean=Accuracy.count(
+            int(found.clean.sum()),
+            plan.n,
+            expected=expected_of(found.right),
+            **top5_of(found.of("clean")[0]),
+        ),
         attacks=tuple(outcomes),
         worst_case=worst_case(outcomes, survivors) if outcomes else None,
         minimum_norm=tuple(distances),
@@ -166,6 +175,10 @@ class _Found:
         arrays, notes, _ = self.of("clean")
         self.labels, self.range_hint = arrays["labels"], str(notes["range_hint"])
         self.clean = arrays["predicted"] == self.labels
+        # Of a random model, the share of its draws that are right.
+        self.right: np.ndarray | None = arrays.get("right")
+        if self.right is not None:
+            self.clean = self.right >= 0.5
 
     def of(
         self, kind: str, attack: int = -1
@@ -246,7 +259,9 @@ def _checks(
         assert plan.threat_model is not None  # or there is no curve
         arrays, notes, _ = found.of("curve")
         places, radii = arrays["broken_at"], notes["radii"]
-        curve, alone = accuracy_curve(places, radii, plan.threat_model, evidence, seed=plan.seed)
+        curve, alone = accuracy_curve(
+            places, radii, plan.threat_model, evidence, seed=plan.seed, samples=plan.samples
+        )
         checks += [reaches_chance(curve, found.labels), curve_agrees(curve, alone)]
         one_step = found.of("checks")[0]["right_after_fgsm"]
         one_step &= found.clean[: len(one_step)]

@@ -46,8 +46,12 @@ def outcome_of(
     held: np.ndarray,
     seed: int,
     seconds: float,
+    right: np.ndarray | None = None,
 ) -> AttackOutcome:
-    """Of an attack with a budget; `held`, bool (n,): the images that it left."""
+    """Of an attack with a budget; `held`, bool (n,): the images that it left.
+
+    `right` (n,): of a random model, the share of its draws that are right on the clean images.
+    """
     left = {}
     if components:
         broken_by = arrays["broken_by"]
@@ -64,6 +68,7 @@ def outcome_of(
         seconds=round(seconds, 3),
         components=left,
         skipped=int(arrays["skipped"].sum()) if "skipped" in arrays else 0,
+        expected=expected_of(right, arrays),
         **top5_of(arrays),
     )
 
@@ -104,6 +109,16 @@ def certified_by_smoothing(
         )
         for radius in plan.smoothing.radii
     ]
+
+
+def expected_of(
+    right: np.ndarray | None, arrays: dict[str, np.ndarray] | None = None
+) -> float | None:
+    """Mean share of draws in which a random model is right, on clean images or under an attack; None of other models."""
+    if right is None or (arrays is not None and "fooled_share" not in arrays):
+        return None
+    under = right if arrays is None else np.minimum(right, 1 - arrays["fooled_share"])
+    return float(under.mean())
 
 
 def top5_of(arrays: dict[str, np.ndarray]) -> dict[str, float]:

@@ -177,6 +177,11 @@ class EvaluationPlan(_Part):
             raise ValueError(f"there must be at most {_MOST_TASKS:,} tasks")
         return self
 
+    @property
+    def samples(self) -> int:
+        """Over how many draws of a random model's randomness its attacks average at most."""
+        return max((int(attack.config.get("samples", 1)) for attack in self.attacks), default=1)
+
     _bound: Bound | None = pydantic.PrivateAttr(None)
     _trusted: bool = pydantic.PrivateAttr(False)
 

@@ -11,6 +11,7 @@ from keras import ops
 from robust_zoo import backend
 from robust_zoo.attacks import Attack, FixedBudgetAttack
 from robust_zoo.attacks.autoattack import AutoAttackResult
+from robust_zoo.attacks.expectation import share_right
 from robust_zoo.certification import ABSTAIN, Certificates, SmoothedClassifier, certify
 from robust_zoo.copies import agree
 from robust_zoo.evaluation.checks import checks_of_model, range_hint, right_after_fgsm
@@ -67,8 +68,12 @@ def _clean(
 ) -> dict[str, Any]:
     model = plan.bound.model
     logits = predict(model, x, plan.batch_size)
+    arrays = {"predicted": logits.argmax(1), "labels": y, **_among_five(logits, y)}
+    if plan.samples > 1:
+        options = {"seed": plan.seed, "batch_size": plan.batch_size}
+        arrays["right"] = share_right(model, x, y, samples=plan.samples, **options)
     return {
-        "arrays": {"predicted": logits.argmax(1), "labels": y, **_among_five(logits, y)},
+        "arrays": arrays,
         "notes": {"range_hint": range_hint(model)},
     }
 
@@ -117,7 +122,13 @@ def _attack(
     rest = np.flatnonzero(~_certificates(plan, task, x, y).certified)
     rest = rest if len(rest) else np.arange(1)
     found = _attacked(plan, task, x[rest], y[rest], rest, state_file)
-    proven: dict[str, Any] = {"distance": 0.0, "stands": True, "among_five": True, "broken_by": ""}
+    proven: dict[str, Any] = {
+        "distance": 0.0,
+        "stands": True,
+        "among_five": True,
+        "broken_by": "",
+        "fooled_share": 0.0,
+    }
     arrays = {}
     for name, values in found["arrays"].items():
         arrays[name] = np.full(len(x), proven[name], values.dtype)
@@ -159,13 +170,16 @@ def _attacked(
     arrays = {"distance": result.distance}
     if isinstance(attack, FixedBudgetAttack):
         arrays |= _among_five(seen_logits, y)
-        arrays["stands"] = ~result.success & (seen == y)
+        if result.fooled is None:
+            arrays["stands"] = ~result.success & (seen == y)
+        else:
+            arrays |= {"stands": ~result.success, "fooled_share": result.fooled}
         if isinstance(result, AutoAttackResult):
             arrays["broken_by"] = result.broken_by
     else:
         logits = predict(model, x, plan.batch_size)
         left = ops.convert_to_numpy(attack.reference(logits, y))
-        arrays["fooled"] = result.success & (seen != left)
+        arrays["fooled"] = result.success & ((seen != left) | (attack.samples > 1))
         arrays["broken"] = arrays["fooled"] & (seen != y)
         arrays["length"] = lengths(attack, x)
     return {
@@ -198,7 +212,7 @@ def _curve(
     numbers = np.arange(task.first, task.last)
     radii = curve_radii(plan.threat_model, x.shape[1:])
     found = broken_at(
-        curve_attack(plan.threat_model), radii, plan.bound.model, x, y, numbers,
+        curve_attack(plan.threat_model, plan.samples), radii, plan.bound.model, x, y, numbers,
         seed=plan.seed, batch_size=plan.batch_size, precision=plan.precision,
     )  # fmt: skip
     return {"arrays": {"broken_at": found}, "notes": {"radii": radii}}
@@ -213,9 +227,11 @@ def _checks(
     moved = None
     if plan.has_curve:
         assert threat is not None  # or there is no curve
-        options = {"seed": plan.seed, "batch_size": plan.batch_size}
+        options = {"seed": plan.seed, "batch_size": plan.batch_size, "samples": plan.samples}
         moved = right_after_fgsm(model, x, y, threat, **options)
-    found = checks_of_model(model, x, y, logits, moved, threat, fixed, **_options(plan))
+    found = checks_of_model(
+        model, x, y, logits, moved, threat, fixed, samples=plan.samples, **_options(plan)
+    )
     return {"arrays": {} if moved is None else {"right_after_fgsm": moved}, "checks": found}
 
 

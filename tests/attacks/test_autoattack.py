@@ -23,14 +23,14 @@ def ten_classes():
 @pytest.fixture
 def short(monkeypatch):
     """A standard version of few steps."""
-    original = AutoAttack.standard
+    original = AutoAttack.ensemble
 
     def standard(self, num_classes, scale=1.0):
         components, changes = original(self, num_classes, scale)
         steps = {"apgd-ce": 20, "apgd-t": 10, "fab-t": 10, "square": 50}
         return {name: a.replace(steps=steps[name]) for name, a in components.items()}, changes
 
-    monkeypatch.setattr(AutoAttack, "standard", standard)
+    monkeypatch.setattr(AutoAttack, "ensemble", standard)
 
 
 def predictions(model, x):
@@ -39,7 +39,7 @@ def predictions(model, x):
 
 def test_the_standard_version_has_the_published_parameters_and_order():
     for norm in ("linf", "l2"):
-        components, changes = AutoAttack(epsilon=0.1, norm=norm).standard(10)
+        components, changes = AutoAttack(epsilon=0.1, norm=norm).ensemble(10)
         budget = {"epsilon": 0.1, "norm": norm}
         assert components == {
             "apgd-ce": APGD(**budget, loss="cross_entropy", steps=100, restarts=1, rho=0.75),
@@ -71,7 +71,7 @@ def test_outcomes_per_component_and_per_example(ten_classes, images, short, norm
         left.append(1 - broken.mean())
     np.testing.assert_allclose(list(result.components.values()), left)
     # Each component alone, on what was left to it, breaks the same images.
-    components, _ = AutoAttack(epsilon=epsilon, norm=norm).standard(10)
+    components, _ = AutoAttack(epsilon=epsilon, norm=norm).ensemble(10)
     alone = components["apgd-ce"].run(ten_classes, x, y)
     first = np.isin(result.broken_by, ["clean", "apgd-ce"])
     assert (first == alone.success).mean() > 0.9  # other random starts
@@ -110,7 +110,7 @@ def test_fab_only_counts_inside_the_ball(ten_classes, images, monkeypatch):
     distance = fab.run(ten_classes, x).distance
     epsilon = float(np.median(distance))
     components = {"fab-t": fab, "square": Square(epsilon=epsilon, steps=1)}
-    monkeypatch.setattr(AutoAttack, "standard", lambda self, *told: (components, []))
+    monkeypatch.setattr(AutoAttack, "ensemble", lambda self, *told: (components, []))
     result = AutoAttack(epsilon=epsilon).run(ten_classes, x)
     np.testing.assert_array_equal(result.broken_by == "fab-t", distance <= epsilon)
     robust = result.broken_by == ""

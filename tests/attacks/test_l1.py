@@ -181,10 +181,10 @@ def test_autoattack_is_exact_on_a_linear_model(problem):
     clear = np.abs(gain / margin - 1) > 0.02
     np.testing.assert_array_equal(found.success[clear], (gain > margin)[clear])
     assert list(found.components) == ["apgd-ce", "apgd-t", "fab-t", "square"]
-    components, changes = AutoAttack(norm="l1", epsilon=12.0).standard(10)
+    components, changes = AutoAttack(norm="l1", epsilon=12.0).ensemble(10)
     assert (components["apgd-ce"].restarts, components["apgd-t"].targets) == (5, 5)
     assert (components["fab-t"].targets, changes) == (9, [])
-    assert AutoAttack(norm="l1", epsilon=12.0).standard(4)[1]
+    assert AutoAttack(norm="l1", epsilon=12.0).ensemble(4)[1]
 
 
 @pytest.mark.slow

@@ -73,5 +73,7 @@ def test_every_choice_is_taken(name, key, value):
     settings[key] = value
     if value in ("least_likely", "random"):
         settings["targeted"] = True
+    if value == "malt":
+        settings["targets"] = 1
     made = getattr(attacks, name)(**settings)
     assert getattr(getattr(made, key), "name", getattr(made, key)) == value

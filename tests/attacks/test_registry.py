@@ -86,7 +86,7 @@ def test_they_measure_and_are_verified(other_package):
     [
         (
             "brighter:nothing=1",
-            "'brighter' has no 'nothing': it must be one of norm, epsilon, share",
+            "'brighter' has no 'nothing': it must be one of norm, samples, epsilon, share",
         ),
         ("brighter:share=red", "share of 'brighter' must be a number"),
         ("broken", "attack 'broken' cannot be loaded: "),

@@ -144,7 +144,7 @@ def test_fgsm_and_pgd_are_compared_on_the_same_images(trained, digits, monkeypat
     assert leaking.value == pytest.approx(one - right, abs=0.03)
     # A PGD that does not move is the weakest there is.
     still = PGD(epsilon=THREAT.epsilon, steps=1, step_size=1e-9)
-    monkeypatch.setattr(tasks, "curve_attack", lambda threat: still)
+    monkeypatch.setattr(tasks, "curve_attack", lambda threat, samples: still)
     assert found()[0].passed is False
 
 

@@ -86,7 +86,7 @@ def test_flags_of_an_attack_are_a_task(trained, monkeypatch):
     monkeypatch.setattr(AutoAttack, "find_flags", watched)
     components = {"apgd-ce": APGD(epsilon=0.01, steps=1), "fab-t": FAB(targets=1, steps=1)}
     components |= {"square": Square(epsilon=0.01, steps=1)}
-    monkeypatch.setattr(AutoAttack, "standard", lambda self, *told: (components, []))
+    monkeypatch.setattr(AutoAttack, "ensemble", lambda self, *told: (components, []))
     options = {"attacks": attack, "n": 140, "checks": False}
     plan = plan_evaluation(trained, "digits", task_size=50, **options)
     assert [task for task in plan.tasks if task.kind == "flags"] == [(6, "flags", 0, 0, 128)]

@@ -224,7 +224,7 @@ def test_commands_that_compute_nothing_start_no_backend(arguments, status):
 
 def test_defaults_are_those_of_the_classes():
     told = {"epsilon", "norm", "steps", "restarts", "loss", "targets", "random_start", "scale"}
-    told |= {"targeted", "step_size"}  # said in another way, or by the threat model
+    told |= {"targeted", "step_size", "samples"}  # said in another way, or by the threat model
     found = {}
     for name in dir(attacks):
         kind = getattr(attacks, name)
