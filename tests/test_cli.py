@@ -581,6 +581,14 @@ def test_training_stops_at_its_time_limit_and_goes_on(command, recipe, tmp_path)
             "--smoothing: n must be an integer, got 'x'",
         ),
         (
+            ["evaluate", "mlp.pgd_digits", "--smoothing", "sigma=0.1,radii=0:a"],
+            "--smoothing: radii must be numbers such as 0:0.25:0.5, got '0:a'",
+        ),
+        (
+            ["evaluate", "mlp.pgd_digits", "--smoothing", "sigma=0.1,radii=0.2:-0.1"],
+            "--smoothing: radii must be rising numbers >= 0",
+        ),
+        (
             ["evaluate", "mlp.pgd_digits", "--threat-model", "l2"],
             "--threat-model must be a norm and a radius, such as l2:0.5",
         ),

@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robust_zoo.attack_names import HYPERPARAMETERS, NAMES, check_epsilon, check_settings, outside
@@ -171,7 +171,7 @@ def check_certify(methods: Sequence[str], skip: bool) -> None:
 
 
 def parse_smoothing(text: str | None) -> "Smoothing | None":
-    """How to smooth, from "sigma=0.25,n=10000,images=500"; None stays None.
+    """How to smooth, from "sigma=0.25,n=10000,images=500,radii=0:0.25:0.5"; None stays None.
 
     Raises:
         ValueError: a setting that there is not, or a value out of range.
@@ -180,7 +180,17 @@ def parse_smoothing(text: str | None) -> "Smoothing | None":
         return None
     from robust_zoo.certification import Smoothing
 
-    kinds = {"sigma": float, "n0": int, "n": int, "alpha": float, "images": int}
+    def radii(values: str) -> list[float]:
+        return [float(value) for value in values.split(":")]
+
+    kinds: dict[str, Callable[[str], Any]] = {
+        "sigma": float, "n0": int, "n": int, "alpha": float, "images": int, "radii": radii,
+    }  # fmt: skip
+    what: dict[Any, str] = {
+        int: "an integer",
+        float: "a number",
+        radii: "numbers such as 0:0.25:0.5",
+    }
     values: dict[str, Any] = {}
     for setting in text.split(","):
         key, _, value = setting.partition("=")
@@ -191,8 +201,9 @@ def parse_smoothing(text: str | None) -> "Smoothing | None":
         try:
             values[key] = kinds[key](value)
         except ValueError:
-            kind = "an integer" if kinds[key] is int else "a number"
-            raise ValueError(f"--smoothing: {key} must be {kind}, got {value!r}.") from None
+            raise ValueError(
+                f"--smoothing: {key} must be {what[kinds[key]]}, got {value!r}."
+            ) from None
     if "sigma" not in values:
         raise ValueError(f"--smoothing needs sigma, the deviation of the noise, got {text!r}.")
     try:

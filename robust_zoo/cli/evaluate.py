@@ -116,7 +116,7 @@ SmoothingSettings = Annotated[
     str | None,
     typer.Option(
         "--smoothing",
-        help="Also certify the smoothed classifier, with settings: sigma=0.25,n=10000,images=500; n0 and alpha, too.",
+        help="Also certify the smoothed classifier, with settings: sigma=0.25,n=10000,images=500,radii=0:0.25:0.5; n0 and alpha, too.",
     ),
 ]
 ThreatModels = Annotated[
