@@ -1,10 +1,11 @@
-"""The strength of our attacks next to those of Foolbox, ART and torchattacks: same model, images, settings.
+"""The strength of our attacks next to those of Foolbox, ART, torchattacks and adversarial-library: same model, images,
+settings.
 
     python benchmarks/parity.py --python-torch ../torch/bin/python --output benchmarks/parity.md
 
 Every library attacks the same checkpoint in a process of its own, one after the other, since a process
-has one Keras backend: Foolbox and ART under --python-tensorflow, torchattacks under --python-torch, where
-the very same Keras model is a torch module. Either environment needs what robust_zoo needs and the
+has one Keras backend: Foolbox and ART under --python-tensorflow, torchattacks and adversarial-library under
+--python-torch, where the very same Keras model is a torch module. Either environment needs what robust_zoo needs and the
 libraries (extra `bench`); one that lacks a library gets a row that says so. Images travel in .npz files.
 
 Whatever a library says of its images, our model judges them here, in float32: an image counts as broken
@@ -15,6 +16,7 @@ points below.
 """
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import math
@@ -42,6 +44,7 @@ BATCH_SIZE = 128
 TOLERANCE = 1e-5
 ACCURACY_MARGIN, DISTANCE_MARGIN, SIGNIFICANCE = 0.005, 0.02, 0.05
 PGD_STEPS, MOMENTUM_STEPS, APGD_STEPS, FAB_STEPS, DEEPFOOL_STEPS = 40, 10, 100, 100, 50
+CLOSEST_STEPS, CLOSEST_GAMMA, SPARSE_STEPS = 100, 0.05, 300
 OVERSHOOT, CW_SEARCH, CW_RATE, CW_CONSTANT = 0.02, 9, 0.01, 1e-3
 HEADINGS = (
     "attack", "library", "n", "measure", "ours", "theirs", "ours - theirs",
@@ -63,6 +66,7 @@ class Task:
     cw_steps: int
     few: int
     seed: int
+    only: tuple[str, ...] = ()
 
     @property
     def step_size(self) -> float:
@@ -97,7 +101,7 @@ def cases(task: Task) -> dict[str, Case]:
     queries = f"{task.queries} queries, no rescaled schedule"
     deepfool = f"{DEEPFOOL_STEPS} steps, overshoot {OVERSHOOT}, all classes"
     apgd = f"{APGD_STEPS} steps, one random start"
-    return {
+    every = {
         "FGSM": Case(attacks.FGSM(**linf), "one step of epsilon"),
         "PGD linf": Case(
             attacks.PGD(**linf, **iterations),
@@ -149,7 +153,26 @@ def cases(task: Task) -> dict[str, Case]:
             f"constant {CW_CONSTANT}, abort early",
             long=True,
         ),
+        "DDN l2": Case(
+            attacks.DDN(steps=CLOSEST_STEPS, gamma=CLOSEST_GAMMA),
+            f"{CLOSEST_STEPS} steps, gamma {CLOSEST_GAMMA}, first epsilon 1, no rounding to levels",
+            long=True,
+        ),
+        **{
+            f"FMN {norm}": Case(
+                attacks.FMN(norm=norm, steps=CLOSEST_STEPS, step_size=1.0, gamma=CLOSEST_GAMMA),
+                f"{CLOSEST_STEPS} steps of length 1 falling to 0.01, gamma {CLOSEST_GAMMA}",
+                long=True,
+            )
+            for norm in ("linf", "l2", "l1", "l0")
+        },
+        "sigma-zero l0": Case(
+            attacks.SigmaZero(steps=SPARSE_STEPS),
+            f"{SPARSE_STEPS} steps, sigma 0.001, threshold 0.3 moved by 0.01",
+            long=True,
+        ),
     }  # fmt: skip
+    return {name: case for name, case in every.items() if not task.only or name in task.only}
 
 
 def foolbox_searches(task: Task, model: keras.Model) -> dict[str, Search]:
@@ -195,6 +218,18 @@ def foolbox_searches(task: Task, model: keras.Model) -> dict[str, Search]:
         "DeepFool l2": search(theirs.L2DeepFoolAttack(**deepfool), None),
         "DeepFool linf": search(theirs.LinfDeepFoolAttack(**deepfool), None),
         "Carlini-Wagner l2": without_blanks,
+        "DDN l2": search(theirs.DDNAttack(steps=CLOSEST_STEPS, gamma=CLOSEST_GAMMA), None),
+        **{
+            f"FMN {norm}": search(
+                attack(steps=CLOSEST_STEPS, max_stepsize=1.0, gamma=CLOSEST_GAMMA), None
+            )
+            for norm, attack in {
+                "linf": theirs.LInfFMNAttack,
+                "l2": theirs.L2FMNAttack,
+                "l1": theirs.L1FMNAttack,
+                "l0": theirs.L0FMNAttack,
+            }.items()
+        },
     }
 
 
@@ -223,9 +258,9 @@ def art_searches(task: Task, model: keras.Model) -> dict[str, Search]:
     return {name: attack.generate for name, attack in theirs.items()}
 
 
-def torchattacks_searches(task: Task, model: keras.Model) -> dict[str, Search]:
+def torch_module(model: keras.Model):
+    """The model for images with their channels first, on Keras's torch backend."""
     import torch
-    import torchattacks as theirs
 
     class ChannelsFirst(torch.nn.Module):
         def __init__(self):
@@ -235,7 +270,45 @@ def torchattacks_searches(task: Task, model: keras.Model) -> dict[str, Search]:
         def forward(self, images):
             return self.classifier(images.permute(0, 2, 3, 1), training=False)
 
-    module = ChannelsFirst().eval()
+    return ChannelsFirst().eval()
+
+
+def torch_search(attack) -> Search:
+    """What a library's attack (images, labels) finds, of NumPy images with their channels last."""
+    import torch
+
+    def run(x, y):
+        images = torch.tensor(x.transpose(0, 3, 1, 2))
+        found = attack(images, torch.tensor(y, dtype=torch.int64))
+        return found.detach().numpy().transpose(0, 2, 3, 1)
+
+    return run
+
+
+def adversarial_library_searches(task: Task, model: keras.Model) -> dict[str, Search]:
+    from adv_lib import attacks as theirs
+
+    module = torch_module(model)
+    closest = {"steps": CLOSEST_STEPS, "γ": CLOSEST_GAMMA, "levels": None}  # noqa: RUF001
+    norms = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}
+    built = {
+        "DDN l2": lambda x, y: theirs.ddn(module, x, y, **closest),
+        "sigma-zero l0": lambda x, y: theirs.sigma_zero(module, x, y, num_steps=SPARSE_STEPS),
+    }
+    for name, order in norms.items():
+        options = {"norm": order, "steps": CLOSEST_STEPS}
+        options |= {"α_init": 1.0, "γ_init": CLOSEST_GAMMA}  # noqa: RUF001
+        built[f"FMN {name}"] = functools.partial(
+            lambda x, y, options: theirs.fmn(module, x, y, **options), options=options
+        )
+    return {name: torch_search(attack) for name, attack in built.items()}
+
+
+def torchattacks_searches(task: Task, model: keras.Model) -> dict[str, Search]:
+    import torch
+    import torchattacks as theirs
+
+    module = torch_module(model)
     linf = {"eps": task.epsilon, "seed": task.seed}
     l2 = {"norm": "L2", "eps": task.epsilon_l2, "seed": task.seed}
     iterations = {"eps": task.epsilon, "alpha": task.step_size, "steps": PGD_STEPS}
@@ -244,14 +317,6 @@ def torchattacks_searches(task: Task, model: keras.Model) -> dict[str, Search]:
     fab = theirs.FAB(
         module, eps=task.epsilon, steps=FAB_STEPS, multi_targeted=True, n_classes=task.classes
     )
-
-    def search(attack) -> Search:
-        def run(x, y):
-            images = torch.tensor(x.transpose(0, 3, 1, 2))
-            found = attack(images, torch.tensor(y, dtype=torch.int64))
-            return found.detach().numpy().transpose(0, 2, 3, 1)
-
-        return run
 
     def closest_of_all(images, labels):
         """Its own loop over targets leaves out what is broken within epsilon already."""
@@ -281,13 +346,14 @@ def torchattacks_searches(task: Task, model: keras.Model) -> dict[str, Search]:
         "Square l2": theirs.Square(module, **l2, **square),
         "FAB-T linf": closest_of_all,
     }
-    return {name: search(attack) for name, attack in built.items()}
+    return {name: torch_search(attack) for name, attack in built.items()}
 
 
 LIBRARIES = {
     "Foolbox": ("tensorflow", "foolbox", foolbox_searches),
     "ART": ("tensorflow", "adversarial-robustness-toolbox", art_searches),
     "torchattacks": ("torch", "torchattacks", torchattacks_searches),
+    "adversarial-library": ("torch", "adv-lib", adversarial_library_searches),
 }
 """Libraries by name: the Keras backend, the distribution, and what makes its attacks."""
 
@@ -308,6 +374,8 @@ def work(library: str, directory: pathlib.Path) -> None:
     report = {"versions": {**versions, backend.name: backend.version}, "reasons": {}}
     found, all_cases = {}, cases(task)
     for name, search in searches.items():
+        if name not in all_cases:
+            continue
         n = task.few if all_cases[name].long else len(data["x"])
         started = time.perf_counter()
         try:
@@ -510,6 +578,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--few", type=int, default=128, help="images for the long attacks")
     parser.add_argument("--queries", type=int, default=1000, help="of the Square attack")
     parser.add_argument("--cw-steps", type=int, default=200, help="of each Carlini-Wagner search")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ATTACK", help="by default all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--python-tensorflow", default=sys.executable, metavar="PATH")
     parser.add_argument("--python-torch", default=sys.executable, metavar="PATH")
@@ -547,6 +616,7 @@ def main() -> None:
             cw_steps=arguments.cw_steps,
             few=min(arguments.few, len(data)),
             seed=arguments.seed,
+            only=tuple(arguments.only),
         )
         with tempfile.TemporaryDirectory() as directory:
             lines, used = measure(judge, task, pathlib.Path(directory), pythons)

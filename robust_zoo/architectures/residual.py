@@ -38,8 +38,12 @@ def normalised(
             f"mean and deviation must both be None, or a number or {channels} numbers each, got {mean!r} and "
             f"{deviation!r}."
         )
-    if not (values[1] > 0).all():
-        raise ValueError(f"deviation must be above 0, got {deviation!r}.")
+    if not (
+        np.isfinite(values[0]).all() and np.isfinite(values[1]).all() and (values[1] > 0).all()
+    ):
+        raise ValueError(
+            f"mean must be finite, and deviation must be above 0 and finite, got {mean!r} and {deviation!r}."
+        )
     scale, offset = (1 / values[1]).tolist(), (-values[0] / values[1]).tolist()
     if max(len(scale), len(offset)) == 1:
         scale, offset = scale[0], offset[0]

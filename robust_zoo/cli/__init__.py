@@ -1,7 +1,8 @@
 """The `robust-zoo` command."""
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, TextIO
 
 import typer
 
@@ -83,6 +84,7 @@ app.add_typer(plot_app, name="plot")
 
 def main() -> None:
     """Runs the command: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 75 out of time, 130 Ctrl-C."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except InterruptedRunError as interrupted:
@@ -93,6 +95,18 @@ def main() -> None:
         sentence = " ".join(line.split()) or type(error).__name__
         print(f"robust-zoo: {in_flags(sentence, _options())}", file=sys.stderr)
         sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line on stderr, without the place in the code that it came from."""
+    print(f"robust-zoo: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _options() -> set[str]:

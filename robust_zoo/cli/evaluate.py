@@ -82,7 +82,12 @@ SkipCorrupt = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Split of the dataset.")]
 Seed = Annotated[
-    int, typer.Option(help="Integer seed for the sample and for all randomness of the attacks.")
+    int,
+    typer.Option(
+        help="Integer seed for the sample and for all randomness of the attacks.",
+        min=0,
+        max=2**64 - 1,
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Images in a batch.")]
 InputRange = Annotated[

@@ -17,7 +17,6 @@ from robust_zoo.cli.evaluate import (
     CentralCrop,
     DatasetName,
     Epsilon,
-    Model,
     NormName,
     Seed,
     SkipCorrupt,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Model,
+    model: Annotated[str, typer.Argument(help="Name, checkpoint directory, or handle on a hub.")],
     *,
     to: Annotated[str, typer.Option(help="onnx, litert, tf_saved_model or torch.")],
     output: Annotated[

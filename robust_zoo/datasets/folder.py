@@ -21,6 +21,7 @@ from robust_zoo.typing import Tensor
 
 _NAMED = 5  # of the pictures that cannot be read, in a sentence
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_OTHER_SUFFIXES = (".avif", ".heic", ".jp2", ".ppm", ".tif", ".tiff", ".webp")  # of pictures
 
 
 class PictureError(DatasetError):
@@ -116,6 +117,18 @@ class Folder(Source):
             raise DatasetError(
                 f"{str(directory)!r} has no images in its subfolders: they must end in {', '.join(_SUFFIXES)}."
             )
+        others = {
+            file.suffix.lower()
+            for name in classes
+            for file in (directory / name).rglob("*")
+            if file.suffix.lower() in _OTHER_SUFFIXES
+        }
+        if others:
+            warnings.warn(
+                f"{str(directory)!r} has pictures in formats that are not read, {', '.join(sorted(others))}, which are "
+                "left out.",
+                stacklevel=4,
+            )
         filled = {number for _, number in files}
         if empty := [name for number, name in enumerate(classes) if number not in filled]:
             warnings.warn(
@@ -131,9 +144,9 @@ class Folder(Source):
         for file in files:
             try:
                 return _whole(asked, file)
-            except PictureError:
+            except PictureError as error:
                 if not self.skip_corrupt:
-                    raise
+                    raise _refusal(FolderReader(files, [0] * len(files), (1, 1, 3))) from error
         raise DatasetError(f"{str(self.path)!r} has no picture that can be read.")
 
 
@@ -164,13 +177,9 @@ class FolderReader:
         try:
             return decoded(self.decode, paths, labels, parts)
         except Exception as error:  # of whatever library reads that kind of picture
-            corrupt = self.corrupt(numbers)
-            if not corrupt:
+            if not self.corrupt(numbers):
                 raise
-            raise DatasetError(
-                f"{_told(self, corrupt)}: open_dataset(skip_corrupt=True), or --skip-corrupt of evaluate, plan, port and "
-                "export, leaves out what cannot be read."
-            ) from error
+            raise _refusal(self) from error
 
     def corrupt(self, numbers: np.ndarray) -> dict[int, str]:
         """Those that cannot be read, each with the reason."""
@@ -179,9 +188,15 @@ class FolderReader:
             try:
                 picture(self.paths[number], self.image_shape[2])
             except Exception as error:  # of whatever library reads that kind of picture
-                if not os.access(self.paths[number], os.R_OK):  # no fault of the picture
-                    raise
-                found[int(number)] = _reason(error)
+                path = self.paths[number]
+                if not os.path.exists(path):
+                    found[int(number)] = "no such file, or a link to none"
+                elif not os.access(path, os.R_OK):  # no fault of the picture
+                    raise DatasetError(
+                        f"{path!r} must be readable, but may not be opened."
+                    ) from error
+                else:
+                    found[int(number)] = _reason(error)
         return found
 
     def decode(
@@ -219,8 +234,18 @@ def _told(reader: FolderReader, corrupt: dict[int, str]) -> str:
     """Which pictures cannot be read, the first ones by name."""
     named = [f"{reader.paths[number]!r} ({corrupt[number]})" for number in list(corrupt)[:_NAMED]]
     others = f" and {len(corrupt) - _NAMED} others" if len(corrupt) > _NAMED else ""
-    are = "is no picture" if len(corrupt) == 1 else "are no pictures"
-    return f"{', '.join(named)}{others} {are} that can be read"
+    return (
+        f"{len(corrupt)} of {len(reader.paths)} pictures cannot be read: {', '.join(named)}{others}"
+    )
+
+
+def _refusal(reader: FolderReader) -> DatasetError:
+    """Of all of its pictures that cannot be read."""
+    corrupt = reader.corrupt(np.arange(len(reader.paths)))
+    return DatasetError(
+        f"{_told(reader, corrupt)}: open_dataset(skip_corrupt=True), or --skip-corrupt of evaluate, plan, port and "
+        "export, leaves out what cannot be read."
+    )
 
 
 def _subfolders(directory: pathlib.Path) -> list[str]:

@@ -28,6 +28,7 @@ def resizing(size: Sequence[int], central_crop: float = 1.0) -> Callable[[Tensor
         found = tf.cast(tf.shape(image)[:2], "float32")
         scale = central_crop * tf.reduce_min(found / tf.constant([height, width], "float32"))
         sides = tf.cast(tf.round(scale * tf.constant([height, width], "float32")), "int32")
+        sides = tf.maximum(sides, 1)  # of tiny pictures
         first = (tf.shape(image)[:2] - sides) // 2
         part = image[first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]]
         return resize(part)
@@ -71,6 +72,16 @@ def picture(path: Tensor, channels: int) -> Tensor:
     import tensorflow as tf
 
     content = tf.io.read_file(path)
+    is_bmp = tf.strings.substr(content, 0, 2) == b"BM"
+
+    def bits() -> Tensor:
+        return tf.cast(tf.io.decode_raw(tf.strings.substr(content, 28, 2), tf.uint16)[0], "int32")
+
+    # TensorFlow takes the numbers of a palette's colours for colours.
+    colours = tf.cond(is_bmp, bits, lambda: 24)
+    checked = tf.debugging.Assert(colours >= 24, ["BMP with a palette"])
+    with tf.control_dependencies([checked] if checked is not None else []):
+        content = tf.identity(content)
 
     def decode(channels: int) -> Tensor:
         image = tf.io.decode_image(content, channels=channels, expand_animations=False)

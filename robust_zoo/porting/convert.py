@@ -23,7 +23,7 @@ from robust_zoo.sentences import one_line
 from robust_zoo.typing import LICENSE_FORM
 from robust_zoo.weights import sha256
 
-_SHOWN = 8  # names in an error, at most
+_SHOWN = 50  # names in an error, at most
 _ALLOWED = 1e-3  # difference of the logits, over the largest
 _ANY_SIDE = 96  # of the images they are of, where the network takes any
 _KINDS = {
@@ -110,11 +110,17 @@ def port(
     except Exception as error:  # of Keras, given other kinds of values than it expects
         told = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise ValueError(f"there is no {architecture}({told}): {one_line(error, 200)}") from error
-    tensors, entry, copies = read_file(path, entry=entry)
+    tensors, entry, copies, unused = read_file(path, entry=entry)
     layout, names = _layout(model, architecture, tensors)
     given = {name: part.default for name, part in inspect.signature(build).parameters.items()}
     given |= options
     check_size(architecture, layout.name, given)
+    for option, value in layout.implied.items():
+        if given[option] != value:
+            raise PortError(
+                f"{option} must be {value!r}, which is what every {architecture} in {layout.name}'s names has, got "
+                f"{given[option]!r}."
+            )
     if "mean" in given:
         _check_normalisation(tensors, given)
     assign(model, tensors, names)
@@ -139,7 +145,8 @@ def port(
                 f"the logits of this {architecture} differ by {difference:.2g} of the largest from those of the network "
                 f"in PyTorch, by more than {_ALLOWED:g}."
             )
-    return model, Report(layout.name, used, len(tensors) - used, entry, copies, digest, difference)
+    dropped = len(tensors) - used + unused
+    return model, Report(layout.name, used, dropped, entry, copies, digest, difference)
 
 
 def _check_normalisation(tensors: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:
@@ -220,13 +227,35 @@ def _layout(
 
 
 def _fits(tensors: Mapping[str, np.ndarray]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The architectures and options that have a file's tensors, as far as names and shapes tell."""
+    """The architectures and options that have exactly a file's tensors, names and shapes."""
     return tuple(
         (architecture, options)
         for architecture, layouts in LAYOUTS.items()
         for layout in layouts
-        if (options := guess(architecture, layout, tensors)) is not None
+        if (guessed := guess(architecture, layout, tensors)) is not None
+        and _has(architecture, layout, options := {**guessed, **layout.implied}, tensors)
     )
+
+
+def _has(
+    architecture: str,
+    layout: Layout,
+    options: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+) -> bool:
+    """Whether a network, which is built for it, has exactly these tensors."""
+    try:
+        model = getattr(architectures, architecture)(**options)
+    except Exception:  # of Keras, given what is guessed of odd shapes
+        return False
+    names = expected_names(model, layout) or {}
+    kept = {name: value.shape for name, value in tensors.items() if not layout.drops(name)}
+    shapes = {
+        name: _in_the_file(variable, model.get_layer(layer))
+        for layer, found in names.items()
+        for name, variable in zip(found, model.get_layer(layer).weights, strict=True)
+    }
+    return shapes == kept
 
 
 def _advice(tensors: Mapping[str, np.ndarray]) -> str:
@@ -308,7 +337,9 @@ def guess(
     options = {"depth": depth, "width": stem.shape[0], **classes}
     if architecture == "resnet":
         return {**options, "stem": "large" if stem.shape[2] == 7 else "small"}
-    shortcut = tensors[f"{layout.module('stage1_block0_shortcut')}.weight"]
+    shortcut = tensors.get(f"{layout.module('stage1_block0_shortcut')}.weight")
+    if shortcut is None or shortcut.ndim != 4:
+        return None
     if shortcut.shape[2] == 3:
         options["shortcut"] = "raw 3x3"
     return options if has("norm") else {**options, "final_norm": False}

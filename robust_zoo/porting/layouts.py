@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 _BLOCK = re.compile(r"(?:stage(\d+)_)?block(\d+)_(.+)")
 
@@ -17,12 +18,14 @@ class Layout:
         block: the module of a block, with {stage} and {block} from 0, {stage1} from 1; "" where there are none. Blocks
             without stages are numbered through.
         dropped: patterns of tensors that the network does not use.
+        implied: options of the architecture that whoever writes these names always has.
     """
 
     name: str
     parts: Mapping[str, str]
     block: str = ""
     dropped: tuple[str, ...] = field(default=())
+    implied: Mapping[str, Any] = field(default_factory=dict)
 
     def module(self, layer: str) -> str | None:
         """Of a layer, as a path; None if files of this layout do not have it."""
@@ -50,6 +53,8 @@ class Layout:
 
 # Of images, which the architecture's mean and deviation say; whatever wrapper they are in, see `read_file`.
 _NORMALISATION = ("mean", "std")
+# Its convolutions with strides pad as TensorFlow's do.
+_DEEPMIND = {"border": "end"}
 _TRADES = {
     "stem": "conv1", "norm0": "bn1", "conv0": "conv1", "norm1": "bn2", "conv1": "conv2", "shortcut": "convShortcut",
     "norm": "bn1", "logits": "fc",
@@ -106,6 +111,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             },
             "layer.{stage}.block.{block}",
             _NORMALISATION,
+            _DEEPMIND,
         ),
         Layout("Huang", {**_TRADES, "stem": "stem_conv"}, "blocks.{stage}.layer.{block}"),
     ),
@@ -127,6 +133,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             },
             "layer_{stage}.{block}",
             _NORMALISATION,
+            _DEEPMIND,
         ),
     ),
     "resnet": (

@@ -2,7 +2,9 @@
 
 import pathlib
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,11 +16,15 @@ from robust_zoo.npz import read_npz
 from robust_zoo.sentences import one_line
 
 _TORCH = (".pt", ".pth", ".th", ".tar", ".ckpt", ".bin")
-KINDS = (".safetensors", *_TORCH, ".npz", ".onnx")
+KINDS = (".safetensors", *_TORCH, ".npz", ".npy", ".onnx")
 _DEEPEST = 8  # dictionaries in each other
-_COUNTERS = "num_batches_tracked"
+# Of batch normalisation, of averaged weights, and of what counts operations.
+_COUNTERS = re.compile(r"(.+\.)?(num_batches_tracked|n_averaged|total_ops|total_params)")
 # Of a training state, whose tensors are no weights.
-_TRAINING = re.compile(r"optim|sched|scaler|rng|random_state|criterion|queue", re.IGNORECASE)
+_TRAINING = re.compile(
+    r"(^|[._])(optim|optims|optimizers?|scheds?|schedulers?|scaler|rng|random|criterion|queue)([._]|$)",
+    re.IGNORECASE,
+)
 # A second copy of the weights: averaged where the first are not, or the other way round.
 _COPY = re.compile(r"(^|[._])(ema|swa|averaged|unaveraged)([._]|$)", re.IGNORECASE)
 _NORMALISATION = re.compile(r"(?:.+\.)?(?:new_)?(mean|std|mu|sigma)")
@@ -45,23 +51,25 @@ class Tensors(NamedTuple):
         values: by name, float32.
         entry: of a PyTorch file with dictionaries, the one that was read; else "".
         copies: entries and prefixes of second copies of the weights, which were left out.
+        unused: how many counters, and tensors of training states among the weights, were left out.
     """
 
     values: dict[str, np.ndarray]
     entry: str
     copies: tuple[str, ...]
+    unused: int
 
 
 def read_file(path: str | pathlib.Path, *, entry: str = "") -> Tensors:
     """The floating-point tensors of a file, without what belongs to no network.
 
-    Left out by rule are the counters of batch normalisation, training states (of optimizers, schedules and random
+    Left out by rule are counters (of batch normalisation, averaged weights and operations), training states (of optimizers, schedules and random
     numbers), second copies of the weights (entries or names that begin with "ema", "swa", "averaged" or "unaveraged",
     where there is one that does not, and "attacker.", which must be equal), and the part of the names that all have in
     common ("module.", "model.", "0."). The normalisation of images, in whatever wrapper, is called "mean" and "std".
 
     Args:
-        path: a .safetensors, .npz or .onnx file, or one of PyTorch (.pt, .pth, .th, .tar, .ckpt, .bin), which is read
+        path: a .safetensors, .npz or .onnx file, an .npy file of a structured array, or one of PyTorch (.pt, .pth, .th, .tar, .ckpt, .bin), which is read
             with `weights_only=True` and nothing else.
         entry: of a PyTorch file with several dictionaries of tensors, the one that is meant, such as "state_dict" or
             "ema"; by default the only one, copies left out.
@@ -72,15 +80,14 @@ def read_file(path: str | pathlib.Path, *, entry: str = "") -> Tensors:
             or that is needed, or tensors that are not finite, not floating-point, or all zero.
         ImportError: the library that reads such files is not installed, or too old to do it safely.
     """
-    path = pathlib.Path(path)
+    told, path = str(path), pathlib.Path(path)
+    if re.match(r"https?:", told):
+        raise PortError(f"file must be on this machine, got {told!r}: download it first.")
+    if other := _of_tensorflow(path):
+        raise PortError(f"{str(path)!r} is {other}.")
     if not path.is_file():
         raise FileNotFoundError(f"file must be one that is there, got {str(path)!r}.")
     kind = path.suffix.lower()
-    if kind == ".npy":
-        raise PortError(
-            f"{str(path)!r} holds one array, or objects that only code can load: save the tensors by name, as .npz or "
-            ".safetensors."
-        )
     if kind not in KINDS:
         raise PortError(f"file must be one of {', '.join(KINDS)}, got {str(path)!r}.")
     if other := _other_kind(path, kind):
@@ -93,14 +100,29 @@ def read_file(path: str | pathlib.Path, *, entry: str = "") -> Tensors:
             entry, found, copies = _entry(_read_torch(path), entry, path)
         else:
             found = _READERS[kind](path)
-        tensors = _floating(found, path)
+        tensors, unused = _weights(found, path)
     except (PortError, ImportError):
         raise
     except Exception as error:  # of whatever library stumbles over a file that is not what it says
         reason = one_line(error, 200) or type(error).__name__
         raise PortError(f"{str(path)!r} cannot be read: {reason.rstrip('.')}.") from None
     tensors, more = _without_copies(tensors, path)
-    return Tensors(_renamed(tensors), entry, (*copies, *more))
+    return Tensors(_renamed(tensors), entry, (*copies, *more), unused)
+
+
+def _of_tensorflow(path: pathlib.Path) -> str:
+    """What a place is that TensorFlow or Keras wrote; "" if it may be something else."""
+    if path.suffix.lower() in (".h5", ".hdf5", ".keras"):
+        return (
+            "Keras's: load it with keras.saving.load_model, or its weights with model.load_weights"
+        )
+    if (path / "saved_model.pb").is_file():
+        return "a SavedModel of TensorFlow's, not a file of weights: load it with keras.layers.TFSMLayer"
+    if path.suffix == ".index" or path.with_name(f"{path.name}.index").is_file():
+        return "a checkpoint of TensorFlow's: load it with the program that wrote it"
+    if path.is_dir():
+        return "a directory, not a file of weights"
+    return ""
 
 
 def _other_kind(path: pathlib.Path, kind: str) -> str:
@@ -133,14 +155,21 @@ def _other_kind(path: pathlib.Path, kind: str) -> str:
     return ""
 
 
-def _floating(found: Mapping[str, np.ndarray], path: pathlib.Path) -> dict[str, np.ndarray]:
-    """As float32, without counters."""
+def _weights(
+    found: Mapping[str, np.ndarray], path: pathlib.Path
+) -> tuple[dict[str, np.ndarray], int]:
+    """As float32, without counters and training states, and how many these are."""
+    kept = {
+        name: value
+        for name, value in found.items()
+        if not _COUNTERS.fullmatch(name) and not _TRAINING.match(name)
+    }
+    kept = kept or dict(found)  # of a network that is called so
     tensors = {}
-    for name, value in found.items():
-        if name.endswith(_COUNTERS) or value.ndim == 0:
-            continue
+    for name, value in kept.items():
         if not keras.backend.is_float_dtype(value.dtype.name):
-            if value.ndim == 1:  # of places, say
+            if value.ndim < 2:  # no quantised weight: left over, if the network has no place for it
+                tensors[name] = value
                 continue
             raise PortError(
                 f"tensor {one_line(name)!r} of {str(path)!r} must be floating-point, got {value.dtype.name}: quantised "
@@ -155,7 +184,7 @@ def _floating(found: Mapping[str, np.ndarray], path: pathlib.Path) -> dict[str, 
         raise PortError(f"{str(path)!r} has no floating-point tensors.")
     if not any(value.any() for value in tensors.values()):
         raise PortError(f"{str(path)!r} has no value that is not 0.")
-    return tensors
+    return tensors, len(found) - len(kept)
 
 
 def _without_copies(
@@ -215,10 +244,15 @@ def _read_torch(path: pathlib.Path) -> Any:
             f"{path.suffix} files need PyTorch 2.6 or newer, whose weights_only=True is safe (CVE-2025-32434), got "
             f"{torch.__version__}: pip install 'robust-zoo[port]'."
         )
+    _check_zip(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of pickle protocols that it does not know
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        named = re.search(r"GLOBAL ([\w.]+)", str(error)) or _called(path)
         if named is None:
             raise PortError(f"{str(path)!r} is damaged, or not PyTorch's.") from None
         raise PortError(
@@ -230,6 +264,38 @@ def _read_torch(path: pathlib.Path) -> Any:
         raise PortError(
             f"{str(path)!r} is truncated, or not PyTorch's: {reason.rstrip('.')}."
         ) from None
+
+
+def _check_zip(path: pathlib.Path) -> None:
+    """Refuses a zip file, as PyTorch writes, of which a part differs from its checksum."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of whatever in it is not as it should be
+        raise PortError(f"{str(path)!r} is damaged: {one_line(error, 200)}.") from None
+    if damaged is not None:
+        raise PortError(
+            f"{str(path)!r} is damaged: {one_line(damaged)!r} in it differs from its checksum."
+        )
+
+
+def _called(path: pathlib.Path) -> tuple[str, str] | None:
+    """What a bare pickle would call, as a match has it, without loading it; None if it is none or calls nothing."""
+    texts: list[str] = []
+    try:
+        with path.open("rb") as opened:
+            for operation, argument, _ in pickletools.genops(opened):
+                if operation.name == "GLOBAL":
+                    return "", str(argument).replace(" ", ".")
+                if operation.name == "STACK_GLOBAL":
+                    return "", ".".join(texts[-2:])
+                if isinstance(argument, str):
+                    texts.append(argument)
+    except Exception:  # of what is no pickle
+        return None
+    return None
 
 
 def _entry(
@@ -329,16 +395,36 @@ def _read_onnx(path: pathlib.Path) -> dict[str, np.ndarray]:
             raise PortError(f"{str(path)!r} has two tensors of the name {one_line(name)!r}.")
         found[name] = numpy_helper.to_array(part)
     weights = {part.name for part in graph.initializer}
-    # Constants are shapes and axes, too, which are integers.
-    return {
-        name: value
-        for name, value in found.items()
-        if name in weights or keras.backend.is_float_dtype(value.dtype.name)
-    }
+
+    # Among them are shapes, axes and bounds, which the graph needs and no layer has as weights.
+    def is_weight(name: str, value: np.ndarray) -> bool:
+        is_float = keras.backend.is_float_dtype(value.dtype.name)
+        return value.ndim > 0 and (is_float or (value.ndim > 1 and name in weights))
+
+    return {name: value for name, value in found.items() if is_weight(name, value)}
+
+
+def _read_npy(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The fields of a structured array."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise PortError(
+            f"{str(path)!r} is damaged, or holds objects that only code can load ({one_line(error, 100).rstrip('.')}): save "
+            "the tensors by name, as .npz or .safetensors."
+        ) from None
+    if array.dtype.names is None or array.size != 1:
+        raise PortError(
+            f"{str(path)!r} holds one array without names, not a structured one: save the tensors by name, as .npz or "
+            ".safetensors."
+        )
+    fields = array.reshape(())
+    return {name: np.asarray(fields[name]) for name in array.dtype.names}
 
 
 _READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
     ".safetensors": _read_safetensors,
     ".npz": read_npz,
+    ".npy": _read_npy,
     ".onnx": _read_onnx,
 }

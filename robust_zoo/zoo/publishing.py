@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 
 from robust_zoo.files import snapshot
-from robust_zoo.places import FILES, RECORD, checkpoints_directory
+from robust_zoo.places import FILES, NOTICE, RECORD, checkpoints_directory
 from robust_zoo.report.card import write_card
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.errors import CheckpointError, HubError
@@ -141,6 +141,8 @@ def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
                     "record to save_model; nothing is published without its evidence."
                 )
             write_card(staged, record, handle)
+            if record.notice:
+                (staged / NOTICE).write_text(f"{record.notice}\n", encoding="utf-8")
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(str(staged), str(directory))) from error
         except OSError as error:

@@ -320,7 +320,7 @@ def test_relu_decay_survives_saving(tmp_path, images):
         ),
         (
             lambda: architectures.resnet(mean=[0.5] * 3, deviation=[1.0, 0.0, 1.0]),
-            "deviation must be above 0",
+            "deviation must be above 0 and finite",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from robust_zoo.datasets import (
     open_dataset,
     options_of,
 )
+from robust_zoo.datasets.folder import Folder
 from robust_zoo.datasets.tfds import Tfds
 
 
@@ -332,7 +333,8 @@ def test_a_picture_that_is_none_is_named(tmp_path, bad):
     broken = tmp_path / ("cat/0.png" if bad == "first" else "dog/1.png")
     broken.write_bytes(b"no picture")
     with pytest.raises(
-        DatasetError, match=rf"{broken.name}' \(Unknown image .*\) is no picture that can be read"
+        DatasetError,
+        match=rf"1 of \d+ pictures cannot be read: .*{broken.name}' \(Unknown image .*\)",
     ) as info:
         load_dataset(str(tmp_path))
     assert "\n" not in str(info.value)
@@ -360,7 +362,7 @@ def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
     with (
         pytest.raises(
             DatasetError,
-            match=r"a_broken.jpg' \(.*\), .*cut.jpg' \(.*\) are no pictures that can be read: open_dataset\(skip_cor",
+            match=r"2 of \d+ pictures cannot be read: .*a_broken.jpg' \(.*\), .*cut.jpg' \(.*\): open_dataset\(skip_cor",
         ),
         pytest.warns(
             UserWarning, match="has no pictures of the classes bee, which keep their numbers"
@@ -369,7 +371,10 @@ def test_pictures_that_cannot_be_read_are_left_out_if_asked(pictures):
         open_dataset(str(pictures), image_shape=(4, 4, 3))
     with (
         pytest.warns(UserWarning, match="has no pictures of the classes bee, which keep"),
-        pytest.warns(UserWarning, match=r"a_broken.jpg' .*cut.jpg' .*are no pictures .*; left out"),
+        pytest.warns(
+            UserWarning,
+            match=r"2 of \d+ pictures cannot be read: .*a_broken.jpg' .*cut.jpg' .*; left out",
+        ),
     ):
         data = open_dataset(str(pictures), image_shape=(8, 12, 3), skip_corrupt=True)
     assert data.preparation.endswith("; 2 that cannot be read left out")
@@ -480,3 +485,45 @@ def test_the_labelled_validation_split_is_the_test_split(name, splits):
     assert source._split("train") == f"train[:{kept}]"
     assert source._split("validation") == f"train[{kept}:]"
     assert source._split("validation[:10]") == "validation[:10]"
+
+
+@pytest.mark.home
+def test_every_picture_that_cannot_be_read_is_counted(tmp_path, monkeypatch):
+    """Where pictures are read batch by batch, too, and whatever is wrong with them."""
+    for label in ("ant", "bee"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            image = np.full((6, 6, 3), 60 * number, "uint8")
+            Image.fromarray(image).save(tmp_path / label / f"{number}.png")
+    (tmp_path / "ant/3.png").unlink()
+    (tmp_path / "ant/3.png").symlink_to("nowhere.png")
+    (tmp_path / "bee/1.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((6, 6), "uint8")).convert("P").save(tmp_path / "bee/2.bmp")
+    (tmp_path / "bee/9.webp").write_bytes(b"RIFF")
+    with pytest.warns(UserWarning, match=r"formats that are not read, \.webp"):
+        reader, _ = Folder(tmp_path)._reader("test", (6, 6, 3))
+    with pytest.raises(DatasetError) as info:
+        reader.read(np.array([3]))
+    message = str(info.value)
+    assert message.startswith("3 of 9 pictures cannot be read: ")
+    for name, reason in (
+        ("ant/3.png", "no such file, or a link to none"),
+        ("bee/1.png", ""),
+        ("bee/2.bmp", "palette"),
+    ):
+        assert f"{name}' ({reason}" in message or (name in message and reason in message)
+    with pytest.warns(UserWarning) as caught:
+        data = open_dataset(str(tmp_path), skip_corrupt=True)
+    told = " ".join(str(warning.message) for warning in caught)
+    assert "formats that are not read, .webp" in told
+    assert "3 of 9 pictures cannot be read" in told
+    assert len(data) == 6
+
+
+@pytest.mark.home
+def test_a_crop_of_tiny_pictures_has_a_pixel(tmp_path):
+    for label in ("ant", "bee"):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.full((3, 3, 3), 90, "uint8")).save(tmp_path / label / "0.png")
+    data = open_dataset(str(tmp_path), image_shape=(4, 4, 3), central_crop=0.1)
+    np.testing.assert_allclose(data.images, 90 / 255, atol=1e-6)

@@ -429,7 +429,7 @@ def test_a_normalisation_in_the_file_must_be_the_one_that_is_given(tmp_path):
     state |= {"mu": torch.tensor(mean).reshape(3, 1, 1), "sigma": torch.tensor(deviation)}
     torch.save(state, file)
     _, report = port(file, "preact_resnet", width=4, mean=mean, deviation=deviation)
-    assert report.dropped == 2
+    assert report.dropped == 2 + sum(name.endswith("num_batches_tracked") for name in state)
     for told in ({}, {"mean": mean}, {"mean": None, "deviation": None}):
         with pytest.raises(
             PortError, match=r"(mean|deviation) must be that of the file, whose tensor"
@@ -513,7 +513,7 @@ def test_other_networks_are_told(tmp_path):
     for options, message in (
         (
             {"depth": 22, "width": 2},
-            r"30 missing \(block1.layer.2.bn1.bias, .*\.\.\.\); 0 left over",
+            r"30 missing \(block1.layer.2.bn1.bias, [^.]*.*block3.layer.2.*\); 0 left over",
         ),
         ({"depth": 10, "width": 2}, r"0 missing; \d+ left over \(block1.layer.1"),
         (
@@ -716,3 +716,39 @@ def test_a_published_model_is_downloaded_or_asked_for(command, tmp_path, monkeyp
     status, _, err = command("port", *arguments)
     assert status == 1
     assert "FILE is needed: download https://example.org/rice.pt in a browser" in err
+
+
+def test_files_that_are_almost_of_a_network(tmp_path):
+    """Whatever is wrong, the error says what, and advises nothing that would not help."""
+    file = tmp_path / "model.pt"
+    architecture, options = CASES["Rice"]
+    whole = state_of("Rice")
+    shortcut = next(name for name in whole if name.endswith("shortcut.0.weight"))
+    for state, message in (
+        (
+            {name: value for name, value in whole.items() if name != shortcut},
+            r"1 missing \(.*shortcut",
+        ),
+        ({**whole, shortcut: whole[shortcut][:, :, 0, 0]}, "1 tensors have other shapes"),
+        ({**whole, "act.alpha": torch.tensor(1.0)}, r"1 left over \(act.alpha\)"),
+        ({**whole, "more.weight": torch.ones(2, 2)}, r"1 left over \(more.weight\)"),
+        ({**whole, "places": torch.arange(4)}, r"1 left over \(places\)"),
+    ):
+        torch.save(state, file)
+        with pytest.raises(PortError, match=message) as found:
+            port(file, architecture, **options)
+        assert found.value.fits == ()
+        assert "look like" not in str(found.value)
+
+
+def test_what_names_imply_is_checked(tmp_path):
+    """Files in DeepMind's names pad as TensorFlow does, and no tensor tells."""
+    case = next(
+        name
+        for name, (kind, made) in CASES.items()
+        if kind == "wide_resnet" and made.get("border") == "end"
+    )
+    architecture, options = CASES[case]
+    torch.save(state_of(case), tmp_path / "model.pt")
+    with pytest.raises(PortError, match=r"border must be 'end', .*DeepMind's names has, got 'all'"):
+        port(tmp_path / "model.pt", architecture, **{**options, "border": "all"})

@@ -100,7 +100,7 @@ def test_a_copy_that_differs_is_no_copy(tmp_path):
 
 def test_entries(tmp_path):
     file = saved(tmp_path, {"net": NETWORK, "ema": {"conv1.weight": -MATRIX}})
-    assert read_file(file)[1:] == ("net", ("ema",))
+    assert read_file(file)[1:] == ("net", ("ema",), 0)
     found = read_file(file, entry="ema")
     assert (found.entry, found.copies) == ("ema", ())
     assert found.values["conv1.weight"].tolist() == (-MATRIX).tolist()
@@ -173,7 +173,12 @@ BAD = {
     "flax.pt": (b"\x81\xa6params\x81\xa1w\x01", "a file of Flax's"),
     "large_flax.pt": (b"\xde\x00\x20\xa6params" + bytes(30), "a file of Flax's"),
     "old.pkl": (pickle.dumps({}), "file must be one of .safetensors, .pt"),
-    "array.npy": (npy(np.ones(3)), "one array, or objects that only code can load"),
+    "array.npy": (npy(np.ones(3)), "holds one array without names"),
+    "objects.npy": (npy(np.array([{}, {}], dtype=object)), "objects that only code can load"),
+    "weights.h5": (b"\x89HDF\r\n", "Keras's: load it with keras"),
+    "model.index": (b"tensors", "a checkpoint of TensorFlow's"),
+    "called.pt": (pickle.dumps(Runs(), protocol=4), "would run code to load .*print; it is not read"),
+    "called_by_name.pt": (pickle.dumps(Runs(), protocol=0), "would run code to load .*print; it is not read"),
     "code.pt": (written({"weights": Runs()}), "would run code to load .*print; it is not read. Save its"),
     "cut.pt": (written(NETWORK)[:700], "is truncated, or not PyTorch's"),
     "noise.pt": (b"\x07" * 300, "damaged, or not PyTorch's|is truncated, or not PyTorch's"),
@@ -272,7 +277,10 @@ def test_npz(tmp_path):
 def test_safetensors_and_onnx(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     onnx = pytest.importorskip("onnx")
-    arrays = {"conv.weight": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array([1])}
+    arrays = {
+        "conv.weight": np.arange(6, dtype="float32").reshape(2, 3),
+        "n_averaged": np.array([1]),
+    }
     safetensors.save_file(arrays, tmp_path / "a.safetensors")
     kept = [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()]
     graph = onnx.helper.make_graph([], "graph", [], [], initializer=kept)
@@ -316,3 +324,60 @@ def test_weights_elsewhere_in_an_onnx_file(tmp_path, monkeypatch):
 
 def test_an_ordered_dictionary_is_one(tmp_path):
     assert read_file(saved(tmp_path, collections.OrderedDict(NETWORK))).values
+
+
+def test_a_structured_array_is_read_by_its_fields(tmp_path):
+    kinds = [("conv.weight", "float32", (2, 3)), ("conv.bias", "float64", (2,))]
+    array = np.zeros((), dtype=kinds)
+    array["conv.weight"], array["conv.bias"] = np.arange(6).reshape(2, 3), [1, 2]
+    np.save(tmp_path / "a.npy", array)
+    found = read_file(tmp_path / "a.npy").values
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "conv.weight": [[0, 1, 2], [3, 4, 5]],
+        "conv.bias": [1, 2],
+    }
+
+
+def test_what_tensorflow_wrote_is_told(tmp_path):
+    (tmp_path / "model.ckpt.index").write_bytes(b"x")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"x")
+    for place, message in (
+        (tmp_path / "model.ckpt", "is a checkpoint of TensorFlow's"),
+        (tmp_path / "saved", "is a SavedModel of TensorFlow's"),
+        (tmp_path, "is a directory"),
+        (
+            "https://example.org/model.pt",
+            "file must be on this machine, got 'https://example.org/model.pt'",
+        ),
+    ):
+        with pytest.raises(PortError, match=re.escape(message)):
+            read_file(place)
+
+
+def test_scalars_and_integers_are_tensors_too(tmp_path):
+    """A learned activation, which a network without it has no place for, is not dropped in silence."""
+    content = {**NETWORK, "act.alpha": torch.tensor(1.5), "places": torch.arange(3)}
+    found = read_file(saved(tmp_path, content))
+    assert {"act.alpha", "places"} <= set(found.values)
+    counted = {**NETWORK, "bn.num_batches_tracked": torch.tensor(3), "n_averaged": torch.tensor(1)}
+    found = read_file(saved(tmp_path, counted))
+    assert (set(found.values), found.unused) == (set(read_file(saved(tmp_path, NETWORK)).values), 2)
+
+
+def test_training_states_are_told_from_networks_by_whole_words(tmp_path):
+    state = {"optimal_model": NETWORK, "optimizer": {"state": {0: {"exp_avg": torch.ones(2, 2)}}}}
+    assert read_file(saved(tmp_path, state)).entry == "optimal_model"
+    flat = {**NETWORK, "optimizer.0.exp_avg": torch.ones(2, 2)}
+    found = read_file(saved(tmp_path, flat))
+    assert (set(found.values), found.unused) == (set(read_file(saved(tmp_path, NETWORK)).values), 1)
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    file = saved(tmp_path, {"conv.weight": torch.ones(64, 64)})
+    content = bytearray(file.read_bytes())
+    place = content.find(np.float32(1).tobytes() * 8)
+    content[place + 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(PortError, match=r"is damaged: .* differs from its checksum"):
+        read_file(file)
