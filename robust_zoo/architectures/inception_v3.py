@@ -27,7 +27,8 @@ def inception_v3(
 ) -> keras.Model:
     """Inception v3 (Szegedy et al., arXiv:1512.00567), with the changes of Kurakin et al. (arXiv:1611.01236, section 4).
 
-    Without auxiliary logits. With the defaults it is `keras.applications.InceptionV3` with logits: 23,817,352
+    Without auxiliary logits. It is not built on `keras.applications`, whose network has one width and one activation, and
+    keras-hub has none. With the defaults it is `keras.applications.InceptionV3` with logits: 23,817,352
     parameters besides moving statistics.
 
     Args:

@@ -109,7 +109,10 @@ def port(
         model = build(**options)
     except Exception as error:  # of Keras, given other kinds of values than it expects
         told = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise ValueError(f"there is no {architecture}({told}): {one_line(error, 200)}") from error
+        kind = "an option is of the wrong type, " if isinstance(error, TypeError) else ""
+        raise ValueError(
+            f"there is no {architecture}({told}): {kind}{one_line(error, 200)}"
+        ) from error
     tensors, entry, copies, unused = read_file(path, entry=entry)
     layout, names = _layout(model, architecture, tensors)
     given = {name: part.default for name, part in inspect.signature(build).parameters.items()}

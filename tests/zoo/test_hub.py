@@ -546,3 +546,17 @@ class TestLineage:
         assert measured(model, base_model=base).base_model == base
         again = RobustnessRecord.from_json(measured(model, base_model=base).to_json())
         assert again.base_model == base
+
+
+def test_the_notice_is_made_anew_from_the_record(tmp_path):
+    """Weights of others never go without the line that must go with them."""
+    model = load_model("mlp.pgd_digits")
+    notice = "These weights are somebody else's."
+    record = model.robustness.model_copy(update={"notice": notice, "license": "MIT"})
+    directory = save_model(model, tmp_path / "model", record)
+    assert (directory / "NOTICE").read_text() == f"{notice}\n"
+    (directory / "NOTICE").unlink()
+    publish(directory, f"file://{tmp_path}/hub/model")
+    published = list((tmp_path / "hub").rglob("NOTICE"))
+    assert [file.read_text() for file in published] == [f"{notice}\n"] * len(published)
+    assert published
