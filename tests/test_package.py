@@ -26,7 +26,7 @@ LAYERS = [
     {"testing"},
     {"report"},
     {"zoo"},
-    {"papers", "recipe"},
+    {"papers", "recipe", "site"},
     {"cli"},
 ]
 

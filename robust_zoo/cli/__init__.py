@@ -18,6 +18,7 @@ from robust_zoo.cli import (
     plot,
     port,
     reproduce,
+    site,
     train,
     verify,
 )
@@ -65,6 +66,7 @@ app.command()(models.publish)
 app.command()(reproduce.reproduce)
 app.command()(models.index)
 app.command()(models.cards)
+app.command()(site.site)
 
 plot_app = typer.Typer(no_args_is_help=True, help="Draws pictures of models of one dataset.")
 plot_app.command()(plot.curves)
