@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 import pydantic
 from pydantic import AfterValidator, Field
 
-from robust_zoo.sentences import one_line
+from robust_zoo.sentences import html_table, one_line
 from robust_zoo.typing import BOUNDS, LICENSE_FORM, SMOOTHING, Precision
 
 SCHEMA_VERSION: Final = 1
@@ -695,6 +695,79 @@ class RobustnessRecord(_Part):
             *(self.union.attacks if self.union else ()),
         )
         return {part.seed for part in measured}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything that is an accuracy, a row each: plain values by the names of `to_frame`'s columns."""
+        threat = self.threat_model
+        whole: list[tuple[str, str, Accuracy, ThreatModel | None]] = [
+            ("clean", "", self.clean, None)
+        ]
+        whole += [("attack", part.name, part, threat) for part in self.attacks]
+        whole += [("external", part.source, part, threat) for part in self.external]
+        if self.worst_case is not None:
+            whole.append(("worst case", "", self.worst_case, threat))
+        for proof in self.certified:
+            ball = ThreatModel(norm=proof.norm, epsilon=proof.epsilon) if proof.epsilon else None
+            whole.append(("certified", " and ".join(proof.methods), proof, ball))
+        if self.union is not None:
+            whole += [("attack", part.name, part, part.threat_model) for part in self.union.attacks]
+            whole.append(("union", "", self.union, None))
+        if self.curve is not None:
+            for point in self.curve.points:
+                ball = ThreatModel(norm=threat.norm, epsilon=point.epsilon) if threat else None
+                whole.append(("curve", self.curve.name, point, ball))
+        return [
+            {
+                "model": self.name,
+                "kind": kind,
+                "name": name,
+                "norm": ball.norm if ball else None,
+                "epsilon": ball.epsilon if ball else None,
+                "accuracy": part.accuracy,
+                "low": part.ci95[0],
+                "high": part.ci95[1],
+                "correct": part.correct,
+                "n_examples": part.n_examples,
+                "settings": json.dumps(getattr(part, "config", {})),
+            }
+            for kind, name, part, ball in whole
+        ]
+
+    def to_frame(self) -> Any:
+        """All accuracies as a pandas DataFrame, a row each.
+
+        Columns: model, kind ("clean", "attack", "external", "worst case", "certified", "union" or "curve"), name (of the
+        attack, or what proved it), norm, epsilon, accuracy, low and high (the 95% interval), correct, n_examples, and
+        settings (JSON, of an attack).
+
+        Raises:
+            ImportError: pandas is not installed (extra `frames`).
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError(
+                "to_frame needs pandas, which is not installed: pip install 'robust-zoo[frames]'."
+            ) from None
+        return pandas.DataFrame(self.rows())
+
+    def _repr_html_(self) -> str:
+        """The accuracies as a table, for notebooks."""
+        rows = [
+            (
+                f"{row['kind']} {row['name']}".strip(),
+                "" if row["norm"] is None else f"{row['norm']} {row['epsilon']:.6g}",
+                f"{row['accuracy']:.2%}",
+                f"{row['low']:.2%} to {row['high']:.2%}",
+                f"{row['n_examples']:,}",
+            )
+            for row in self.rows()
+            if row["kind"] != "curve"
+        ]
+        failed = [check.name for check in self.failed_checks]
+        below = f"failed checks: {', '.join(failed)}" if failed else ""
+        headings = ("", "ball", "accuracy", "95% interval", "n")
+        return html_table(headings, rows, caption=self.name, below=below)
 
     @property
     def seed(self) -> int:

@@ -1,4 +1,22 @@
-"""Text from elsewhere, made fit for a sentence of ours."""
+"""Text from elsewhere, made fit for a sentence of ours, or for a table in HTML."""
+
+import html
+from collections.abc import Iterable, Sequence
+
+
+def html_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "", below: str = ""
+) -> str:
+    """A table in HTML, in which nothing is markup but the table itself."""
+
+    def cells(kind: str, texts: Sequence[str]) -> str:
+        inside = "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in texts)
+        return f"<tr>{inside}</tr>"
+
+    body = "".join(cells("td", row) for row in rows)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    paragraph = f"<p>{html.escape(below)}</p>" if below else ""
+    return f"<table>{title}<thead>{cells('th', headings)}</thead><tbody>{body}</tbody></table>{paragraph}"
 
 
 def one_line(text: object, limit: int = 200) -> str:

@@ -260,3 +260,35 @@ def test_text_that_is_no_record(text, message):
     with pytest.raises(RecordError, match=message) as info:
         RobustnessRecord.from_json(text)
     assert len(str(info.value)) < 300
+
+
+def test_rows_are_everything_that_is_an_accuracy():
+    from robust_zoo.zoo import load_record
+
+    record = load_record("mlp.pgd_digits")
+    rows = record.rows()
+    kinds = [row["kind"] for row in rows]
+    assert kinds.count("attack") == len(record.attacks)
+    assert kinds.count("curve") == len(record.curve.points)
+    (worst,) = [row for row in rows if row["kind"] == "worst case"]
+    assert worst["accuracy"] == record.worst_case.accuracy
+    assert (worst["norm"], worst["epsilon"]) == ("linf", record.threat_model.epsilon)
+    assert (worst["low"], worst["high"]) == record.worst_case.ci95
+    first = next(row for row in rows if row["kind"] == "attack")
+    assert json.loads(first["settings"]) == record.attacks[0].config
+    pandas = pytest.importorskip("pandas")
+    frame = record.to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.to_dict("records")[0]["kind"] == "clean"
+
+
+def test_a_record_in_a_notebook_is_text():
+    from robust_zoo.zoo import list_models, load_record
+
+    record = load_record("mlp.pgd_digits")
+    shown = record.model_copy(update={"name": "<script>alert(1)</script>"})._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+    assert f"{record.worst_case.accuracy:.2%}" in shown
+    table = list_models("*digits*")._repr_html_()
+    assert table.count("<tr>") == len(list_models("*digits*")) + 1

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_type_hints
@@ -18,6 +18,7 @@ from robust_zoo.attacks.norms import L2, Linf, get_norm, over_images
 from robust_zoo.attacks.run import AttackResult, run
 from robust_zoo.attacks.state import AttackState, finished, strongest
 from robust_zoo.attacks.state_file import StateFile
+from robust_zoo.attacks.sweep import Sweep, sweep
 from robust_zoo.attacks.working_set import WorkingSet
 from robust_zoo.backend import random
 from robust_zoo.inference import logits_of
@@ -534,6 +535,31 @@ class FixedBudgetAttack(Attack):
             # A candidate that just fools the draws it was made on fools few others: the one of highest loss is kept.
             return ops.zeros_like(y, dtype="bool")
         return super().succeeded(logits, y)
+
+    def sweep(
+        self,
+        model: keras.Model,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        epsilons: Sequence[float],
+        **options: Any,
+    ) -> Sweep:
+        """`run` within several balls, a step size in proportion: accuracy against epsilon.
+
+        What is broken within one ball counts as broken within every larger one, and is not attacked again.
+
+        Args:
+            model: see `run`.
+            x: see `run`.
+            y: see `run`.
+            epsilons: radii, each as `epsilon` may be, rising.
+            **options: all else that `run` takes, but `state_file`.
+
+        Raises:
+            TypeError, ValueError: as `run`; or no epsilons, or some that do not rise.
+        """
+        return sweep(self, model, x, y, epsilons, options)
 
     def check_shape(self, image_shape: tuple[int, ...]) -> None:
         white = np.ones((1, *image_shape), "float32")

@@ -21,7 +21,8 @@ from robust_zoo.contract import (
 from robust_zoo.copies import in_bfloat16, in_float32
 from robust_zoo.fingerprint import fingerprint
 from robust_zoo.inference import once
-from robust_zoo.record import Check
+from robust_zoo.record import Check, wilson_interval
+from robust_zoo.sentences import html_table
 from robust_zoo.typing import Tensor
 
 if TYPE_CHECKING:
@@ -55,6 +56,18 @@ class AttackResult:
     fooled: np.ndarray | None = field(default=None, kw_only=True)
     components: dict[str, float] = field(default_factory=dict, kw_only=True)
     flags: tuple[Check, ...] = field(default=(), kw_only=True)
+
+    def _repr_html_(self) -> str:
+        n, broken = len(self.success), int(self.success.sum())
+        rows = [(f"after {name}", f"{left:.2%}", "", "") for name, left in self.components.items()]
+        low, high = wilson_interval(n - broken, n)
+        found = self.distance[self.success & (self.distance > 0)]
+        mean = f"{found.mean():.4g}" if len(found) else ""
+        rows.append(("accuracy left", f"{1 - broken / n:.2%}", f"{low:.2%} to {high:.2%}", mean))
+        failed = [flag.name for flag in self.flags if flag.passed is False]
+        below = f"failed: {', '.join(failed)}" if failed else ""
+        headings = ("", "accuracy", "95% interval", "mean distance of those found")
+        return html_table(headings, rows, caption=f"{n:,} images", below=below)
 
     def __repr__(self) -> str:
         return (

@@ -372,6 +372,30 @@ def as_json_list(records: Iterable["RobustnessRecord"]) -> str:
     return json.dumps([json.loads(record.to_json()) for record in records], indent=2) + "\n"
 
 
+def print_against_epsilon(records: "Sequence[RobustnessRecord]") -> None:
+    """Prints the accuracies of one model at several epsilons as one table."""
+    from rich.table import Table
+
+    from robust_zoo.describe import accuracies, accuracy_of, describe_threat, interval
+
+    out = console()
+    balls = [describe_threat(record) for record in records]
+    table = Table("", *balls, title=f"{records[0].name}, accuracy", title_justify="left")
+    rows: dict[str, dict[int, str]] = {}
+    for place, record in enumerate(records):
+        for metric in accuracies(record):
+            cell = f"{accuracy_of(metric.found)} ({interval(metric.found)})"
+            rows.setdefault(metric.name, {})[place] = cell
+        failed = [check.name for check in record.failed_checks]
+        rows.setdefault("failed checks", {})[place] = ", ".join(failed) or "none"
+    failed_checks = rows.pop("failed checks")
+    for name, cells in [*rows.items(), ("failed checks", failed_checks)]:
+        table.add_row(name, *(cells.get(place, "") for place in range(len(records))))
+    out.print(table)
+    ns = ", ".join(str(record.worst_case.n_examples) for record in records if record.worst_case)
+    out.print(f"95% intervals; n {ns}. --json FILE writes the records.")
+
+
 def print_record(record: "RobustnessRecord") -> None:
     """Prints a record as tables."""
     from rich.table import Table

@@ -26,6 +26,7 @@ from robust_zoo.cli.common import (
     parse_attack,
     parse_smoothing,
     parse_threat_model,
+    print_against_epsilon,
     print_ranking,
     print_record,
     quiet,
@@ -251,8 +252,10 @@ def evaluate(
         folder = state if state is None or len(models) == 1 else state / f"model_{place}"
         with interruptible(kept):
             found = _measured(opened, data, budgets, plans, state_directory=folder, **options)
-        for record in found:
-            print_record(record)
+        if len(found) == 1:
+            print_record(found[0])
+        else:
+            print_against_epsilon(found)
         measured += found
         if save is not None:
             print(f"written to {rz.save_model(opened, save, found[0])}")

@@ -12,6 +12,7 @@ from robust_zoo.defenses.interval_bounds import (
     IntervalBoundTraining,
     SmallBoxTraining,
 )
+from robust_zoo.defenses.log_examples import LogAdversarialExamples
 from robust_zoo.defenses.natural_training import NaturalTraining
 from robust_zoo.defenses.parseval import ParsevalTraining
 from robust_zoo.defenses.pgn import PGN
@@ -36,6 +37,7 @@ __all__ = [
     "FreeAdversarialTraining",
     "GaussianAugmentation",
     "IntervalBoundTraining",
+    "LogAdversarialExamples",
     "NaturalTraining",
     "ParsevalTraining",
     "RobustValidation",

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from robust_zoo.describe import describe_attack, describe_certified
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "pdf", "svg")
 _DRAWING = "7"  # to be raised when pictures look different, so that they are drawn again
 _STYLES = ("solid", "dashed", "dashdot", "dotted")  # so that lines on top of each other are seen
+_MOST_EXAMPLES = 20
 _BROKEN = 0.02  # accuracy at which a curve has reached the ground
 _Lines = Iterable[tuple[str, Sequence[tuple[float, Accuracy]]]]  # labels, and points of each
 
@@ -335,6 +337,77 @@ def top_k(
     ratios.axhline(1, color="black", linewidth=1, linestyle="dotted")
     ratios.set(xlabel="epsilon", ylabel="ratio to clean accuracy")
     ratios.grid(alpha=0.3)
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
+def examples(
+    model: keras.Model,
+    x: np.ndarray,
+    x_adv: np.ndarray,
+    path: str | pathlib.Path,
+    *,
+    y: np.ndarray | None = None,
+    class_names: Sequence[str] = (),
+    title: str = "",
+) -> pathlib.Path:
+    """Draws images, what an attack made of them, and the difference, with what the model says to each.
+
+    A column an image. Above the clean and the adversarial one stands the predicted class with its probability, and the
+    label, if it is given and another one. The difference is divided by the largest of its image, which is written above.
+
+    Args:
+        model: classifier, images in [0, 1] to logits.
+        x: float array (n, height, width, channels) in [0, 1], n from 1 to 20.
+        x_adv: the same shape.
+        path: see `accuracy_against_epsilon`.
+        y: integer array (n,), the labels; by default they are not shown.
+        class_names: name of each class; by default their numbers.
+        title: of the picture.
+
+    Raises:
+        TypeError, ValueError: what `robust_zoo.contract` refuses, arrays of different shapes, no images or more than 20,
+            names of another number than the model's classes, or a `path` that does not end in .png, .pdf or .svg.
+    """
+    from robust_zoo.contract import check_classifier, check_images, check_labels
+    from robust_zoo.copies import in_float32
+    from robust_zoo.defenses.log_examples import magnified
+    from robust_zoo.inference import predict
+
+    picture_format(path)
+    model = in_float32(check_classifier(model))
+    x, x_adv = check_images(x, model), check_images(x_adv, model)
+    if x.shape != x_adv.shape or not 1 <= len(x) <= _MOST_EXAMPLES:
+        raise ValueError(
+            f"x and x_adv must have the same shape, of 1 to {_MOST_EXAMPLES} images, got {x.shape} and {x_adv.shape}."
+        )
+    classes = model.output_shape[1]
+    if class_names and len(class_names) != classes:
+        raise ValueError(
+            f"class_names must be {classes}, the model's classes, got {len(class_names)}."
+        )
+    labels = None if y is None else check_labels(y, classes, len(x))
+    names = list(class_names) or [str(number) for number in range(classes)]
+    figure, rows = _figure(len(x), 3)
+    figure.set_size_inches(1.2 + 1.7 * len(x), 6.2)
+    largest = np.abs(x_adv - x).reshape(len(x), -1).max(axis=1)
+    parts = (("clean", x), ("adversarial", x_adv), ("difference", magnified(x, x_adv)))
+    for panels, (what, images) in zip(rows, parts, strict=True):
+        logits = None if what == "difference" else predict(model, images, len(images))
+        for number, (axes, image) in enumerate(zip(panels, images, strict=True)):
+            shown = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
+            axes.imshow(shown, vmin=0, vmax=1, cmap="gray")
+            axes.set(xticks=(), yticks=())
+            if logits is None:
+                axes.set_title(f"largest {largest[number]:.3g}", fontsize=8)
+                continue
+            shares = np.exp(logits[number] - logits[number].max())
+            said = int(logits[number].argmax())
+            text = f"{names[said]}: {shares[said] / shares.sum():.0%}"
+            if labels is not None and labels[number] != said:
+                text += f"\nnot {names[labels[number]]}"
+            axes.set_title(text, fontsize=8)
+        panels[0].set_ylabel(what)
     figure.suptitle(title)
     return _save(figure, path)
 

@@ -18,6 +18,7 @@ from robust_zoo.describe import describe_attack
 from robust_zoo.files import write_text
 from robust_zoo.places import RECORD
 from robust_zoo.record import Accuracy, Certified, Norm, RobustnessRecord, ThreatModel, WorstCase
+from robust_zoo.sentences import html_table
 from robust_zoo.zoo.errors import CheckpointError
 
 INDEX = pathlib.Path(__file__).with_name("index.json")
@@ -99,6 +100,32 @@ class IndexEntry(pydantic.BaseModel):
         """What `list_models` finds it by: of mlp.step_ll_digits step, step_ll and the class, in small letters."""
         whole = self.name.partition(".")[2].rpartition("_")[0]
         return {whole.partition("_")[0].lower(), whole.lower(), self.defense.lower()} - {""}
+
+
+class ModelList(list[IndexEntry]):
+    """Entries of the index, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for entry in self:
+            threat, worst = entry.threat_model, entry.worst_case
+            rows.append(
+                (
+                    entry.name + ("*" if entry.failed_checks else ""),
+                    entry.dataset,
+                    f"{threat.norm} {threat.epsilon:.6g}" if threat else "",
+                    f"{entry.clean.accuracy:.2%}",
+                    f"{worst.accuracy:.2%}" if worst else "",
+                    f"{entry.certificate.accuracy:.2%}" if entry.certificate else "",
+                    f"{entry.parameters:,}",
+                    entry.defense,
+                )
+            )
+        headings = (
+            "model", "dataset", "threat model", "clean", "worst case", "certified", "parameters", "defense",
+        )  # fmt: skip
+        flagged = any(entry.failed_checks for entry in self)
+        return html_table(headings, rows, below="* a check did not pass" if flagged else "")
 
 
 _ENTRIES = pydantic.TypeAdapter(list[IndexEntry])

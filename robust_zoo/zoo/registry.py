@@ -30,7 +30,7 @@ def list_models(
     dataset: str | None = None,
     norm: str | None = None,
     defense: str | None = None,
-) -> list[index.IndexEntry]:
+) -> index.ModelList:
     """The models in the zoo or on a hub, the most robust first within dataset and threat model.
 
     `load_model(entry.name)` loads any of them and `load_record(entry.name)` gives its record: a model on a hub is
@@ -54,7 +54,7 @@ def list_models(
     """
     filters: dict[str, Any] = {"role": role, "dataset": dataset, "norm": norm, "defense": defense}
     if hub is None:
-        return index.chosen(index.read_index(), pattern, **filters)
+        return index.ModelList(index.chosen(index.read_index(), pattern, **filters))
     from robust_zoo.zoo.hub import records_on
 
     entries = [
@@ -62,7 +62,7 @@ def list_models(
         for handle, record in records_on(hub, pattern)
     ]
     found = index.chosen(entries, **filters)
-    return [entry.model_copy(update={"name": entry.handle}) for entry in found]
+    return index.ModelList(entry.model_copy(update={"name": entry.handle}) for entry in found)
 
 
 def is_handle(text: object) -> bool:

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from PIL import Image
 
 from robust_zoo.attacks import FGSM, BasicIterative
 from robust_zoo.datasets import load_dataset
@@ -175,3 +177,28 @@ def test_more_metrics_are_drawn(tmp_path):
     ):
         with pytest.raises(ValueError, match=r"must be (the images of )?at least one"):
             draw({}, tmp_path / "none.svg")
+
+
+def test_examples(tmp_path):
+    model = load_model("mlp.pgd_digits")
+    data = load_dataset("digits", "test")
+    x, y = data.images[:3], data.labels[:3]
+    x_adv = FGSM(epsilon=0.3).run(model, x, y, progress=False).x_adv
+    place = plots.examples(model, x, x_adv, tmp_path / "examples.png", y=y, title="digits")
+    with Image.open(place) as picture:
+        assert picture.width > 500
+    svg = plots.examples(
+        model, x, x_adv, tmp_path / "examples.svg", y=y, class_names=list("abcdefghij")
+    )
+    assert svg.read_text().startswith("<?xml")
+    for arguments, message in (
+        ((x, x_adv[:2]), "x and x_adv must have the same shape"),
+        ((np.repeat(x, 7, axis=0), np.repeat(x_adv, 7, axis=0)), "of 1 to 20 images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.examples(model, *arguments, tmp_path / "no.png")
+    with pytest.raises(ValueError, match="class_names must be 10"):
+        plots.examples(model, x, x_adv, tmp_path / "no.png", class_names=["one"])
+    with pytest.raises(ValueError, match="must end in one of"):
+        plots.examples(model, x, x_adv, tmp_path / "no.bmp")
+    assert not (tmp_path / "no.png").exists()
