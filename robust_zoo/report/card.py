@@ -32,7 +32,17 @@ from robust_zoo.places import CARD, PICTURE, RECIPE, TAG
 from robust_zoo.record import AttackOutcome, Certified, RobustnessRecord, Union
 from robust_zoo.report.citations import bibtex, own_bibtex
 from robust_zoo.report.plots import accuracy_against_epsilon, is_picture_of
-from robust_zoo.sentences import in_markdown
+from robust_zoo.sentences import in_markdown, one_line
+
+# What the hub calls a dataset of TFDS.
+_ON_THE_HUB = {
+    "mnist": "ylecun/mnist",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "svhn_cropped": "ufldl-stanford/svhn",
+    "imagenet2012": "ILSVRC/imagenet-1k",
+}
 
 
 def write_card(directory: pathlib.Path, record: RobustnessRecord, handle: str = "") -> None:
@@ -171,7 +181,7 @@ def _metadata(record: RobustnessRecord) -> str:
         library_name="keras",
         pipeline_tag="image-classification",
         license=record.license.lower(),
-        datasets=[record.dataset.name],
+        datasets=[_ON_THE_HUB.get(_dataset(record), _dataset(record))],
         tags=tags,
         model_name=record.name,
         eval_results=_eval_results(record),
@@ -186,7 +196,7 @@ def _eval_results(record: RobustnessRecord) -> list:
     def result(kind: str, name: str, value: float, **arguments: Any) -> EvalResult:
         return EvalResult(
             task_type="image-classification",
-            dataset_type=record.dataset.name,
+            dataset_type=_ON_THE_HUB.get(_dataset(record), _dataset(record)),
             dataset_name=record.dataset.name,
             dataset_split=record.dataset.split,
             metric_type=kind,
@@ -222,15 +232,18 @@ def _eval_results(record: RobustnessRecord) -> list:
 
 
 def _lineage(record: RobustnessRecord) -> dict[str, Any]:
-    """The base model, which a hub names by its repository, as far as it can be the name of one."""
+    """The base model by its repository on the hub, which takes nothing else; one that is on none, in a field of ours."""
     if record.base_model is None:
         return {}
-    repository = re.match(r"hf://([^@#]+)", record.base_model.handle)
-    name = repository[1] if repository else record.base_model.name
-    # The hub refuses other names; the facts of the card have them all the same.
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        return {}
-    return {"base_model": name, "base_model_relation": "finetune"}
+    repository = re.match(r"hf://([\w.-]+/[\w.-]+)(?=[@#]|$)", record.base_model.handle)
+    if repository:
+        return {"base_model": repository[1], "base_model_relation": "finetune"}
+    return {"finetuned_from": one_line(record.base_model.name)}
+
+
+def _dataset(record: RobustnessRecord) -> str:
+    """Its name without configuration and classes."""
+    return record.dataset.name.partition("/")[0].partition(":")[0]
 
 
 def _purpose(record: RobustnessRecord) -> list[str]:

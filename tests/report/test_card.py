@@ -30,7 +30,7 @@ def test_front_matter_holds_the_numbers(record):
     assert data["library_name"] == "keras"
     assert data["pipeline_tag"] == "image-classification"
     assert data["license"] == "apache-2.0"
-    assert data["datasets"] == ["mnist"]
+    assert data["datasets"] == ["ylecun/mnist"]
     assert set(data["tags"]) == {"robust_zoo", "adversarial-robustness", "linf"}
     metrics = data["model-index"][0]["results"][0]["metrics"]
     assert metrics[0]["value"] == record.clean.accuracy
@@ -120,8 +120,14 @@ def test_how_to_load_and_reproduce(record):
 def test_lineage(record, handle, name):
     base = BaseModelInfo(name="mlp.pgd_digits", weights_sha256="b" * 64, handle=handle)
     card = model_card(record.model_copy(update={"base_model": base}))
-    assert front_matter(card)["base_model"] == name
-    assert front_matter(card)["base_model_relation"] == "finetune"
+    front = front_matter(card)
+    if handle.startswith("hf"):
+        assert (front["base_model"], front["base_model_relation"]) == (name, "finetune")
+        assert "finetuned_from" not in front
+    else:
+        # The hub takes nothing but its own repositories for a base model.
+        assert "base_model" not in front
+        assert front["finetuned_from"] == name
     assert "b" * 64 in card
     assert handle in card
     assert "base_model" not in front_matter(model_card(record))
