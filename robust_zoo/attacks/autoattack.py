@@ -49,12 +49,12 @@ class AutoAttackResult(AttackResult):
 class AutoAttack(FixedBudgetAttack):
     """AutoAttack (Croce and Hein, arXiv:2003.01690), for norms "linf", "l2" and "l1".
 
-    The standard version: APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still robust, with the
-    authors' parameters: 100 steps (Square 5000), one restart, 9 targets; in l1 (arXiv:2103.01208) APGD-CE has 5 restarts,
-    and APGD-T 5 targets. A model of fewer than 10 classes has fewer targets, and one of fewer than 4, for which targeted
-    DLR is not defined, a margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies all logits by
-    one factor, the median over the images of the power of ten that brings an image's logits to a span of about 10 (1 for
-    spans from 0.1 to 1000). The other components do not depend on the scale of the logits.
+    The standard version: APGD-CE, APGD-T (DLR loss), FAB-T and Square, in this order and each on the images that are still
+    robust, with the authors' parameters: 100 steps (Square 5000), one restart, 9 targets; in l1 (arXiv:2103.01208) APGD-CE
+    has 5 restarts, and APGD-T 5 targets. A model of fewer than 10 classes has fewer targets, and one of fewer than 4, for
+    which targeted DLR is not defined, a margin loss in APGD-T; the flag "too_few_classes" then says so. APGD-CE multiplies
+    all logits by one factor, the median over the images of the power of ten that brings an image's logits to a span of
+    about 10 (1 for spans from 0.1 to 1000). The other components do not depend on the scale of the logits.
 
     The version "rand", for random models: APGD-CE and APGD-DLR, untargeted, each step of which averages over 20 draws of
     the model's randomness, and the verdict is by the majority of as many fresh draws; the authors' code takes one draw.
