@@ -149,8 +149,13 @@ class Attack:
         return {
             key: value.get_config() if hasattr(value, "get_config") else value
             for key, value in config.items()
-            if _USUAL.get(key) != value
+            if not self._is_usual(key, value)
         }
+
+    def _is_usual(self, key: str, value: Any) -> bool:
+        """Whether a value goes without saying."""
+        default = type(self).__dataclass_fields__[key].default
+        return key in _USUAL and value == _USUAL[key] and default in (value, None)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -281,6 +286,7 @@ class Attack:
         attempt: Tensor | int = 0,
         *,
         look: Callable[[Tensor], Tensor] | None = None,
+        targets: Tensor | None = None,
     ) -> tuple[AttackState, Tensor | None]:
         """One attempt on a batch, every step of it whatever comes of it: pure and traceable.
 
@@ -291,6 +297,7 @@ class Attack:
             keys: random keys, as for `start`.
             epsilon: as for `start`.
             attempt: as for `start`.
+            targets: what `find_targets` gave, if the attack has it; by default it is asked here.
             look: maps the logits (batch, classes) of a candidate to a number an example, (batch,).
 
         Returns:
@@ -308,7 +315,8 @@ class Attack:
 
         state = self.start(model, x, y, keys, epsilon, attempt)
         if self.aiming_passes(model):
-            state["targets"] = ops.take(self.find_targets(model, x, y), attempt, axis=1)
+            targets = self.find_targets(model, x, y) if targets is None else targets
+            state["targets"] = ops.take(targets, attempt, axis=1)
         carry: tuple[Any, ...] = (state,)
         if look is not None:
             carry += (ops.zeros((ops.shape(x)[0], steps), "float32"),)
@@ -333,7 +341,7 @@ class Attack:
 
         Images leave the working set as soon as they are done (fixed budget: a candidate fools the model,
         the clean image included); what is left is packed into batches of a few fixed sizes. An image's
-        random draws depend on `seed` and on its number alone.
+        random draws depend on `seed` and on its number alone, but for those of a random model, see `EOT`.
 
         Args:
             model: classifier, images in [0, 1] to logits.
@@ -510,9 +518,11 @@ class FixedBudgetAttack(Attack):
             epsilon = over_images(epsilon, x)
         y, key = self._prepare_call(model, x, y, key)
 
+        targets = self.find_targets(model, x, y) if self.aiming_passes(model) else None
+
         def attempt(number: Tensor | int) -> tuple[Tensor, AttackState]:
             keys = random.fold_in(key, number)
-            state, _ = self.trajectory(model, x, y, keys, epsilon, number)
+            state, _ = self.trajectory(model, x, y, keys, epsilon, number, targets=targets)
             return strongest(state), state
 
         attempts = self.attempts_on(model)

@@ -83,6 +83,8 @@ class AutoAttack(FixedBudgetAttack):
         super().__post_init__()
         if self.version not in _VERSIONS:
             raise ValueError(f"version must be one of {_VERSIONS}, got {self.version!r}.")
+        if self.version == "rand" and self.samples == 1:
+            raise ValueError("samples must be at least 2 in the version 'rand', got 1.")
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
 
 from robust_zoo import backend
 from robust_zoo.backend import random
@@ -31,11 +32,10 @@ def EOT(attack: _Attack, samples: int = 20) -> _Attack:  # noqa: N802  # the fie
         samples: over how many draws of the model's randomness each gradient, loss and logit is averaged, >= 1; default
             20, as in AutoAttack's version "rand".
 
-    A fixed-budget attack then never stops early: it keeps the candidate of highest mean loss. A minimum-norm attack ends
-    on the boundary, where draws are of either side: what fresh ones do not confirm counts as not found.
-
     Returns:
-        The attack with `samples` replaced.
+        The attack with `samples` replaced. Of a fixed budget, it never stops early and keeps the candidate of highest mean
+        loss. A minimum-norm attack ends on the boundary, where draws are of either side: what fresh ones do not confirm
+        counts as not found. Draws follow from the images of a batch, so results depend on the batch size, too.
 
     Example:
         >>> EOT(PGD(epsilon=0.3), samples=10).samples
@@ -48,7 +48,8 @@ class Expectation:
     """A random classifier as attacks see it: its logits are their mean over draws.
 
     A draw sets the state of every `keras.random.SeedGenerator` of the model, so it is a pure function of the images, its
-    number and the key, on every backend, in compiled loops too. Randomness that Keras does not seed is drawn anew.
+    number and the key, on every backend, in compiled loops too. It is one of a whole batch, as layers draw: an image's
+    depends on the others of its batch. Randomness that Keras does not seed is drawn anew.
 
     Args:
         model: the classifier.
@@ -81,7 +82,7 @@ class Expectation:
         return ops.fori_loop(0, self.samples, add, total) / self.samples
 
     def _drawn(self, x: Tensor, number: Tensor | int) -> Tensor:
-        variables = self.model.variables
+        variables = [*self.model.variables, *_of_nobody()]
         generators = [variable for variable in variables if variable.name == _SEED_GENERATOR]
         if not generators:
             return ops.cast(self.model(x, training=False), "float32")
@@ -100,6 +101,12 @@ class Expectation:
         ]
         with keras.StatelessScope(state_mapping=values):
             return ops.cast(self.model(x, training=False), "float32")
+
+
+def _of_nobody() -> list[keras.Variable]:
+    """The state of the generator that Keras draws from where none is given, once there is one."""
+    found = global_state.get_global_attribute("global_seed_generator")
+    return [] if found is None else [found.state]
 
 
 def _digest(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from robust_zoo.contract import check_images, check_numbers
+from robust_zoo.contract import check_images, check_labels, check_numbers
 from robust_zoo.record import Accuracy
 from robust_zoo.sentences import html_table
 from robust_zoo.typing import Tensor
@@ -92,28 +92,36 @@ def sweep(
     options: dict[str, Any],
 ) -> Sweep:
     """`FixedBudgetAttack.sweep`, whose arguments these are."""
-    radii = [float(epsilon) for epsilon in epsilons]
+    is_list = isinstance(epsilons, Sequence | np.ndarray) and not isinstance(epsilons, str)
+    radii = [float(epsilon) for epsilon in epsilons] if is_list else []
     if not radii or radii != sorted(set(radii)):
         raise ValueError(f"epsilons must be at least one number, rising, got {epsilons!r}.")
     if "state_file" in options:
         raise ValueError("state_file is of one run: sweep has none.")
+    if attack.reaches_given_labels:
+        raise ValueError("attack must not aim at the labels given: what it leaves is no accuracy.")
     x = check_images(x, model)
+    y = None if y is None else check_labels(y, model.output_shape[1], len(x))
     numbers = check_numbers(options.pop("numbers", np.arange(len(x))), len(x))
-    changed = {} if getattr(attack, "step_size", None) is None else {"step_size"}
-    fields = set(type(attack).__dataclass_fields__)
+    attacks = [_within(attack, epsilon) for epsilon in radii]
+    for part in attacks:
+        part.check_shape(x.shape[1:])
     success = np.zeros((len(radii), len(x)), dtype=bool)
     x_adv = np.repeat(x[None], len(radii), axis=0)
-    for place, epsilon in enumerate(radii):
-        scaled: dict[str, Any] = {"epsilon": epsilon}
-        if changed and "step_size" in fields:
-            scaled["step_size"] = attack.step_size * epsilon / attack.epsilon  # type: ignore[attr-defined]  # a field
+    for place, part in enumerate(attacks):
         if place:
             success[place], x_adv[place] = success[place - 1], x_adv[place - 1]
         left = np.flatnonzero(~success[place])
         if len(left):
-            labels = None if y is None else np.asarray(y)[left]
-            found = attack.replace(**scaled).run(
-                model, x[left], labels, numbers=numbers[left], **options
-            )
+            labels = None if y is None else y[left]
+            found = part.run(model, x[left], labels, numbers=numbers[left], **options)
             success[place, left], x_adv[place, left] = found.success, found.x_adv
     return Sweep(attack.norm, tuple(radii), success, x_adv)
+
+
+def _within(attack: "FixedBudgetAttack", epsilon: float) -> "FixedBudgetAttack":
+    """The attack in another ball, its step size in proportion."""
+    changes: dict[str, Any] = {"epsilon": epsilon}
+    if "step_size" in type(attack).__dataclass_fields__:
+        changes["step_size"] = getattr(attack, "step_size") * epsilon / attack.epsilon  # noqa: B009  # of a subclass
+    return attack.replace(**changes)

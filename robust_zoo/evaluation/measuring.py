@@ -70,11 +70,13 @@ def evaluate(
             a tf.data.Dataset or a `PyDataset`, of which the first `n` examples are taken (all by default). Of large
             datasets, a process holds the images of one task at a time in memory.
         dataset: name of arrays or a stream, for the record; by default "arrays" or "stream".
-        attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks.
+        attacks: fixed-budget attacks of one norm and epsilon, the threat model, and minimum-norm attacks. For a random
+            model, all of them with the same `samples`, see `robust_zoo.attacks.EOT`: clean accuracy is then by the majority
+            of as many draws, too.
         n: number of examples, drawn with `seed`: one for everything, or one for each attack (clean accuracy then uses
             the largest). None (default) is all. A smaller sample is a prefix of a larger one.
         seed: integer seed for the sample and for all randomness of the attacks, in [0, 2**64); default 0.
-        batch_size: images in a batch, an integer >= 1; default 128. No count depends on it.
+        batch_size: images in a batch, an integer >= 1; default 128. No count depends on it, but of a random model.
         precision: of the attacks' steps, "float32" (default) or "bfloat16", see `Attack.run`; stored in the record.
             Clean accuracy, checks and what counts as a success are float32 in both.
         task_size: images in a task, the unit of work that is measured and resumed, see `plan_evaluation`; default 256.

@@ -372,6 +372,11 @@ def plan_evaluation(
     check_classifier(model)
     attacks = (attacks,) if isinstance(attacks, Attack) else tuple(attacks)
     threat = threat_model(attacks)
+    if len(draws := {attack.samples for attack in attacks}) > 1:
+        raise ValueError(
+            f"attacks must all average over as many draws, by whose majority images are classified, got samples "
+            f"{', '.join(map(str, sorted(draws)))}: EOT(attack, samples) sets it."
+        )
     whole = isinstance(task_size, Integral) and not isinstance(task_size, bool)
     if not whole or task_size < 1:
         raise ValueError(f"task_size must be an integer >= 1, got {task_size!r}.")

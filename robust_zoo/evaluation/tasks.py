@@ -179,8 +179,13 @@ def _attacked(
     else:
         logits = predict(model, x, plan.batch_size)
         left = ops.convert_to_numpy(attack.reference(logits, y))
+        wrong = seen != y
+        if attack.samples > 1:
+            options = {"seed": plan.seed, "batch_size": plan.batch_size}
+            share = share_right(model, result.x_adv, y, samples=attack.samples, **options)
+            wrong = share < 0.5
         arrays["fooled"] = result.success & ((seen != left) | (attack.samples > 1))
-        arrays["broken"] = arrays["fooled"] & (seen != y)
+        arrays["broken"] = arrays["fooled"] & wrong
         arrays["length"] = lengths(attack, x)
     return {
         "arrays": arrays,

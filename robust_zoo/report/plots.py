@@ -382,7 +382,7 @@ def examples(
             f"x and x_adv must have the same shape, of 1 to {_MOST_EXAMPLES} images, got {x.shape} and {x_adv.shape}."
         )
     classes = model.output_shape[1]
-    if class_names and len(class_names) != classes:
+    if len(class_names) not in (0, classes):
         raise ValueError(
             f"class_names must be {classes}, the model's classes, got {len(class_names)}."
         )

@@ -21,7 +21,8 @@ from robust_zoo.site.rows import COLUMNS, Cell, ball_of, cells_of, data_of, rank
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 _STATIC = ("style.css", "leaderboard.js", "charts.js")
-DATA = "leaderboard.json"  # by which a folder is known as a site
+DATA = "leaderboard.json"
+MARKER = ".robust-zoo-site.json"  # by which a folder is known as a site, with what it wrote
 
 
 class SiteModel(NamedTuple):
@@ -50,10 +51,10 @@ def make_site(directory: str | pathlib.Path, models: Sequence[SiteModel]) -> pat
     """Writes the leaderboard and a page for each model; no page asks anybody for anything.
 
     The pages work from the file system and from any web server. Tables are those of datasets and threat models, ranked by
-    worst-case accuracy. The folder is written beside its place and moved there at the end.
+    worst-case accuracy. Everything is written beside its place and moved there at the end.
 
     Args:
-        directory: folder to write: new, empty, or a site, which is replaced.
+        directory: folder to write: new, empty, or a site, whose own files are replaced.
         models: at least one.
 
     Returns:
@@ -65,7 +66,7 @@ def make_site(directory: str | pathlib.Path, models: Sequence[SiteModel]) -> pat
     """
     if not models:
         raise ValueError("models must be at least one, got none.")
-    target = pathlib.Path(directory)
+    target = pathlib.Path(directory).resolve()
     if target.exists() and not _may_be_replaced(target):
         raise ValueError(f"directory must be new, empty or a site, got {str(target)!r}.")
     libraries = _libraries()
@@ -74,16 +75,32 @@ def make_site(directory: str | pathlib.Path, models: Sequence[SiteModel]) -> pat
         made = pathlib.Path(scratch) / "site"
         (made / "models").mkdir(parents=True)
         _write(made, models, libraries)
+        files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
+        write_text(made / MARKER, json.dumps({"files": files}))
         if target.exists():
-            target.rename(pathlib.Path(scratch) / "old")
-        made.rename(target)
+            _replace(target, made, files)
+        else:
+            made.rename(target)
     return target / "index.html"
 
 
 def _may_be_replaced(target: pathlib.Path) -> bool:
-    if not target.is_dir():
-        return False
-    return (target / DATA).is_file() or not any(target.iterdir())
+    return target.is_dir() and ((target / MARKER).is_file() or not any(target.iterdir()))
+
+
+def _replace(target: pathlib.Path, made: pathlib.Path, files: Sequence[str]) -> None:
+    """Moves new files over a site; of the old ones goes what the site itself wrote, and nothing else."""
+    try:
+        old = json.loads((target / MARKER).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):  # of an empty folder
+        old = []
+    (target / "models").mkdir(exist_ok=True)
+    for name in (*files, MARKER):
+        (made / name).replace(target / name)
+    for name in set(map(str, old)) - set(files):
+        path = (target / name).resolve()
+        if path.is_relative_to(target):
+            path.unlink(missing_ok=True)
 
 
 def _libraries() -> _Libraries:
@@ -115,7 +132,7 @@ def _write(made: pathlib.Path, models: Sequence[SiteModel], libraries: _Librarie
         models,
         key=lambda model: (
             model.record.dataset.name,
-            ball_of(model.record),
+            *_order_of(model.record),
             *rank_of(model.record),
         ),
     )
@@ -155,6 +172,12 @@ def _write(made: pathlib.Path, models: Sequence[SiteModel], libraries: _Librarie
             "root": "../",
         }
         write_text(made / page, page_template.render(told))
+
+
+def _order_of(record: RobustnessRecord) -> tuple[str, float]:
+    """What tables of one dataset are sorted by: the norm, then epsilon."""
+    threat = record.threat_model
+    return (threat.norm, threat.epsilon) if threat else ("", 0.0)
 
 
 def _in_script(value: Any) -> Any:
@@ -220,7 +243,7 @@ def _csv(tables: Sequence[Mapping[str, Any]]) -> str:
 
 def _harmless(text: str) -> str:
     """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in tuple("=+-@\t") else text
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") else text
 
 
 def _card(model: SiteModel) -> Any:

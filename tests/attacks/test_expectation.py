@@ -233,6 +233,13 @@ def test_what_is_refused():
         EOT(PGD(epsilon=0.1), 2.5)
     with pytest.raises(ValueError, match=r"version must be one of .*, got 'plus'"):
         AutoAttack(epsilon=0.1, version="plus")
+    # An average over one draw is none, and is not the version that is asked for.
+    for attack in (
+        lambda: AutoAttack(epsilon=0.1, version="rand", samples=1),
+        lambda: AutoAttack(epsilon=0.1).replace(version="rand"),
+    ):
+        with pytest.raises(ValueError, match="samples must be at least 2 in the version 'rand'"):
+            attack()
 
 
 def test_the_configuration_tells_of_several_draws_alone():
@@ -240,3 +247,24 @@ def test_the_configuration_tells_of_several_draws_alone():
     attack = EOT(PGD(epsilon=0.1))
     assert attack.get_config()["samples"] == 20
     assert PGD.from_config(attack.get_config()) == attack
+    for attack in (AutoAttack(epsilon=0.1, version="rand"), AutoAttack(epsilon=0.1, samples=3)):
+        assert AutoAttack.from_config(attack.get_config()) == attack
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unseeded(keras.layers.Layer):
+    """Noise from the generator that Keras draws from where none is given."""
+
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x))
+
+
+@pytest.mark.skipif(keras.config.backend() == "jax", reason="Keras refuses it in what JAX compiles")
+def test_noise_of_nobodys_generator_is_drawn_each_time(x):
+    """Beside a layer with a generator of its own, too, even one that is idle."""
+    inputs = keras.Input((SIDE, SIDE, 1))
+    hidden = keras.layers.Dropout(0.5)(Unseeded()(keras.layers.Flatten()(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    drawn = predictions(model, x, samples=8, seed=0, batch_size=64)
+    assert (drawn != drawn[:, :1]).any()
+    np.testing.assert_array_equal(drawn, predictions(model, x, samples=8, seed=0, batch_size=64))

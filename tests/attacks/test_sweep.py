@@ -54,9 +54,21 @@ def test_tables(small_cnn, images):
     assert frame["accuracy"].tolist() == [part.accuracy for part in found.accuracies]
 
 
-@pytest.mark.parametrize("epsilons", [[], [0.2, 0.1], [0.1, 0.1]])
+@pytest.mark.parametrize("epsilons", [[], [0.2, 0.1], [0.1, 0.1], 0.1, "12"])
 def test_epsilons_that_are_refused(small_cnn, images, epsilons):
     with pytest.raises(ValueError, match="epsilons must be at least one number, rising"):
         FGSM(epsilon=0.1).sweep(small_cnn, images(2), epsilons=epsilons)
     with pytest.raises(ValueError, match="epsilon must be > 0"):
         FGSM(epsilon=0.1).sweep(small_cnn, images(2), epsilons=[0.0, 0.1])
+
+
+def test_everything_is_refused_before_the_first_ball(small_cnn, images, monkeypatch):
+    monkeypatch.setattr(FGSM, "run", None)  # which would fail
+    attack = FGSM(epsilon=0.1)
+    with pytest.raises(ValueError, match="epsilon must be at most 1"):
+        attack.sweep(small_cnn, images(2), epsilons=[0.1, 8])
+    for labels in ([0], [0, 1, 2]):
+        with pytest.raises(ValueError, match="labels"):
+            attack.sweep(small_cnn, images(2), labels, epsilons=[0.1])
+    with pytest.raises(ValueError, match="attack must not aim at the labels given"):
+        FGSM(epsilon=0.1, targeted=True).sweep(small_cnn, images(2), [0, 1], epsilons=[0.1])

@@ -129,3 +129,9 @@ def test_images_of_others_are_judged_by_the_majority(model, tmp_path):
     del model.robustness
     assert harmless.external[0].correct == record.clean.correct
     assert harmless.worst_case == record.worst_case
+
+
+def test_attacks_that_average_differently_are_refused(model):
+    attacks = [PGD(epsilon=0.1, steps=3), EOT(PGD(epsilon=0.1, steps=3), 5)]
+    with pytest.raises(ValueError, match=r"must all average over as many draws.*got samples 1, 5"):
+        evaluate(model, "digits", attacks=attacks, n=10, progress=False)

@@ -93,7 +93,10 @@ def test_files(site, models):
     assert {entry["name"] for entry in data} == {model.record.name for model in models}
     assert all((site / entry["page"]).is_file() for entry in data)
     # In tables by dataset and threat model, the most robust first.
-    keys = [(entry["dataset_name"], entry["threat"], -entry["worst_case"]) for entry in data]
+    keys = [
+        (entry["dataset_name"], entry["norm"], entry["epsilon"], -entry["worst_case"])
+        for entry in data
+    ]
     assert keys == sorted(keys)
     with (site / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -305,6 +308,27 @@ def test_folders_that_are_no_site_are_left_alone(models, tmp_path):
     assert make_site(tmp_path / "new", models[1:2]) == place
     assert not (tmp_path / "new/models/mlp.pgd_digits.html").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_somebody_put_into_a_site_stays(models, tmp_path, monkeypatch):
+    site = make_site(tmp_path / "site", models[:2]).parent
+    (site / ".git").mkdir()
+    (site / ".git" / "HEAD").write_text("ref")
+    (site / "CNAME").write_text("example.org")
+    monkeypatch.chdir(site)
+    make_site(".", models[1:2])
+    assert (site / "CNAME").read_text() == "example.org"
+    assert (site / ".git" / "HEAD").read_text() == "ref"
+    assert [path.stem for path in (site / "models").iterdir()] == ["mlp.natural_digits"]
+    # A folder that happens to have a file of that name is no site.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "leaderboard.json").write_text("[]")
+    with pytest.raises(ValueError, match="directory must be new, empty or a site"):
+        make_site(tmp_path / "other", models)
+    (site / ".robust-zoo-site.json").write_text(json.dumps({"files": ["../outside.txt"]}))
+    (tmp_path / "outside.txt").write_text("kept")
+    make_site(site, models[:1])
+    assert (tmp_path / "outside.txt").read_text() == "kept"
 
 
 def test_pages_of_names_that_are_alike(models, tmp_path):

@@ -33,8 +33,8 @@ function stateNow() {
       state.set(`sort-${key}`, `${names[order[0]]}:${order[1]}`);
     }
   }
-  const compared = [...chosen()].map((place) => models[place].name);
-  compared.forEach((name) => state.append("vs", name));
+  const compared = [...chosen()].map((place) => models[place].page);
+  compared.forEach((page) => state.append("vs", page.replace(/^models\/|\.html$/g, "")));
   return state;
 }
 
@@ -57,10 +57,10 @@ function restore() {
     const column = names.indexOf(name);
     if (column >= 0) table.order([[column, direction === "desc" ? "desc" : "asc"]]);
   }
-  const compared = new Set(state.getAll("vs"));
+  const compared = new Set(state.getAll("vs").slice(0, MOST_COMPARED));
   for (const { table } of tables) {
     for (const box of table.column(0).nodes().toArray().map((cell) => cell.querySelector("input"))) {
-      box.checked = compared.has(models[box.value].name);
+      box.checked = compared.has(models[box.value].page.replace(/^models\/|\.html$/g, ""));
     }
   }
   showColumns();
