@@ -132,6 +132,7 @@ def test_without_randomness_the_expectation_is_the_model(x):
     )
 
 
+@pytest.mark.home
 def test_a_flipped_sign_is_seen_through(x):
     """Of a model that says the opposite with probability 0.3, what is within reach is right in 0.3 of the draws."""
     model, epsilon = flipping(0.3), 0.05
@@ -167,6 +168,7 @@ def test_a_single_draw_misleads(x):
     assert EOT(PGD(epsilon=1e-3, steps=10), 51).run(model, x, y).success.mean() < 0.1
 
 
+@pytest.mark.home
 def test_minimum_norm_attacks_average_too(x):
     model = noisy(0.3)
     y = (value(x) > 0).astype("int32")
@@ -191,6 +193,7 @@ def test_inside_a_training_step(x):
     assert (np.abs(value(x_adv) - value(x)) > 0.1).mean() > 0.9
 
 
+@pytest.mark.home
 def test_autoattack_for_random_models(x, tmp_path):
     model = noisy(1.0)
     y = (value(x) > 0).astype("int32")
