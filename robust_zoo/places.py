@@ -22,6 +22,7 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 RECORD, RECIPE, CARD, PICTURE = "robustness.json", "recipe.json", "README.md", "accuracy.png"
 NOTICE = "NOTICE"
 GENERATOR, GENERATOR_WEIGHTS = "generator.json", "generator.weights.h5"
+EVAL_RESULTS = ".eval_results/robust_zoo.yaml"  # on a Hugging Face hub alone
 TAG = "robust_zoo"  # on a hub, of every model that was published
 
 MODEL_FILES = (CONFIG, METADATA, WEIGHTS)

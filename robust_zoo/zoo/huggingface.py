@@ -17,7 +17,7 @@ import tenacity
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants, errors
 
 from robust_zoo import __version__
-from robust_zoo.places import CARD, CONFIG, FILES, TAG, WEIGHTS
+from robust_zoo.places import CARD, CONFIG, EVAL_RESULTS, FILES, TAG, WEIGHTS
 from robust_zoo.sentences import one_line
 from robust_zoo.weights import sha256
 from robust_zoo.zoo import guard
@@ -32,6 +32,7 @@ _CHANGED = (409, 412)  # what a hub answers to a commit on top of what is not th
 _TAG = re.compile(r"\w([\w-]|\.(?!\.|lock$|$))*")  # what git allows, without slashes
 
 # What a repository may hold beside a checkpoint that is published over.
+_PUBLISHED = {*FILES, EVAL_RESULTS}
 _UNTOUCHED = {".gitattributes", ".gitignore", "LICENSE", "LICENSE.md"}
 
 
@@ -262,7 +263,7 @@ def _repository(client: huggingface_hub.HfApi, repository: str, private: bool | 
     assert info.siblings is not None  # or it is no hub's answer, as in `_explained`
     names = {sibling.rfilename for sibling in info.siblings} - _UNTOUCHED
     model = names - {CARD}
-    if not names <= set(FILES) or (model and not {CONFIG, WEIGHTS} <= model):
+    if not names <= _PUBLISHED or (model and not {CONFIG, WEIGHTS} <= model):
         raise CheckpointError(
             f"hf://{repository} exists and is not a checkpoint: it is left alone."
         )
@@ -292,9 +293,10 @@ def _commit(client: huggingface_hub.HfApi, repository: str, staged: pathlib.Path
     published = _published(client, repository, head)
     if _same(published, staged):
         return head
-    names = sorted(path.name for path in staged.iterdir())
+    files = _files(staged)
+    names = sorted(files)
     operations: list[CommitOperationAdd | CommitOperationDelete] = []
-    operations += [CommitOperationAdd(name, staged / name) for name in names]
+    operations += [CommitOperationAdd(name, files[name]) for name in names]
     operations += [CommitOperationDelete(name) for name in sorted(published) if name not in names]
     try:
         return client.create_commit(
@@ -321,20 +323,27 @@ def _head(client: huggingface_hub.HfApi, repository: str) -> str:
 
 def _published(client: huggingface_hub.HfApi, repository: str, commit: str) -> dict[str, str]:
     """Name and hash of each file of a checkpoint in a commit: sha256 of large ones, git's of others."""
-    tree = client.list_repo_tree(repository, revision=commit)
+    tree = client.list_repo_tree(repository, revision=commit, recursive=True)
     return {
         file.path: file.lfs.sha256 if file.lfs else file.blob_id
         for file in tree
-        if isinstance(file, huggingface_hub.hf_api.RepoFile) and file.path in FILES
+        if isinstance(file, huggingface_hub.hf_api.RepoFile) and file.path in _PUBLISHED
     }
 
 
 def _same(published: dict[str, str], staged: pathlib.Path) -> bool:
     """Whether the files of a commit, by name and hash, are those in `staged`."""
-    local = {path.name: path for path in staged.iterdir()}
+    local = _files(staged)
     return published.keys() == local.keys() and all(
         published[name] in (sha256(path), _git_hash(path)) for name, path in local.items()
     )
+
+
+def _files(staged: pathlib.Path) -> dict[str, pathlib.Path]:
+    """By their names on the hub."""
+    return {
+        path.relative_to(staged).as_posix(): path for path in staged.rglob("*") if path.is_file()
+    }
 
 
 def _git_hash(path: pathlib.Path) -> str:

@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator
 
 from robust_zoo.files import snapshot
-from robust_zoo.places import FILES, NOTICE, RECORD, checkpoints_directory
+from robust_zoo.places import EVAL_RESULTS, FILES, NOTICE, RECORD, checkpoints_directory
+from robust_zoo.record import RobustnessRecord
 from robust_zoo.report.card import write_card
+from robust_zoo.report.eval_results import eval_results
 from robust_zoo.zoo.checkpoint import load_checkpoint
 from robust_zoo.zoo.errors import CheckpointError, HubError
 from robust_zoo.zoo.hub import hub_of, with_pin
@@ -126,6 +128,15 @@ def publish_zoo(hub: str, *, private: bool | None = None) -> Iterator[str]:
         yield pinned
 
 
+def _write_eval_results(staged: pathlib.Path, record: RobustnessRecord, handle: str) -> None:
+    """The record's numbers in the hub's own format, for a hub that reads it and a record of one of its tasks."""
+    if handle.startswith("hf://"):
+        text = eval_results(record, handle.removeprefix("hf://"))
+        if text:
+            (staged / EVAL_RESULTS).parent.mkdir()
+            (staged / EVAL_RESULTS).write_text(text, encoding="utf-8")
+
+
 @contextlib.contextmanager
 def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
     """A checked copy of the checkpoint, which nobody changes meanwhile, with the card as it is published."""
@@ -141,6 +152,7 @@ def _staged(directory: pathlib.Path, handle: str) -> Iterator[pathlib.Path]:
                     "record to save_model; nothing is published without its evidence."
                 )
             write_card(staged, record, handle)
+            _write_eval_results(staged, record, handle)
             if record.notice:
                 (staged / NOTICE).write_text(f"{record.notice}\n", encoding="utf-8")
         except CheckpointError as error:

@@ -15,7 +15,7 @@ from keras import ops
 
 from robust_zoo.attacks import FGSM
 from robust_zoo.evaluation import evaluate
-from robust_zoo.places import FILES
+from robust_zoo.places import EVAL_RESULTS, FILES, checkpoints_directory
 from robust_zoo.record import BaseModelInfo, RobustnessRecord
 from robust_zoo.weights import FILE, describe_weights
 from robust_zoo.zoo import (
@@ -560,3 +560,24 @@ def test_the_notice_is_made_anew_from_the_record(tmp_path):
     published = list((tmp_path / "hub").rglob("NOTICE"))
     assert [file.read_text() for file in published] == [f"{notice}\n"] * len(published)
     assert published
+
+
+def test_numbers_in_the_hubs_own_format(hub):
+    name = "galloway_cnn.natural_cifar10"
+    pinned = publish(checkpoints_directory() / name, "hf://me/galloway")
+    repository = hub.repositories["me/galloway"]
+    told = yaml.safe_load(repository.commits[repository.head][EVAL_RESULTS].content)
+    record = load_record(name)
+    assert [entry["dataset"]["task_id"] for entry in told] == [
+        "cifar10-linf-8-255-robust",
+        "cifar10-linf-8-255-clean",
+    ]
+    assert told[1]["value"] == pytest.approx(100 * record.clean.accuracy)
+    head, asked = repository.head, len(repository.commits)
+    assert publish(checkpoints_directory() / name, "hf://me/galloway") == pinned
+    assert (repository.head, len(repository.commits)) == (head, asked)
+    assert load_record(pinned) == record
+    # Of no task: nothing is written.
+    publish(checkpoints_directory() / "mlp.pgd_digits", "hf://me/digits")
+    other = hub.repositories["me/digits"]
+    assert EVAL_RESULTS not in other.commits[other.head]
