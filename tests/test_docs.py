@@ -1,5 +1,10 @@
+import importlib
+import importlib.util
 import pathlib
 import re
+
+import keras
+import pytest
 
 from robust_zoo.evaluation import checks
 from robust_zoo.zoo import list_models, load_record
@@ -26,3 +31,64 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def _needed(text):
+    """Libraries that a tutorial imports and nobody has to have."""
+    return [
+        name for name in ("torch", "pandas") if re.search(rf"^import {name}\b", text, re.MULTILINE)
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.home
+@pytest.mark.parametrize(
+    "page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem
+)
+def test_tutorials_run_as_typed(page, tmp_path, monkeypatch, few_planted):
+    text = page.read_text()
+    for name in _needed(text):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.long
+def test_commands_of_tutorials(command, tmp_path, monkeypatch, few_planted):
+    """Those that need nothing from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "tutorials" / "many_machines.md").read_text()
+    for line in re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].strip().splitlines():
+        name, *arguments = line.split()
+        assert name == "robust-zoo"
+        if arguments[0] == "plan":
+            arguments += ["--n", "40"]
+        status, _, err = command(*arguments)
+        assert status == 0, err
+    assert (tmp_path / "record.json").is_file()
+
+
+def test_every_public_name_is_in_the_reference():
+    """Packages that are lazy, which documentation tools do not look into, name by name."""
+    text = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    told = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))
+    whole = {
+        "attacks",
+        "testing",
+        "defenses",
+        "recipe",
+        "evaluation",
+        "datasets",
+        "porting",
+        "exporting",
+    }
+    assert {f"robust_zoo.{name}" for name in whole} <= told
+    for package in ("zoo", "architectures", "certification", "site"):
+        module = importlib.import_module(f"robust_zoo.{package}")
+        for name in module.__all__:
+            found = getattr(module, name)
+            if hasattr(found, "__module__"):
+                assert f"{found.__module__}.{name}" in told, name
