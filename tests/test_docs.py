@@ -1,7 +1,9 @@
 import importlib
 import importlib.util
+import os
 import pathlib
 import re
+import sys
 
 import keras
 import pytest
@@ -92,3 +94,25 @@ def test_every_public_name_is_in_the_reference():
             found = getattr(module, name)
             if hasattr(found, "__module__"):
                 assert f"{found.__module__}.{name}" in told, name
+
+
+@pytest.mark.long
+@pytest.mark.home
+@pytest.mark.parametrize("name", ["load_and_measure", "harden_your_model"])
+def test_notebooks_are_the_tutorials_and_run(name, tmp_path, monkeypatch):
+    jupytext = pytest.importorskip("jupytext")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook, page = DOCS / "notebooks" / f"{name}.ipynb", DOCS / "tutorials" / f"{name}.md"
+    kept, made = (jupytext.read(path) for path in (notebook, page))
+    assert [cell.source for cell in kept.cells] == [cell.source for cell in made.cells], (
+        f"jupytext --to ipynb {page} -o {notebook}"
+    )
+    monkeypatch.setenv("PATH", str(pathlib.Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent), prepend=os.pathsep)
+    # Any kernel that is named "python3" would be another environment's: ipykernel's own is this one's.
+    client = nbclient.NotebookClient(
+        kept, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    assert any(cell.get("outputs") for cell in kept.cells)
