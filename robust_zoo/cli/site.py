@@ -1,11 +1,18 @@
 """The command `site`."""
 
 import pathlib
-from typing import Annotated, Any
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robust_zoo.cli.common import quiet
+
+if TYPE_CHECKING:
+    from robust_zoo.site import SiteModel
+
+PGD_NORMS = ("linf", "l2")
 
 
 def site(
@@ -18,6 +25,15 @@ def site(
     role: Annotated[
         str, typer.Option(help="Role: all (default), robust, baseline or study.")
     ] = "all",
+    examples: Annotated[
+        int,
+        typer.Option(
+            help="Images of each model's record to show with what PGD-20 makes of them, at most 20; by default none. It "
+            "loads every model, and the data that its record names.",
+            min=0,
+            max=20,
+        ),
+    ] = 0,
     hub: Annotated[
         str | None, typer.Option(help="Models of a hub, hf://org or file:///path, not of the zoo.")
     ] = None,
@@ -40,8 +56,37 @@ def site(
             history = []
         record = registry.load_record(handle)
         models.append(pages.SiteModel(record, entry.role or "", handle, history))
-    try:
-        place = pages.make_site(directory, models)
-    except ValueError as error:
-        raise ValueError(str(error).replace("directory must", "DIRECTORY must", 1)) from None
+    with tempfile.TemporaryDirectory() as scratch:
+        if examples:
+            models = [
+                model._replace(examples=_examples(model, examples, pathlib.Path(scratch), number))
+                for number, model in enumerate(models)
+            ]
+        try:
+            place = pages.make_site(directory, models)
+        except ValueError as error:
+            raise ValueError(str(error).replace("directory must", "DIRECTORY must", 1)) from None
     print(f"{len(models)} models, written to {place}")
+
+
+def _examples(
+    model: "SiteModel", count: int, folder: pathlib.Path, number: int
+) -> pathlib.Path | None:
+    """A picture of the record's first images under PGD-20; None, told on stderr, where that cannot be made."""
+    threat = model.record.threat_model
+    if threat is None or threat.norm not in PGD_NORMS:
+        return None
+    with quiet():
+        import robust_zoo as rz
+        from robust_zoo.attacks import PGD
+        from robust_zoo.evaluation.verification import recorded_data
+    try:
+        loaded = rz.load_model(model.handle)
+        sample = recorded_data(model.record).sample(count, model.record.seed).take(slice(None))
+        attack = PGD(epsilon=threat.epsilon, norm=threat.norm, steps=20)
+        found = attack.run(loaded, sample.images, sample.labels, progress=False)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"robust-zoo: no examples of {model.record.name}: {error}", file=sys.stderr)
+        return None
+    path = folder / f"{number}.png"
+    return rz.plots.examples(loaded, sample.images, found.x_adv, path, y=sample.labels)

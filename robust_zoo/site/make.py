@@ -33,12 +33,14 @@ class SiteModel(NamedTuple):
         role: "robust", "baseline", "study" or "".
         handle: where it is published, "" where it is not; a name of the zoo loads by itself.
         history: of its training, by epoch, see `robust_zoo.load_history`; empty where there is none.
+        examples: a picture of adversarial examples, a PNG file, see `robust_zoo.plots.examples`; None for none.
     """
 
     record: RobustnessRecord
     role: str = ""
     handle: str = ""
     history: Sequence[Mapping[str, float]] = ()
+    examples: pathlib.Path | None = None
 
 
 class _Libraries(NamedTuple):
@@ -168,9 +170,13 @@ def _write(made: pathlib.Path, models: Sequence[SiteModel], libraries: _Librarie
             "card": _card(model),
             "curve": charts.curves([about]) if len(about["curve"]) > 1 else None,
             "history": charts.history(model.history) if model.history else None,
+            "examples": None,
             "bibtex": "\n\n".join(filter(None, [own_bibtex(), bibtex(about["paper"])])),
             "root": "../",
         }
+        if model.examples is not None:
+            told["examples"] = f"{pathlib.PurePosixPath(page).stem}.png"
+            shutil.copyfile(model.examples, (made / page).with_name(told["examples"]))
         write_text(made / page, page_template.render(told))
 
 

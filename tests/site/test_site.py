@@ -346,6 +346,14 @@ def test_the_command(command, tmp_path, monkeypatch):
     status, _, err = command("site", tmp_path / "site2", "--pattern", "no.such")
     assert status == 1
     assert "--pattern and --role must fit a model" in err
+    status, _, err = command(
+        "site", tmp_path / "pictures", "--pattern", "mlp.pgd_digits", "--examples", "3"
+    )
+    assert status == 0, err
+    assert (tmp_path / "pictures/models/mlp.pgd_digits.png").is_file()
+    assert (
+        'src="mlp.pgd_digits.png"' in (tmp_path / "pictures/models/mlp.pgd_digits.html").read_text()
+    )
     monkeypatch.setitem(sys.modules, "altair", None)
     status, _, err = command("site", tmp_path / "site3", "--pattern", "mlp.*_digits")
     assert status == 1
