@@ -409,7 +409,7 @@ def examples(
             axes.set_title(text, fontsize=8)
         panels[0].set_ylabel(what)
     figure.suptitle(title)
-    return _save(figure, path)
+    return _save(figure, path, palette=False)
 
 
 def fooling(
@@ -622,7 +622,14 @@ def _curves(curves: _Lines, title: str, norm: str) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _save(figure: "Figure", path: str | pathlib.Path, digest: str | None = None) -> pathlib.Path:
+def _save(
+    figure: "Figure",
+    path: str | pathlib.Path,
+    digest: str | None = None,
+    *,
+    palette: bool = True,
+) -> pathlib.Path:
+    """Writes a figure; a .png with few colours, but for pictures of photographs."""
     import matplotlib.text
 
     for text in figure.findobj(matplotlib.text.Text):
@@ -630,7 +637,7 @@ def _save(figure: "Figure", path: str | pathlib.Path, digest: str | None = None)
             text.set_parse_math(False)
     form = picture_format(path)
     with replacing(path) as partial:
-        if form == "png":
+        if form == "png" and palette:
             _save_palette(figure, partial, digest)
         else:
             figure.savefig(partial, dpi=100, format=form)

@@ -52,9 +52,15 @@ def curves(models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     legend: dict[str, Any] = {
         "orient": "bottom", "columns": 1, "labelLimit": 400, "symbolOpacity": 1,
     }  # fmt: skip
-    values = [{"model": model["name"], **point} for model in models for point in model["curve"]]
+    values = [
+        {"model": model["name"], "dash": model["name"], **point}
+        for model in models
+        for point in model["curve"]
+    ]
     base = alt.Chart(alt.Data(values=values, name="curves")).encode(
-        x=alt.X("epsilon:Q", title="epsilon"),
+        x=alt.X("epsilon:Q", title="epsilon").scale(
+            type="sqrt"
+        ),  # most happens in the smallest balls
         color=alt.Color("model:N", title="").legend(**legend),
     )
     band = base.mark_area(opacity=0.15).encode(
@@ -62,7 +68,7 @@ def curves(models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     )
     line = base.mark_line(point=True).encode(
         y=alt.Y("accuracy:Q", title="accuracy").axis(format="%"),
-        strokeDash=alt.StrokeDash("model:N", title="").legend(**legend),
+        strokeDash=alt.StrokeDash("dash:N", legend=None),
         tooltip=[
             "model:N",
             alt.Tooltip("epsilon:Q", format=".4g"),
@@ -78,7 +84,12 @@ def history(epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
     legend: dict[str, Any] = {"orient": "bottom", "columns": 2, "labelLimit": 300}
     values = [
-        {"epoch": int(epoch["epoch"]), "what": name.replace("_", " "), "accuracy": value}
+        {
+            "epoch": int(epoch["epoch"]),
+            "what": name.replace("_", " "),
+            "dash": name,
+            "accuracy": value,
+        }
         for epoch in epochs
         for name, value in epoch.items()
         if name.endswith("accuracy")
@@ -90,7 +101,7 @@ def history(epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
             x=alt.X("epoch:Q", title="epoch").axis(format="d", tickMinStep=1),
             y=alt.Y("accuracy:Q", title="accuracy").axis(format="%"),
             color=alt.Color("what:N", title="").legend(**legend),
-            strokeDash=alt.StrokeDash("what:N", title="").legend(**legend),
+            strokeDash=alt.StrokeDash("dash:N", legend=None),
             tooltip=["what:N", "epoch:Q", alt.Tooltip("accuracy:Q", format=".2%")],
         )
     )

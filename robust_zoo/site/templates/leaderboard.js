@@ -169,7 +169,7 @@ function compare() {
     texts.forEach((text) => cell("td", text, row));
   }
   const spec = specOf("curves");
-  const values = compared.flatMap((model) => model.curve.map((point) => ({ model: model.name, ...point })));
+  const values = compared.flatMap((model) => model.curve.map((point) => ({ model: model.name, dash: model.name, ...point })));
   const replace = (part) => {
     if (part && part.name === "curves") part.values = values;
   };
