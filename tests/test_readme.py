@@ -12,10 +12,15 @@ import pytest
 from robust_zoo.zoo import load_record
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+PUBLISH = README.parent / "docs" / "how_to" / "publish.md"
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+def blocks(language, page=README):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_it_is_short():
+    assert len(README.read_text().splitlines()) <= 150
 
 
 @pytest.mark.long
@@ -48,7 +53,7 @@ def test_publishing_works_as_typed(hub, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (script,) = [text for text in blocks("sh") if hub in text]
+    (script,) = [text for text in blocks("sh", PUBLISH) if hub in text]
     script = script.replace("8765", str(port)).replace("/tmp/zoo", f"{tmp_path}/zoo")
     root = README.parent
     shutil.copytree(root / "checkpoints" / "mlp.pgd_digits", tmp_path / "odd_digits")
