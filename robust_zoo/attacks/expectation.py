@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
 
 from robust_zoo import backend
 from robust_zoo.backend import random
@@ -106,6 +107,8 @@ class Expectation:
 def _of_nobody() -> list[keras.Variable]:
     """The state of the generator that Keras draws from where none is given, once there is one."""
     found = global_state.get_global_attribute("global_seed_generator")
+    if found is None and keras.config.backend() == "torch":  # where building a model draws nothing
+        found = seed_generator.global_seed_generator()
     return [] if found is None else [found.state]
 
 
