@@ -182,6 +182,10 @@ def percent(accuracy: float) -> str:
     return f"{100 * accuracy:.2f}%"
 
 
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def interval(part: Accuracy) -> str:
     low, high = part.ci95
     return f"{100 * low:.2f} to {100 * high:.2f}"

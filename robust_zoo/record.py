@@ -62,6 +62,17 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return low, high
 
 
+def data_frame(rows: list[dict[str, Any]]) -> Any:
+    """A pandas DataFrame; ImportError, which says what to install, without pandas."""
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(
+            "to_frame needs pandas, which is not installed: pip install 'robust-zoo[frames]'."
+        ) from None
+    return pandas.DataFrame(rows)
+
+
 def allowed_distance(epsilon: float) -> float:
     """Epsilon with room for the rounding of float32 images: 1e-5 of it, and 1e-7.
 
@@ -743,13 +754,7 @@ class RobustnessRecord(_Part):
         Raises:
             ImportError: pandas is not installed (extra `frames`).
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError(
-                "to_frame needs pandas, which is not installed: pip install 'robust-zoo[frames]'."
-            ) from None
-        return pandas.DataFrame(self.rows())
+        return data_frame(self.rows())
 
     def _repr_html_(self) -> str:
         """The accuracies as a table, for notebooks."""

@@ -68,6 +68,8 @@ class Attack:
         def steps(self) -> int: ...
         @property
         def restarts(self) -> int: ...
+        @property
+        def step_size(self) -> float: ...
     else:
         # Where a subclass makes a field of one, this is its place among the fields.
         steps: ClassVar[int] = 1
@@ -545,6 +547,13 @@ class FixedBudgetAttack(Attack):
             # A candidate that just fools the draws it was made on fools few others: the one of highest loss is kept.
             return ops.zeros_like(y, dtype="bool")
         return super().succeeded(logits, y)
+
+    def within(self, epsilon: float, norm: str | None = None) -> Self:
+        """A copy in another ball, by default of the same norm, its step size in proportion."""
+        changes: dict[str, Any] = {"norm": norm or self.norm, "epsilon": epsilon}
+        if "step_size" in type(self).__dataclass_fields__:
+            changes["step_size"] = self.step_size / self.epsilon * epsilon
+        return self.replace(**changes)
 
     def sweep(
         self,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from robust_zoo.contract import check_images, check_labels, check_numbers
-from robust_zoo.record import Accuracy
+from robust_zoo.record import Accuracy, data_frame
 from robust_zoo.sentences import html_table
 from robust_zoo.typing import Tensor
 
@@ -44,13 +44,7 @@ class Sweep:
         Raises:
             ImportError: pandas is not installed (extra `frames`).
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError(
-                "to_frame needs pandas, which is not installed: pip install 'robust-zoo[frames]'."
-            ) from None
-        return pandas.DataFrame(
+        return data_frame(
             [
                 {
                     "norm": self.norm,
@@ -103,7 +97,7 @@ def sweep(
     x = check_images(x, model)
     y = None if y is None else check_labels(y, model.output_shape[1], len(x))
     numbers = check_numbers(options.pop("numbers", np.arange(len(x))), len(x))
-    attacks = [_within(attack, epsilon) for epsilon in radii]
+    attacks = [attack.within(epsilon) for epsilon in radii]
     for part in attacks:
         part.check_shape(x.shape[1:])
     success = np.zeros((len(radii), len(x)), dtype=bool)
@@ -117,11 +111,3 @@ def sweep(
             found = part.run(model, x[left], labels, numbers=numbers[left], **options)
             success[place, left], x_adv[place, left] = found.success, found.x_adv
     return Sweep(attack.norm, tuple(radii), success, x_adv)
-
-
-def _within(attack: "FixedBudgetAttack", epsilon: float) -> "FixedBudgetAttack":
-    """The attack in another ball, its step size in proportion."""
-    changes: dict[str, Any] = {"epsilon": epsilon}
-    if "step_size" in type(attack).__dataclass_fields__:
-        changes["step_size"] = getattr(attack, "step_size") * epsilon / attack.epsilon  # noqa: B009  # of a subclass
-    return attack.replace(**changes)

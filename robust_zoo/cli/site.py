@@ -12,8 +12,6 @@ from robust_zoo.cli.common import quiet
 if TYPE_CHECKING:
     from robust_zoo.site import SiteModel
 
-PGD_NORMS = ("linf", "l2")
-
 
 def site(
     directory: Annotated[
@@ -74,12 +72,12 @@ def _examples(
 ) -> pathlib.Path | None:
     """A picture of the record's first images under PGD-20; None, told on stderr, where that cannot be made."""
     threat = model.record.threat_model
-    if threat is None or threat.norm not in PGD_NORMS:
-        return None
     with quiet():
         import robust_zoo as rz
         from robust_zoo.attacks import PGD
         from robust_zoo.evaluation.verification import recorded_data
+    if threat is None or threat.norm not in PGD.norms:
+        return None
     try:
         loaded = rz.load_model(model.handle)
         sample = recorded_data(model.record).sample(count, model.record.seed).take(slice(None))

@@ -509,10 +509,7 @@ def _within(attack: Attack, threat: ThreatModel) -> Attack:
             f"threat_models must have a norm of each attack with a budget: {type(attack).__name__} has "
             f"{', '.join(attack.norms)}, got {threat.norm!r}."
         )
-    changes: dict[str, Any] = {"norm": threat.norm, "epsilon": threat.epsilon}
-    if "step_size" in attack.get_config():
-        changes["step_size"] = getattr(attack, "step_size") / attack.epsilon * threat.epsilon  # noqa: B009 (of some)
-    return attack.replace(**changes)
+    return attack.within(threat.epsilon, threat.norm)
 
 
 def _checked_certify(

@@ -22,6 +22,7 @@ from robust_zoo.describe import (
     describe_certified,
     describe_threat,
     distance_rows,
+    duration,
     facts,
     interval,
     percent,
@@ -421,13 +422,9 @@ def costs_table(records: Iterable[RobustnessRecord]) -> str:
         if record.training is None:
             continue
         attacks = sum(part.seconds for part in (*record.attacks, *record.minimum_norm))
-        times = (_duration(record.training.seconds), _duration(attacks))
+        times = (duration(record.training.seconds), duration(attacks))
         rows.append((f"`{record.name}`", *times, record.training.hardware))
     return "\n".join(_table("recipe|training|attacks|hardware", rows)) + "\n"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def zoo_table(records: Iterable[RobustnessRecord]) -> str:

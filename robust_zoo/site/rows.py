@@ -10,6 +10,7 @@ from robust_zoo.describe import (
     describe_certified,
     describe_dataset,
     describe_defense,
+    duration,
     interval,
     percent,
 )
@@ -102,7 +103,7 @@ def cells_of(record: RobustnessRecord, role: str, page: str) -> dict[str, Cell]:
         if record.worst_case
         else Cell(f"{record.clean.n_examples:,}", record.clean.n_examples),
         "parameters": Cell(f"{record.parameters:,}", record.parameters),
-        "cost": Cell() if cost is None else Cell(_duration(cost), cost),
+        "cost": Cell() if cost is None else Cell(duration(cost), cost),
         "architecture": Cell(record.architecture, record.architecture),
         "defense": Cell(describe_defense(record), describe_defense(record)),
         "paper": Cell(paper, paper, link=_arxiv(paper)),
@@ -135,12 +136,6 @@ def _reported(record: RobustnessRecord) -> Cell:
         return Cell()
     part = min(chosen, key=lambda item: item.accuracy)
     return Cell(f"{percent(part.accuracy)} ({part.setting})", part.accuracy)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _arxiv(paper: str) -> str:
